@@ -1,0 +1,109 @@
+"""PSNR and SSIM of batches of images, in RGB with data range 1, by scikit-image."""
+
+import numpy as np
+
+from keras_xreid.errors import InputError
+
+
+def psnr(images, references):
+    """Give the peak signal-to-noise ratio, the mean over the images of a batch.
+
+    Args:
+        images: (n, height, width, 3) float array in [0, 1].
+        references: array of the same shape and range.
+
+    Returns:
+        Decibels, higher is closer; infinite where an image equals its reference.
+
+    Raises:
+        InputError: The shapes differ, values leave [0, 1], or scikit-image is not installed.
+
+    Example:
+
+    >>> psnr(model.recover(images), originals)
+    """
+    metrics = _scikit_image()
+    pairs = _pairs(images, references)
+    with np.errstate(divide="ignore"):  # equal images: infinite, as documented
+        return float(
+            np.mean([metrics.peak_signal_noise_ratio(b, a, data_range=1.0) for a, b in pairs])
+        )
+
+
+def ssim(images, references):
+    """Give the structural similarity, the mean over the images of a batch.
+
+    As in the paper: Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03,
+    population covariance; computed on each of R, G and B and averaged.
+
+    Args:
+        images: (n, height, width, 3) float array in [0, 1], at least 11 x 11 pixels.
+        references: array of the same shape and range.
+
+    Returns:
+        Similarity, 1 for equal images.
+
+    Raises:
+        InputError: The shapes differ, values leave [0, 1], images are smaller than the window, or
+            scikit-image is not installed.
+
+    Example:
+
+    >>> ssim(model.recover(images), originals)
+
+    Reference:
+
+    - Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity,
+      IEEE TIP 2004.
+    """
+    metrics = _scikit_image()
+    pairs = _pairs(images, references)
+    height, width = pairs[0][0].shape[:2]
+    if min(height, width) < 11:
+        raise InputError(
+            f"images of {height}x{width} pixels are smaller than the 11x11 window of SSIM"
+        )
+    return float(
+        np.mean(
+            [
+                metrics.structural_similarity(
+                    b,
+                    a,
+                    data_range=1.0,
+                    channel_axis=-1,
+                    gaussian_weights=True,
+                    sigma=1.5,
+                    use_sample_covariance=False,
+                )
+                for a, b in pairs
+            ]
+        )
+    )
+
+
+def _scikit_image():
+    try:
+        import skimage.metrics
+    except ImportError as error:
+        raise InputError(
+            "PSNR and SSIM need scikit-image, which is not installed: "
+            'pip install "keras-xreid[recipes]"'
+        ) from error
+    return skimage.metrics
+
+
+def _pairs(images, references):
+    images, references = np.asarray(images), np.asarray(references)
+    if images.shape != references.shape or images.ndim != 4 or not len(images):
+        raise InputError(
+            f"images of shape {images.shape} cannot be compared with references of shape "
+            f"{references.shape}: give two equal (n, height, width, 3) arrays, n at least 1"
+        )
+    for name, batch in (("images", images), ("references", references)):
+        low, high = batch.min(), batch.max()
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails too
+            raise InputError(
+                f"{name} range from {low} to {high}: give float values in [0, 1] "
+                "(divide uint8 images by 255)"
+            )
+    return list(zip(images.astype("float64"), references.astype("float64"), strict=True))
