@@ -1,0 +1,215 @@
+"""Low resolution, made once with Pillow so that every backend sees equal pixels; the manifest."""
+
+import hashlib
+import json
+import os
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from keras_xreid.errors import InputError
+
+# Pillow widens its filters by the scale when it shrinks, so that all of these are anti-aliased.
+KERNELS = {
+    "area": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def degrade(image, rate, kernel="area"):
+    """Shrinks an image by a rate, anti-aliased, from the size it is stored at.
+
+    Args:
+        image: (h, w, 3) uint8.
+        rate: the down-sampling rate, any number of 1 or more; 1 returns the image itself.
+        kernel: "area" (mean of the pixels under each new one), "bilinear", "bicubic", "lanczos".
+
+    Returns:
+        (max(1, round(h / rate)), max(1, round(w / rate)), 3) uint8.
+
+    Raises:
+        InputError: rate below 1, unknown kernel, or an image of another type or shape.
+
+    Example:
+
+    >>> degrade(np.zeros((128, 64, 3), "uint8"), 4).shape
+    (32, 16, 3)
+    """
+    _check_image(image)
+    check_rates([rate])
+    if kernel not in KERNELS:
+        raise InputError(f"unknown kernel {kernel!r}: known are {', '.join(KERNELS)}")
+    if rate == 1:
+        return image
+    height, width = (max(1, round(edge / float(rate))) for edge in image.shape[:2])
+    return _scale(image, height, width, KERNELS[kernel])
+
+
+def resize(image, size):
+    """Brings an image to a size, bilinear (anti-aliased where that shrinks it).
+
+    Args:
+        image: (h, w, 3) uint8.
+        size: (height, width) in pixels.
+
+    Returns:
+        (height, width, 3) uint8; the image itself where it has that size already.
+
+    Raises:
+        InputError: an image of another type or shape.
+    """
+    _check_image(image)
+    if image.shape[:2] == tuple(size):
+        return image
+    return _scale(image, *size, Image.Resampling.BILINEAR)
+
+
+def prepare_images(images, image_size, rates=1, kernel="area"):
+    """Reads images and makes them what a network takes, low resolution included.
+
+    Each image is shrunk by its rate from the size it is stored at (`degrade`), then enlarged to
+    the network's size (`resize`): the same in training and test. An image of rate 1 is only
+    resized.
+
+    Args:
+        images: list of `Record`, or of (h, w, 3) uint8 arrays; their sizes may differ.
+        image_size: (height, width) in pixels that the network takes.
+        rates: down-sampling rate of 1 or more for all images, or an (n,) list or array.
+        kernel: how images are shrunk, see `degrade`.
+
+    Returns:
+        (n, height, width, 3) uint8.
+
+    Raises:
+        InputError: rate below 1, another number of rates than of images, unreadable image.
+
+    Example:
+
+    >>> queries = prepare_images(data.query, (128, 64), rates=4)
+    """
+    height, width = image_size
+    rates = np.asarray(rates)
+    if rates.ndim == 0:
+        rates = np.full(len(images), rates)
+    if rates.shape != (len(images),):
+        raise InputError(
+            f"{len(images)} images but rates of shape {rates.shape}: give one rate or one for each"
+        )
+    prepared = np.empty((len(images), height, width, 3), np.uint8)
+    for i, (image, rate) in enumerate(zip(images, rates, strict=True)):
+        pixels = image.read() if hasattr(image, "read") else np.asarray(image)
+        prepared[i] = resize(degrade(pixels, rate, kernel), (height, width))
+    return prepared
+
+
+def check_rates(rates):
+    """Refuses a rate below 1.
+
+    Args:
+        rates: list of down-sampling rates.
+
+    Raises:
+        InputError: the list is empty, or a rate is no number of 1 or more.
+    """
+    if len(rates) == 0:
+        raise InputError("no rates: give at least one, such as 2 3 4")
+    for rate in rates:
+        if not rate >= 1:  # catches NaN too
+            raise InputError(f"rate {rate} is below 1: give 1 (high resolution) or more")
+
+
+def _check_image(image):
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(
+            f"image is {image.dtype} of shape {image.shape}: expected uint8 of shape (h, w, 3)"
+        )
+
+
+def _scale(image, height, width, resampling):
+    return np.asarray(Image.fromarray(image).resize((width, height), resampling))
+
+
+# --- manifest --------------------------------------------------------------------------------
+
+
+def manifest_rows(data, rates, kernel="area", train_rates=()):
+    """Lists every image that a run uses, and how: the answer to "which images, which split?".
+
+    Training images are listed once, with the rates drawn for them; queries once for each rate
+    scored; gallery images at rate 1. `sha256` is that of the image file as it is stored: with
+    rate and kernel it fixes the low-resolution image.
+
+    Args:
+        data: a `DataSet`; paths are written relative to its `root`.
+        rates: rates scored.
+        kernel: how images are shrunk, see `degrade`.
+        train_rates: rates trained on.
+
+    Returns:
+        List of dicts with split, role, path, key, person, camera, rate, kernel, sha256.
+    """
+    used = {
+        "train": [sorted(train_rates)] if data.train else [],
+        "query": sorted(rates),
+        "gallery": [1],
+    }
+    rows = []
+    for role, role_rates in used.items():
+        for record in getattr(data, role):
+            row = {
+                "split": data.split,
+                "role": role,
+                "path": _relative(record.path, data.root),
+                "key": record.key,
+                "person": record.person,
+                "camera": record.camera,
+                "kernel": kernel,
+                "sha256": _file_sha256(record.path),
+            }
+            rows += [{**row, "rate": rate} for rate in role_rates]
+    return rows
+
+
+def write_manifest(path, rows):
+    """Writes a manifest as JSON lines; equal rows give equal bytes on every machine and backend.
+
+    Args:
+        path: the file, written whole or not at all.
+        rows: list of dicts, see `manifest_rows`; their order does not matter.
+
+    Returns:
+        SHA-256 of the file, 64 hexadecimal digits.
+
+    Example:
+
+    >>> sha256 = write_manifest("manifest.jsonl", manifest_rows(data, rates=(1, 2, 3, 4, 8)))
+    """
+    lines = sorted(json.dumps(_plain(row), sort_keys=True, ensure_ascii=False) for row in rows)
+    content = "".join(line + "\n" for line in lines).encode()
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _plain(row):
+    """NumPy numbers as Python's, so that where a rate came from does not show in the bytes."""
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in row.items()
+    }
+
+
+def _relative(path, root):
+    return str(PurePosixPath(Path(os.path.relpath(path, root or None)).as_posix()))
+
+
+def _file_sha256(path):
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read image {path}: {error.strerror}") from error
