@@ -1,0 +1,375 @@
+"""Figures of a run, as PNG: recovered images, ranked lists, rank-1 against rate, loss curves.
+
+Colours are from the palette of Okabe and Ito, which colour-blind people can tell apart; nothing is
+said by colour alone. Sizes are in pixels at 150 dots per inch.
+"""
+
+import csv
+import math
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from keras_xreid.data.resolution import prepare_images
+from keras_xreid.errors import InputError
+from keras_xreid.evaluation.ranking import counted_queries
+
+DPI = 150
+GREEN, RED, BLUE, ORANGE, GREY = "#009E73", "#D55E00", "#0072B2", "#E69F00", "#6B6B6B"
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal everywhere
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "lines.linewidth": 1.3,
+}
+
+
+def draw_figures(
+    folder,
+    model,
+    data,
+    results,
+    kept,
+    train_rates=(2, 3, 4),
+    show_rate=4,
+    people=4,
+    kernel="area",
+    seed=0,
+):
+    """Draw every figure that a run allows into `folder`, after `evaluate`.
+
+    Args:
+        folder: the run's `figures` folder, made if missing. `history.csv` is read beside it.
+        model: the model that was scored.
+        data: the `DataSet` that was scored.
+        results: what `evaluate` returned.
+        kept: the dictionary that `evaluate(..., keep=kept)` filled.
+        train_rates: rates trained on; others are drawn as unseen.
+        show_rate: rate of the ranked lists; the largest scored one where it was not scored.
+        people: how many people the strips show, drawn by `seed` and not by result.
+        kernel: how images are shrunk, as given to `evaluate`.
+        seed: chooses the people.
+
+    Returns:
+        The list of files written.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+
+    >>> kept = {}
+    >>> results = evaluate(model, data, keep=kept)
+    >>> draw_figures("runs/mine/figures", model, data, results, kept)
+    """
+    folder = Path(folder)
+    history = folder.parent / "history.csv"
+    written = [rank_against_rate(folder / "rank1.png", results, train_rates)]
+    if history.exists():
+        written.append(loss_curves(folder / "losses.png", history))
+    counted = np.flatnonzero(counted_queries(data.query, data.gallery))
+    if hasattr(model, "recover"):
+        rows = _one_query_a_person(data.query, counted, people, seed)
+        records = [data.query[row] for row in rows]
+        high = prepare_images(records, model.image_size, 1, kernel)
+        low = {
+            rate: prepare_images(records, model.image_size, rate, kernel)
+            for rate in kept["query"]
+            if rate > 1
+        }
+        if low:
+            recovered = {rate: model.recover(images) for rate, images in low.items()}
+            written.append(recovered_strips(folder / "recovered.png", low, recovered, high))
+    if show_rate not in kept["query"]:
+        show_rate = max(kept["query"])
+    lists = _lists_before_and_after(model, data, kept, show_rate, counted, kernel, seed)
+    written.append(ranked_lists(folder / "ranked.png", lists))
+    return written
+
+
+def recovered_strips(path, low, recovered, high):
+    """Draw LR | recovered for every rate and HR at the end, one row for each person.
+
+    Args:
+        path: PNG to write.
+        low: {rate: (n, height, width, 3) images}, shrunk and enlarged; uint8 or float in [0, 1].
+        recovered: {rate: (n, height, width, 3) images}, the same rates.
+        high: (n, height, width, 3) images.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: The rates differ, or matplotlib is not installed.
+
+    Example:
+
+    >>> recovered_strips("recovered.png", {4: low}, {4: model.recover(low)}, high)
+    """
+    if list(low) != list(recovered):
+        raise InputError(f"rates of low {list(low)} and recovered {list(recovered)} images differ")
+    count, height, width = np.shape(high)[:3]
+    cell_w, gap, group_gap, top = 128, 6, 30, 62
+    cell_h = round(cell_w * height / width)
+    total_w = len(low) * (2 * cell_w + gap + group_gap) + cell_w + 2 * gap
+    total_h = top + count * (cell_h + gap) + gap
+    with _figure(path, total_w, total_h) as figure:
+        x = gap
+        for rate in low:
+            _text(figure, x + cell_w + gap / 2, 16, f"r = {rate:g}", weight="bold")
+            _line(figure, x, x + 2 * cell_w + gap, 33)
+            for label, images in (("LR", low[rate]), ("recovered", recovered[rate])):
+                _text(figure, x + cell_w / 2, 49, label)
+                for row in range(count):
+                    y = top + row * (cell_h + gap)
+                    _image(figure, images[row], x, y, cell_w, cell_h)
+                x += cell_w + gap
+            x += group_gap - gap
+        _text(figure, x + cell_w / 2, 49, "HR")
+        for row in range(count):
+            _image(figure, high[row], x, top + row * (cell_h + gap), cell_w, cell_h)
+    return path
+
+
+def ranked_lists(path, lists):
+    """Draw queries with the gallery images found for them, right ones and wrong ones framed.
+
+    Right ones have a solid green frame and a tick, wrong ones a dashed red frame and a cross.
+
+    Args:
+        path: PNG to write.
+        lists: list of groups, each a dictionary of "title" and "rows"; a row is a dictionary of
+            "label", "query" (one image), "gallery" (k images) and "right" (k bool).
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: Nothing to draw, or matplotlib is not installed.
+
+    Example:
+
+    >>> row = {"label": "recovered", "query": x, "gallery": found, "right": [True, False]}
+    >>> ranked_lists("ranked.png", [{"title": "r = 4", "rows": [row]}])
+    """
+    if not lists:
+        raise InputError("no ranked list to draw: no query has a true match in the gallery")
+    rows = [row for group in lists for row in group["rows"]]
+    height, width = np.shape(rows[0]["query"])[:2]
+    longest = max(len(row["gallery"]) for row in rows)
+    cell_w, gap, left, split, title_h, mark_h = 96, 14, 104, 26, 36, 24
+    cell_h = round(cell_w * height / width)
+    row_h = mark_h + cell_h + gap
+    total_w = left + (longest + 1) * (cell_w + gap) + split
+    total_h = len(lists) * title_h + len(rows) * row_h + gap
+    with _figure(path, total_w, total_h) as figure:
+        y = 4
+        for group in lists:
+            _text(figure, 12, y + title_h / 2, group["title"], ha="left", weight="bold")
+            y += title_h
+            for row in group["rows"]:
+                middle = y + mark_h + cell_h / 2
+                _text(figure, 12, middle, row["label"].replace(" ", "\n"), ha="left")
+                _text(figure, left + cell_w / 2, y + mark_h / 2, "query", color=GREY)
+                _image(figure, row["query"], left, y + mark_h, cell_w, cell_h)
+                found = zip(row["gallery"], row["right"], strict=True)
+                for rank, (image, right) in enumerate(found, 1):
+                    x = left + split + rank * (cell_w + gap)
+                    colour = GREEN if right else RED
+                    mark = f"{rank} {'✓' if right else '✗'}"
+                    _text(figure, x + cell_w / 2, y + mark_h / 2, mark, color=colour)
+                    _image(figure, image, x, y + mark_h, cell_w, cell_h)
+                    _frame(figure, x, y + mark_h, cell_w, cell_h, colour, "-" if right else "--")
+                y += row_h
+    return path
+
+
+def rank_against_rate(path, results, train_rates=(2, 3, 4)):
+    """Draw rank-1 against rate with standard errors, for the system and the enlarged control.
+
+    Args:
+        path: PNG to write.
+        results: what `evaluate` returned, or the content of a metrics.json.
+        train_rates: rates trained on, with 1; markers of others are hollow.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+
+    >>> rank_against_rate("rank1.png", results)
+    """
+    enlarged = results.get("enlarged")
+    lines = [("recovered" if enlarged else "rank-1", results, BLUE, "o", "-")]
+    if enlarged:
+        lines.append(("merely enlarged", enlarged, RED, "s", "--"))
+    with _figure(path, 620, 440) as figure:
+        axes = figure.add_axes([0.12, 0.16, 0.68 if enlarged else 0.83, 0.74])
+        names = list(results["per_rate"])
+        rates = [float(name) for name in names]
+        ends = []
+        for label, scores, colour, marker, style in lines:
+            rank1 = [scores["per_rate"][name]["rank1"] for name in names]
+            errors = [(scores.get("standard_error") or {}).get(name) or 0 for name in names]
+            axes.errorbar(rates, rank1, errors, color=colour, ls=style, capsize=2, elinewidth=0.8)
+            for rate, value in zip(rates, rank1, strict=True):
+                seen = rate == 1 or rate in train_rates
+                face = colour if seen else "white"
+                axes.plot(rate, value, marker, color=colour, mfc=face, ms=5, mew=1.2, zorder=3)
+            ends.append((rank1[-1], label, colour))
+        if enlarged:  # a name at the end of each line needs no legend
+            bottom, top = axes.get_ylim()
+            apart = 0.07 * (top - bottom)
+            low, high = sorted(ends)
+            shift = max(0, apart - (high[0] - low[0])) / 2
+            for (value, label, colour), move in ((low, -shift), (high, shift)):
+                axes.annotate(
+                    label,
+                    (rates[-1], value + move),
+                    (9, 0),
+                    textcoords="offset points",
+                    color=colour,
+                    va="center",
+                    annotation_clip=False,
+                )
+        axes.set_xticks(rates, names)
+        axes.set_xlabel("downsampling rate r")
+        axes.set_ylabel("rank-1 (%)")
+        axes.grid(axis="y", lw=0.4, color="#DDDDDD")
+        axes.set_axisbelow(True)
+        unseen = any(rate != 1 and rate not in train_rates for rate in rates)
+        note = "bars: ± one standard error" + ("; hollow: rate not trained on" if unseen else "")
+        axes.set_title(note, loc="left", color=GREY, fontsize=7)
+    return path
+
+
+def loss_curves(path, history):
+    """Draw one small panel for each loss of a history.csv, stage after stage.
+
+    Args:
+        path: PNG to write.
+        history: CSV file with a row for each epoch. Column "stage", where there is one, names the
+            training stage; "epoch" the epoch within it; the others are curves, "val_x" drawn with
+            "x". An empty cell means that the stage does not have this loss.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: The file holds no losses, or matplotlib is not installed.
+
+    Example:
+
+    >>> loss_curves("losses.png", "runs/mine/history.csv")
+    """
+    panels = _read_history(history)
+    if not panels:
+        raise InputError(f"{history} holds no losses: expected a header and a row for each epoch")
+    columns = min(4, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    cell_w, cell_h, left, bottom, top = 300, 235, 62, 42, 48
+    with _figure(path, columns * cell_w + 18, rows * cell_h) as figure:
+        width, height = figure.get_size_inches() * DPI
+        for number, ((stage, name), curves) in enumerate(panels.items()):
+            x = (number % columns) * cell_w + left
+            y = (number // columns) * cell_h + top
+            w, h = cell_w - left, cell_h - top - bottom
+            axes = figure.add_axes([x / width, 1 - (y + h) / height, w / width, h / height])
+            for curve, colour, style in ((name, BLUE, "-"), ("val_" + name, RED, "--")):
+                if curve in curves:
+                    epochs, values = curves[curve]
+                    single = {"marker": "o", "ms": 3} if len(epochs) == 1 else {}
+                    axes.plot(epochs, values, color=colour, ls=style, **single)
+            axes.set_title(name.replace("_", " "), loc="left", pad=4)
+            if stage:
+                axes.text(0, 1.26, stage, transform=axes.transAxes, fontsize=6.5, color=GREY)
+            axes.locator_params(axis="y", nbins=4)
+            axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+            if number + columns >= len(panels):
+                axes.set_xlabel("epoch", labelpad=2)
+            axes.grid(axis="y", lw=0.4, color="#DDDDDD")
+    return path
+
+
+def _read_history(path):
+    """{(stage, loss): {curve: (epochs, values)}} in the order of the file."""
+    apart = ("epoch", "stage", "seconds", "images_per_second")
+    panels = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), 1):
+            for column, text in row.items():
+                if not column or column in apart or not text:
+                    continue
+                try:
+                    value, epoch = float(text), float(row.get("epoch") or number)
+                except ValueError:
+                    continue
+                key = (row.get("stage") or "", column.removeprefix("val_"))
+                epochs, values = panels.setdefault(key, {}).setdefault(column, ([], []))
+                epochs.append(epoch)
+                values.append(value)
+    return panels
+
+
+def _one_query_a_person(query, counted, people, seed):
+    """Queries of a few people, chosen by the seed alone."""
+    order = np.random.default_rng(seed).permutation(counted)
+    first = {}
+    for row in order:
+        first.setdefault(query[row].person, int(row))
+    return list(first.values())[:people]
+
+
+def _lists_before_and_after(model, data, kept, rate, counted, kernel, seed, length=10):
+    """Groups for `ranked_lists`: the query helped most, one at random, the one hurt most."""
+    versions = {"recovered": kept["query"][rate]}
+    if rate in kept["enlarged"]:
+        versions = {"merely enlarged": kept["enlarged"][rate], **versions}
+    orders, first = {}, {}
+    for label, features in versions.items():
+        distances = np.asarray(model.distances(features, kept["gallery"], query_rates=rate))
+        orders[label], first[label] = _top(distances, data, counted, length)
+    rng = np.random.default_rng(seed)
+    chosen = {"a query drawn at random": int(rng.choice(counted))}
+    if len(versions) == 2:
+        gain = first["merely enlarged"] - first["recovered"]
+        # Helped or hurt most: among those with the true match in view on one side.
+        best, worst = max(counted, key=lambda q: gain[q]), min(counted, key=lambda q: gain[q])
+        if gain[best] > 0:
+            chosen = {"the query that recovery helps most": int(best), **chosen}
+        if gain[worst] < 0:
+            chosen["the query that recovery hurts most"] = int(worst)
+    groups = []
+    for title, row in chosen.items():
+        record = data.query[row]
+        low = prepare_images([record], model.image_size, rate, kernel)
+        rows = []
+        for label in versions:
+            shown = low[0]
+            if label == "recovered" and hasattr(model, "recover") and rate > 1:
+                shown = model.recover(low)[0]
+            found = [data.gallery[column] for column in orders[label][row]]
+            rows.append(
+                {
+                    "label": f"{label} (first at {first[label][row]})",
+                    "query": shown,
+                    "gallery": prepare_images(found, model.image_size, 1, kernel),
+                    "right": [other.person == record.person for other in found],
+                }
+            )
+        groups.append({"title": f"r = {rate:g}: {title}", "rows": rows})
+    return groups

@@ -1,0 +1,141 @@
+"""What every system can do: embed images, measure distances, be saved and loaded."""
+
+import keras
+import numpy as np
+
+from keras_xreid.errors import InputError
+from keras_xreid.training import autodiff
+from keras_xreid.training.phases import PhasedModel
+
+
+class ReIDModel(PhasedModel):
+    """Base of all systems: a phased model that turns person images into embeddings.
+
+    Args:
+        people: int, number of training people.
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
+        image_size: (height, width) in pixels of every image that the model is given.
+        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        **kwargs: of `keras.Model`.
+    """
+
+    def __init__(self, people, backbone, image_size, last_stride=1, **kwargs):
+        super().__init__(**kwargs)
+        self.people = int(people)
+        self.backbone = backbone
+        self.image_size = tuple(int(side) for side in image_size)
+        self.last_stride = last_stride
+
+    def get_config(self):
+        backbone = self.backbone
+        if not isinstance(backbone, str):
+            backbone = keras.saving.serialize_keras_object(backbone)
+        return {
+            **super().get_config(),
+            "people": self.people,
+            "backbone": backbone,
+            "image_size": list(self.image_size),
+            "last_stride": self.last_stride,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config["backbone"], dict):
+            config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**config)
+
+    def embed(self, images, rates=None, batch_size=64):
+        """Turns images into embeddings.
+
+        Args:
+            images: (n, height, width, 3) at the model's size, uint8 or float in [0, 1]; images of
+                low resolution already shrunk and enlarged (`prepare_images` does that).
+            rates: int or (n,) array, the down-sampling rate of each image; nothing is degraded
+                here. None where it is unknown.
+            batch_size: int, images a forward pass; does not change the result.
+
+        Returns:
+            (n, d) float32 array.
+
+        Raises:
+            InputError: where the images have another size or the rates another length.
+
+        Example:
+
+        >>> features = model.embed(images, rates=4)
+        """
+        images = self._checked(images)
+        if rates is not None:
+            rates = np.asarray(rates)
+            if rates.ndim and len(rates) != len(images):
+                raise InputError(f"{len(rates)} rates were given for {len(images)} images")
+            rates = np.broadcast_to(rates, (len(images),))
+        return self._in_chunks(
+            lambda part, rate: self._embed(part, rate, batch_size), images, rates, batch_size
+        )
+
+    def distances(self, query_features, gallery_features, query_rates=None):
+        """Distances by which a gallery is ranked: 1 - cosine of the embeddings.
+
+        Args:
+            query_features: (q, d) array from `embed`.
+            gallery_features: (g, d) array from `embed`.
+            query_rates: int or (q,) array; used by systems whose metric depends on it.
+
+        Returns:
+            (q, g) float32 array, in [0, 2].
+        """
+        return 1.0 - _unit(query_features) @ _unit(gallery_features).T
+
+    def _embed(self, images, rates, batch_size):
+        """Embeds float images in [0, 1]; `rates` is (n,) or None. Systems say how."""
+        raise TypeError(f"{type(self).__name__} does not say how it embeds")
+
+    def _checked(self, images):
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3):
+            height, width = self.image_size
+            raise InputError(
+                f"images of shape {images.shape} were given to a model of (n, {height}, {width}, "
+                "3): bring them to its size with keras_xreid.prepare_images"
+            )
+        return images
+
+    @staticmethod
+    def _in_chunks(function, images, rates, batch_size):
+        # A bounded part at a time is float32: a whole gallery would take four times its uint8 size.
+        step, results = 16 * batch_size, []
+        for start in range(0, len(images), step):
+            part = as_float(images[start : start + step])
+            rate = None if rates is None else rates[start : start + step]
+            results.append(np.asarray(function(part, rate), dtype="float32"))
+        return np.concatenate(results) if results else np.zeros((0, 0), "float32")
+
+
+def predict(part, images, batch_size):
+    """Runs a functional part in inference mode; a list of float32 arrays, one an output."""
+    if part._jit_compile is None:
+        part.jit_compile = autodiff.default_jit_compile()
+    outputs = part.predict(images, batch_size=batch_size, verbose=0)
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    return [np.asarray(output, dtype="float32") for output in outputs]
+
+
+def as_float(images):
+    """Images as float32 in [0, 1]: uint8 is divided by 255, floats are taken as they are."""
+    if images.dtype == np.uint8:
+        return images.astype("float32") / 255.0
+    return images.astype("float32")
+
+
+def scaled(images):
+    """The same inside a train step, for a batch on the device."""
+    if keras.backend.standardize_dtype(images.dtype) == "uint8":
+        return keras.ops.cast(images, "float32") / 255.0
+    return keras.ops.cast(images, "float32")
+
+
+def _unit(features):
+    features = np.asarray(features, dtype="float32")
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

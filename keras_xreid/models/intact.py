@@ -1,0 +1,225 @@
+"""INTACT: super-resolution tied to re-identification by an association critic.
+
+Cheng, Dong, Gong, Zhu: Inter-Task Association Critic for Cross-Resolution Person
+Re-Identification, CVPR 2020. In the paper's letters: C is `reid`, G is `generator`, D is
+`discriminator`, phi and sigma are `association`; fc is C's embedding, fd the dense layer of D,
+and a prime marks what belongs to the recovered image G(x_l).
+
+One train step runs Algorithm 1: D (Eq. 1), then phi and sigma on HR images (Eq. 7), then G
+(Eq. 4 and 8). C was trained on HR images before and is frozen, its classifier included: the
+identity loss is its cross-entropy on G(x_l), and the gradient passes through it into G.
+
+Where the paper is silent, ours: norms are means over elements, so pixels are multiplied by
+`pixel_scale` before the squared error of Eq. 4, chosen so that no weighted term dominates at the
+start; the generator's adversarial loss is non-saturating; while G is trained, D and phi normalise
+by the batch, as they did in their own phase; Adam; gallery images and queries known to be of high
+resolution bypass G; embeddings are compared by cosine. The text also speaks of regularising D
+with Eq. 8; Algorithm 1 and Figure 2 say G only, and they are followed.
+"""
+
+import keras
+import numpy as np
+
+from keras_xreid import losses
+from keras_xreid.layers.association import Association
+from keras_xreid.layers.discriminator import build_image_discriminator
+from keras_xreid.layers.generator import build_generator
+from keras_xreid.layers.head import build_reid_network
+from keras_xreid.models.base import ReIDModel, predict, scaled
+from keras_xreid.training.phases import Phase
+
+SUPERVISIONS = ("mse", "mse+id", "mse+id+gan", "full")
+
+PRESETS = {
+    "paper": {
+        "backbone": "osnet_x1_0",
+        "image_size": (256, 128),
+        "generator_widths": (64, 128, 256, 512),
+        "discriminator_width": 64,
+    },
+    "tiny": {
+        "backbone": "resnet_tiny",
+        "image_size": (128, 64),
+        "generator_widths": (16, 24, 32, 48),
+        "discriminator_width": 16,
+    },
+}
+
+
+@keras.saving.register_keras_serializable("keras_xreid")
+class INTACT(ReIDModel):
+    """INTACT, with every variant of its Tables 2 to 5.
+
+    Args:
+        people: int, number of training people.
+        preset: "paper" or "tiny"; what is given besides replaces the preset's.
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, of C.
+        image_size: (height, width), multiples of 16.
+        supervision: "mse" (Sole SR), "mse+id" (SR+ID), "mse+id+gan" or "full" (Tables 2, 3).
+        association: "r-to-d", "d-to-r" or "common" (Table 4).
+        bridge: bool, the bridge sigma of Eq. 6 (Table 5).
+        lambda_g: float, weight of the adversarial term (Eq. 4).
+        lambda_c: float, weight of the identity term (Eq. 4).
+        association_weight: float, weight of the association term (Eq. 8).
+        pixel_scale: float, unit in which the pixels of the squared error are measured: images
+            reach from 0 to this.
+        batch_normalization: bool, in the generator's residual blocks.
+        generator_widths: four ints, channels of the generator's groups.
+        discriminator_width: int, channels of the discriminator's first convolutions.
+        last_stride: 1 or 2, stride of the last stage of a ResNet.
+
+    Example:
+
+    >>> model = INTACT(people=401, preset="tiny")
+    >>> model.reid.set_weights(baseline.network.get_weights())     # stage 1
+    >>> model.compile()
+    >>> model.fit(PairBatches(data.train, image_size=(128, 64)), epochs=10, shuffle=False)
+    >>> recovered = model.recover(low_resolution_images)
+
+    Reference:
+        Cheng et al., CVPR 2020, Algorithm 1.
+    """
+
+    def __init__(
+        self, people, preset="paper", backbone=None, image_size=None, supervision="full",
+        association="r-to-d", bridge=True, lambda_g=0.1, lambda_c=0.3, association_weight=1.0,
+        pixel_scale=16.0, batch_normalization=True, generator_widths=None,
+        discriminator_width=None, last_stride=1, **kwargs,
+    ):  # fmt: skip
+        sizes = PRESETS[preset]
+        super().__init__(
+            people, backbone or sizes["backbone"], image_size or sizes["image_size"], last_stride,
+            **kwargs,
+        )  # fmt: skip
+        if supervision not in SUPERVISIONS:
+            raise ValueError(f"supervision {supervision!r} is not one of {', '.join(SUPERVISIONS)}")
+        self.preset, self.supervision = preset, supervision
+        self.association_design, self.bridge = association, bridge
+        self.lambda_g, self.lambda_c = lambda_g, lambda_c
+        self.association_weight, self.pixel_scale = association_weight, pixel_scale
+        self.batch_normalization = batch_normalization
+        self.generator_widths = tuple(generator_widths or sizes["generator_widths"])
+        self.discriminator_width = discriminator_width or sizes["discriminator_width"]
+
+        self.reid = build_reid_network(
+            self.people, self.backbone, self.image_size, last_stride=last_stride
+        )
+        self.reid.trainable = False
+        self.generator = build_generator(
+            self.image_size, self.generator_widths, batch_normalization
+        )
+        self.discriminator = self.association = None
+        if supervision in ("mse+id+gan", "full"):
+            self.discriminator = build_image_discriminator(
+                self.image_size, self.discriminator_width
+            )
+        if supervision == "full":
+            self.association = Association(
+                self.reid.outputs[0].shape[-1], self.discriminator.outputs[0].shape[-1],
+                association, bridge,
+            )  # fmt: skip
+        self.built = True
+
+    def compile(self, optimizer=None, **kwargs):
+        """Adam at the paper's rates, unless given: 1e-4 for G and D, 1e-3 for phi and sigma."""
+        if optimizer is None:
+            rates = {"generator": 1e-4, "discriminator": 1e-4, "association": 1e-3}
+            optimizer = {
+                part: keras.optimizers.Adam(rate)
+                for part, rate in rates.items()
+                if getattr(self, part) is not None
+            }
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def phases(self):
+        steps, terms = [], ["mse"]
+        if self.supervision != "mse":
+            terms.append("id")
+        if self.discriminator is not None:
+            steps.append(Phase(("discriminator",), self._step_1, ("discriminator",)))
+            terms.append("gan")
+        if self.association is not None:
+            terms_2 = ("phi", "bridge") if self.association.bridge else ("phi",)
+            steps.append(Phase(("association",), self._step_2, terms_2))
+            terms.append("association")
+        return [*steps, Phase(("generator",), self._step_3, tuple(terms))]
+
+    def prepare(self, batch):
+        batch = {"hr": scaled(batch["hr"]), "lr": scaled(batch["lr"]), "person": batch["person"]}
+        if self.discriminator is not None:
+            batch["recovered"] = self.generator(batch["lr"], training=True)
+        if self.association is not None:
+            batch["fc"] = self.reid(batch["hr"], training=False)[0]
+        return batch
+
+    def _step_1(self, batch):
+        """D tells HR images from recovered ones (Eq. 1, 2)."""
+        _, real = self.discriminator(batch["hr"], training=True)
+        _, fake = self.discriminator(batch["recovered"], training=True)
+        return {"discriminator": losses.discriminator_loss(real, fake)}
+
+    def _step_2(self, batch):
+        """phi and sigma learn how fc and fd of HR images belong together (Eq. 5 to 7)."""
+        fd, _ = self.discriminator(batch["hr"], training=True)
+        found = self.association.distances(batch["fc"], keras.ops.stop_gradient(fd))
+        return dict(zip(("phi", "bridge"), found, strict=False))
+
+    def _step_3(self, batch):
+        """G recovers images that C knows, D believes and phi finds consistent (Eq. 4, 8)."""
+        recovered = self.generator(batch["lr"], training=True)
+        pixels = losses.squared_error(recovered, batch["hr"])
+        terms = {"mse": self.pixel_scale**2 * pixels}
+        if self.supervision != "mse":
+            fc, logits = self.reid(recovered, training=False)
+            terms["id"] = self.lambda_c * losses.cross_entropy(batch["person"], logits)
+        if self.discriminator is not None:
+            fd, logit = self.discriminator(recovered, training=True)
+            terms["gan"] = self.lambda_g * losses.generator_loss(logit)
+        if self.association is not None:
+            distance = self.association.distances(fc, fd)[0]
+            terms["association"] = self.association_weight * distance
+        return terms
+
+    def call(self, images, training=False):
+        return self.reid(self.generator(images, training=training), training=False)[0]
+
+    def recover(self, images, batch_size=64):
+        """Recovers the high resolution of images.
+
+        Args:
+            images: (n, height, width, 3) at the model's size, shrunk and enlarged, uint8 or float
+                in [0, 1].
+            batch_size: int, images a forward pass.
+
+        Returns:
+            (n, height, width, 3) float32 array in [0, 1].
+        """
+        return self._in_chunks(
+            lambda part, _: self._recover(part, batch_size), self._checked(images), None, batch_size
+        )
+
+    def _recover(self, images, batch_size):
+        return np.clip(predict(self.generator, images, batch_size)[0], 0.0, 1.0)
+
+    def _embed(self, images, rates, batch_size):
+        low = np.ones(len(images), bool) if rates is None else rates > 1
+        if low.any():
+            images = images.copy()
+            images[low] = self._recover(images[low], batch_size)
+        return predict(self.reid, images, batch_size)[0]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "preset": self.preset,
+            "supervision": self.supervision,
+            "association": self.association_design,
+            "bridge": self.bridge,
+            "lambda_g": self.lambda_g,
+            "lambda_c": self.lambda_c,
+            "association_weight": self.association_weight,
+            "pixel_scale": self.pixel_scale,
+            "batch_normalization": self.batch_normalization,
+            "generator_widths": list(self.generator_widths),
+            "discriminator_width": self.discriminator_width,
+        }

@@ -1,0 +1,156 @@
+"""Gradients and the train-step signature on each backend.
+
+This file and `fast_torch.py` are the only ones that name a backend. A new backend is one more
+function here.
+"""
+
+import contextlib
+
+import keras
+
+BACKEND = keras.backend.backend()
+
+
+def _torch(loss, variables, kept, state):
+    import torch
+
+    with keras.StatelessScope() as scope:
+        total, logs = loss()
+    # autograd.grad rather than backward(): nothing to zero, and nothing is left behind in the
+    # parts that the phase only passes through.
+    gradients = torch.autograd.grad(total, [v.value for v in variables], allow_unused=True)
+    gradients = [
+        torch.zeros_like(v.value) if g is None else g
+        for g, v in zip(gradients, variables, strict=True)
+    ]
+    _commit(scope, kept)
+    return {name: value.detach() for name, value in logs.items()}, gradients
+
+
+def _tensorflow(loss, variables, kept, state):
+    import tensorflow as tf
+
+    values = [v.value for v in variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        with keras.StatelessScope() as scope:
+            total, logs = loss()
+    gradients = tape.gradient(total, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    _commit(scope, kept)
+    return logs, gradients
+
+
+def _jax(loss, variables, kept, state):
+    import jax
+
+    frozen = [(v, v.value) for v in state]
+
+    def pure(values):
+        pairs = frozen + list(zip(variables, values, strict=True))
+        with keras.StatelessScope(pairs) as scope:
+            total, logs = loss()
+        return total, (logs, [scope.get_current_value(v) for v in kept])
+
+    values = [v.value for v in variables]
+    (_, (logs, new)), gradients = jax.value_and_grad(pure, has_aux=True)(values)
+    for variable, value in zip(kept, new, strict=True):
+        variable.assign(value)
+    return logs, gradients
+
+
+def _commit(scope, kept):
+    for variable in kept:
+        value = scope.get_current_value(variable)
+        if value is not None:
+            variable.assign(value)
+
+
+def losses_and_gradients(loss, variables, kept, state):
+    """Differentiates a loss, and keeps only the changes of state that are asked for.
+
+    The forward pass runs in a `keras.StatelessScope`: what it does to moving averages and seeds
+    is written back for the variables in `kept` and forgotten for all others. So a discriminator's
+    phase that calls the generator does not move the generator's batch statistics.
+
+    Args:
+        loss: function without arguments, returning a scalar to minimise and a dict of scalars
+            to report.
+        variables: list of `keras.Variable` to differentiate by.
+        kept: list of `keras.Variable` whose change in the forward pass is kept.
+        state: list of every `keras.Variable` that the loss may read.
+
+    Returns:
+        A dict of reported scalars, and a list of gradients, one a variable. The gradient of a
+        variable that the loss does not reach is zero on every backend.
+    """
+    implementation = {"torch": _torch, "tensorflow": _tensorflow, "jax": _jax}[BACKEND]
+    return implementation(loss, variables, kept, state)
+
+
+def no_gradient():
+    """Returns a context in which no backend records operations for differentiation."""
+    if BACKEND == "torch":
+        import torch
+
+        return torch.no_grad()
+    # TensorFlow records inside a tape only, JAX inside a transformation only.
+    return contextlib.nullcontext()
+
+
+def as_train_step(model, run, *args):
+    """Runs `run(batch)` as the train step that this backend's trainer expects.
+
+    Args:
+        model: the `keras.Model` being trained.
+        run: function of a batch that updates variables in place and returns a dict of logs.
+        *args: what the trainer passed: `(data,)`, on JAX `(state, data)`.
+
+    Returns:
+        The logs; on JAX the logs and the new state.
+    """
+    if BACKEND != "jax":
+        return run(*args)
+    state, data = args
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    pairs = [
+        pair for group, values in zip(groups, state, strict=True)
+        for pair in zip(group, values, strict=True)
+    ]
+    with keras.StatelessScope(pairs) as scope:
+        logs = run(data)
+    return logs, tuple([scope.get_current_value(v) for v in group] for group in groups)
+
+
+def default_jit_compile():
+    """Returns whether to compile a train step on this backend and device.
+
+    JAX always compiles. TensorFlow's XLA halves the training speed of convolutions on a CPU and
+    pays on a GPU. PyTorch runs as it is written.
+    """
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    return BACKEND == "jax"
+
+
+def repeatable(seed):
+    """Seeds Python, NumPy and the backend, and asks it for operations that repeat exactly.
+
+    Args:
+        seed: int, 0 or more.
+    """
+    keras.utils.set_random_seed(seed)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif BACKEND == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True, warn_only=True)

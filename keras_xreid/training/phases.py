@@ -1,0 +1,193 @@
+"""Alternating updates, written once for every system and every backend."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+
+from keras_xreid.training import autodiff
+
+
+class Phase(NamedTuple):
+    """One update in an alternating train step.
+
+    Args:
+        updates: names of the model's parts (attributes) that this phase changes.
+        losses: function of the prepared batch returning a dict of weighted scalar terms; their
+            sum is minimised.
+        terms: names of those terms, in the order in which they are shown.
+
+    Example:
+
+    >>> Phase(updates=("discriminator",), losses=self.discriminator_losses, terms=("real_fake",))
+    """
+
+    updates: tuple[str, ...]
+    losses: Callable
+    terms: tuple[str, ...]
+
+
+class PhasedModel(keras.Model):
+    """A `keras.Model` whose train step runs a list of phases, one after the other.
+
+    A subclass names its parts as attributes (built in the constructor), and says in `phases()`
+    which parts are updated by which loss. Every phase sees the parts as the phase before left
+    them. A phase changes the weights of its own parts, their moving averages and the random
+    seeds, and nothing else.
+
+    Example:
+
+    >>> class Toy(PhasedModel):
+    ...     def phases(self):
+    ...         return [Phase(("generator",), self.generator_losses, ("mse",))]
+    >>> model.compile({"generator": keras.optimizers.Adam(1e-4)})
+    >>> model.fit(batches, epochs=10, shuffle=False)
+    """
+
+    def phases(self):
+        """Returns the list of `Phase` that make one train step, in order."""
+        raise TypeError(f"{type(self).__name__} does not say which phases train it")
+
+    def prepare(self, batch):
+        """Computes once a step what needs no gradient and serves several phases.
+
+        Args:
+            batch: what `__getitem__` of the data returned.
+
+        Returns:
+            What the phases' losses are given; the batch itself by default.
+        """
+        return batch
+
+    def compile(self, optimizer, jit_compile=None, run_eagerly=False, steps_per_execution=1):
+        """Gives each trained part its own optimizer.
+
+        Args:
+            optimizer: dict from part name to Keras optimizer (or its name). A part without one
+                is frozen.
+            jit_compile: bool; None takes what is fastest on this backend and device.
+            run_eagerly: bool, as in Keras.
+            steps_per_execution: int, as in Keras.
+
+        Raises:
+            ValueError: where a phase updates a part that has no optimizer, or two parts share
+                an optimizer or a variable.
+        """
+        phases = self.phases()
+        optimizers = {part: keras.optimizers.get(o) for part, o in optimizer.items()}
+        missing = {part for phase in phases for part in phase.updates} - set(optimizers)
+        if missing:
+            raise ValueError(
+                f"no optimizer for {', '.join(sorted(missing))}: "
+                f"compile() was given optimizers for {', '.join(optimizers) or 'nothing'}"
+            )
+        if len({id(o) for o in optimizers.values()}) < len(optimizers):
+            raise ValueError("two parts share one optimizer object; give each part its own")
+        owner, owned = {}, []
+        for part, part_optimizer in optimizers.items():
+            for variable in getattr(self, part).trainable_variables:
+                if id(variable) in owner:
+                    raise ValueError(f"{variable.path} belongs to two parts, {part} is one")
+                owner[id(variable)] = part_optimizer
+                owned.append(variable)
+        # Routed by identity, not by path, and built over all parts now, before a callback
+        # freezes any. Inner optimizers are applied directly: MultiOptimizer.apply wants every
+        # gradient at once.
+        multi = keras.optimizers.MultiOptimizer(lambda variable: owner[id(variable)])
+        multi.build(owned)
+        self._part_optimizers = optimizers
+        self._compile_arguments = {
+            "jit_compile": jit_compile,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+        }
+        if jit_compile is None:
+            jit_compile = autodiff.default_jit_compile()
+        # Loss scaling for float16 would be bypassed by inner applies; bfloat16 needs none.
+        super().compile(
+            optimizer=multi,
+            jit_compile=jit_compile,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            auto_scale_loss=False,
+        )
+        self._trackers = {
+            term: keras.metrics.Mean(name=term) for phase in phases for term in phase.terms
+        }
+
+    @property
+    def optimizers(self):
+        """Dict from part name to its optimizer, once compiled."""
+        return dict(self._part_optimizers)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return {}
+        config = {part: o for part, o in self._part_optimizers.items()}
+        return keras.saving.serialize_keras_object({"optimizer": config, **self._compile_arguments})
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def train_step(self, *args):
+        return autodiff.as_train_step(self, self._run_phases, *args)
+
+    def _run_phases(self, data):
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        with autodiff.no_gradient():
+            batch = self.prepare(batch)
+        for phase in self.phases():
+            logs, gradients = self.phase_gradients(phase, batch)
+            gradients = iter(gradients)
+            for part in phase.updates:
+                variables = getattr(self, part).trainable_variables
+                if variables:
+                    self._part_optimizers[part].apply([next(gradients) for _ in variables], variables)
+            for term, value in logs.items():
+                self._trackers[term].update_state(value)
+        self.optimizer.iterations.assign_add(1)
+        return {term: tracker.result() for term, tracker in self._trackers.items()}
+
+    def phase_gradients(self, phase, batch):
+        """Runs one phase forwards and backwards, without applying its update.
+
+        Args:
+            phase: a `Phase` of this model.
+            batch: a prepared batch.
+
+        Returns:
+            A dict of the phase's terms, and the list of gradients for the trainable variables
+            of the parts it updates, part by part.
+        """
+        parts = [getattr(self, part) for part in phase.updates]
+        variables = [v for part in parts for v in part.trainable_variables]
+        kept = [v for part in parts for v in part.non_trainable_variables]
+        known = {id(v) for v in kept}
+        kept += [v for v in self.seed_states if id(v) not in known]
+
+        def loss():
+            terms = phase.losses(batch)
+            if tuple(terms) != tuple(phase.terms):
+                raise ValueError(
+                    f"phase {phase.updates} announced the terms {tuple(phase.terms)} "
+                    f"and returned {tuple(terms)}"
+                )
+            return sum(terms.values()), terms
+
+        state = self.variables + self.optimizer.variables + self.metrics_variables
+        return autodiff.losses_and_gradients(loss, variables, kept, state)
+
+    @property
+    def seed_states(self):
+        """The variables behind every `SeedGenerator`: in `variables`, but not in `weights`."""
+        weights = {id(v) for v in self.weights}
+        return [v for v in self.variables if id(v) not in weights]
+
+    # Keras saves no seeds; without them a resumed run would draw its dropout anew.
+    def save_own_variables(self, store):
+        for index, seed in enumerate(self.seed_states):
+            store[f"seed_{index}"] = keras.ops.convert_to_numpy(seed)
+
+    def load_own_variables(self, store):
+        for index, seed in enumerate(self.seed_states):
+            seed.assign(store[f"seed_{index}"][()])
