@@ -1,5 +1,6 @@
 """The protocol `each-rate`: every query at every rate, against the full high-resolution gallery."""
 
+import functools
 import importlib.util
 
 import numpy as np
@@ -15,6 +16,7 @@ from keras_xreid.evaluation.ranking import (
 )
 
 PROTOCOLS = ("each-rate",)
+READ_AT_A_TIME = 1024
 
 
 def evaluate(
@@ -27,8 +29,9 @@ def evaluate(
     image_size=None,
     kernel="area",
     verbose=True,
+    keep=None,
 ):
-    """Score a model rate by rate, and a super-resolution model's merely enlarged queries with it.
+    """Scores a model rate by rate, and a super-resolution model's merely enlarged queries with it.
 
     Every query is shrunk by each rate and enlarged to the network's size; the gallery stays at
     high resolution. For a model with `recover` the same queries are scored once more without
@@ -41,10 +44,12 @@ def evaluate(
         rates: rates to score, each at least 1 (1 is high resolution).
         train_rates: rates the model was trained on; `mean_lr` averages over those that are scored.
         protocol: "each-rate".
-        batch_size: images read, enlarged and embedded at a time.
+        batch_size: images a forward pass; does not change the scores.
         image_size: (height, width); `model.image_size` by default.
         kernel: how images are shrunk, see `prepare_images`.
         verbose: print a line for each rate.
+        keep: a dictionary to fill with the features, for figures: "gallery" (g, d), "query"
+            {rate: (q, d)} and "enlarged" {rate: (q, d)}.
 
     Returns:
         A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP"}, ...},
@@ -73,39 +78,48 @@ def evaluate(
             "camera: query and gallery must share people, seen by at least two cameras"
         )
     recovers = hasattr(model, "recover")
-    measure = importlib.util.find_spec("skimage") is not None
-    if recovers and not measure:
+    measure = recovers and importlib.util.find_spec("skimage") is not None
+    if recovers and not measure:  # the scores of a long run are not lost for that
         print('PSNR and SSIM are left out: pip install "keras-xreid[recipes]"')
 
-    def batches(records, rate):
-        for start in range(0, len(records), batch_size):
-            yield prepare_images(records[start : start + batch_size], image_size, rate, kernel)
+    keep = {} if keep is None else keep
+    keep.update(query={}, enlarged={})
+
+    def embed(images, rate):
+        return model.embed(images, rates=rate, batch_size=batch_size)
 
     def score(features, rate):
-        distances = model.distances(features, gallery_features, query_rates=rate)
+        distances = model.distances(features, keep["gallery"], query_rates=rate)
         return evaluate_ranking(distances, data.query, data.gallery)
 
     if verbose:
         print(f"Scoring {len(data.query)} queries against {len(data.gallery)} gallery images")
-    gallery_features = np.concatenate([model.embed(x, rates=1) for x in batches(data.gallery, 1)])
+    prepare = functools.partial(prepare_images, image_size=image_size, kernel=kernel)
+    keep["gallery"] = np.concatenate(
+        [embed(prepare(records, rates=1), 1) for records in _parts(data.gallery)]
+    )
     system, enlarged = _empty_scores(), _empty_scores()
     for rate in rates:
         name = f"{rate:g}"
         features, plain_features, quality, plain_quality = [], [], [], []
-        for images, originals in zip(
-            batches(data.query, rate), batches(data.query, 1), strict=True
-        ):
-            features.append(model.embed(images, rates=rate))
+        for records in _parts(data.query):
+            images = prepare(records, rates=rate)
+            features.append(embed(images, rate))
             if recovers and rate > 1:
-                plain_features.append(model.embed(images, rates=1))
-                quality.append(_image_quality(model.recover(images), originals, measure))
-                plain_quality.append(_image_quality(images, originals, measure))
-        system["per_rate"][name] = score(np.concatenate(features), rate)
+                plain_features.append(embed(images, 1))
+                if measure:
+                    originals = prepare(records, rates=1)
+                    recovered = model.recover(images, batch_size=batch_size)
+                    quality.extend(_quality_of_each(recovered, originals))
+                    plain_quality.extend(_quality_of_each(images, originals))
+        keep["query"][rate] = np.concatenate(features)
+        system["per_rate"][name] = score(keep["query"][rate], rate)
         if recovers and rate > 1:
-            enlarged["per_rate"][name] = score(np.concatenate(plain_features), rate)
-            sizes = [len(part) for part in features]
-            system["image_quality"][name] = _weighted_mean(quality, sizes)
-            enlarged["image_quality"][name] = _weighted_mean(plain_quality, sizes)
+            # The control must not know that its query is of low resolution, hence rate 1.
+            keep["enlarged"][rate] = np.concatenate(plain_features)
+            enlarged["per_rate"][name] = score(keep["enlarged"][rate], 1)
+            system["image_quality"][name] = _mean_quality(quality)
+            enlarged["image_quality"][name] = _mean_quality(plain_quality)
         elif recovers:  # at rate 1 nothing is recovered, so the control is the system itself
             enlarged["per_rate"][name] = dict(system["per_rate"][name])
         if verbose:
@@ -125,24 +139,23 @@ def _empty_scores():
     return {"per_rate": {}, "image_quality": {}}
 
 
-def _image_quality(images, originals, measure):
-    if not measure:
-        return {"ssim": None, "psnr": None, "lpips": None}
+def _parts(records):
+    """The records a bounded number at a time: a whole gallery of images may not fit in memory."""
+    return [records[i : i + READ_AT_A_TIME] for i in range(0, len(records), READ_AT_A_TIME)]
+
+
+def _quality_of_each(images, originals):
     images, originals = (
-        x.astype("float32") / 255 if x.dtype == np.uint8 else np.asarray(x, "float32")
-        for x in (images, originals)
+        (x / np.float32(255) if x.dtype == np.uint8 else x)[:, None] for x in (images, originals)
     )
-    return {"ssim": ssim(images, originals), "psnr": psnr(images, originals), "lpips": None}
+    return [(ssim(x, y), psnr(x, y)) for x, y in zip(images, originals, strict=True)]
 
 
-def _weighted_mean(parts, sizes):
-    """Mean over all images of the means over batches; a metric not measured stays None."""
-    return {
-        name: None
-        if parts[0][name] is None
-        else float(np.average([part[name] for part in parts], weights=sizes))
-        for name in parts[0]
-    }
+def _mean_quality(pairs):
+    if not pairs:
+        return {"ssim": None, "psnr": None, "lpips": None}
+    mean_ssim, mean_psnr = np.mean(pairs, axis=0)
+    return {"ssim": float(mean_ssim), "psnr": float(mean_psnr), "lpips": None}
 
 
 def _mean_over_rates(per_rate, train_rates):

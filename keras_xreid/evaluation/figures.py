@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation.ranking import counted_queries
+from keras_xreid.evaluation.ranking import counted_queries, matches_and_junk
 
 DPI = 150
 GREEN, RED, BLUE, ORANGE, GREY = "#009E73", "#D55E00", "#0072B2", "#E69F00", "#6B6B6B"
@@ -47,7 +47,7 @@ def draw_figures(
     kernel="area",
     seed=0,
 ):
-    """Draw every figure that a run allows into `folder`, after `evaluate`.
+    """Draws every figure that a run allows into `folder`, after `evaluate`.
 
     Args:
         folder: the run's `figures` folder, made if missing. `history.csv` is read beside it.
@@ -99,7 +99,7 @@ def draw_figures(
 
 
 def recovered_strips(path, low, recovered, high):
-    """Draw LR | recovered for every rate and HR at the end, one row for each person.
+    """Draws LR | recovered for every rate and HR at the end, one row for each person.
 
     Args:
         path: PNG to write.
@@ -143,7 +143,7 @@ def recovered_strips(path, low, recovered, high):
 
 
 def ranked_lists(path, lists):
-    """Draw queries with the gallery images found for them, right ones and wrong ones framed.
+    """Draws queries with the gallery images found for them, right ones and wrong ones framed.
 
     Right ones have a solid green frame and a tick, wrong ones a dashed red frame and a cross.
 
@@ -196,7 +196,7 @@ def ranked_lists(path, lists):
 
 
 def rank_against_rate(path, results, train_rates=(2, 3, 4)):
-    """Draw rank-1 against rate with standard errors, for the system and the enlarged control.
+    """Draws rank-1 against rate with standard errors, for the system and the enlarged control.
 
     Args:
         path: PNG to write.
@@ -258,7 +258,7 @@ def rank_against_rate(path, results, train_rates=(2, 3, 4)):
 
 
 def loss_curves(path, history):
-    """Draw one small panel for each loss of a history.csv, stage after stage.
+    """Draws one small panel for each loss of a history.csv, stage after stage.
 
     Args:
         path: PNG to write.
@@ -341,7 +341,8 @@ def _lists_before_and_after(model, data, kept, rate, counted, kernel, seed, leng
         versions = {"merely enlarged": kept["enlarged"][rate], **versions}
     orders, first = {}, {}
     for label, features in versions.items():
-        distances = np.asarray(model.distances(features, kept["gallery"], query_rates=rate))
+        told = rate if label == "recovered" else 1
+        distances = np.asarray(model.distances(features, kept["gallery"], query_rates=told))
         orders[label], first[label] = _top(distances, data, counted, length)
     rng = np.random.default_rng(seed)
     chosen = {"a query drawn at random": int(rng.choice(counted))}
@@ -373,3 +374,86 @@ def _lists_before_and_after(model, data, kept, rate, counted, kernel, seed, leng
             )
         groups.append({"title": f"r = {rate:g}: {title}", "rows": rows})
     return groups
+
+
+def _top(distances, data, counted, length):
+    """Each counted query's nearest gallery columns without junk, and its first match's rank."""
+    matches, junk, without_person = matches_and_junk(data.query, data.gallery)
+    order, first = {}, np.zeros(len(data.query), int)
+    for row in counted:
+        left_out = np.zeros(len(data.gallery), bool)
+        left_out[junk[row]] = left_out[without_person] = True
+        ranked = np.argsort(distances[row], kind="stable")
+        ranked = ranked[~left_out[ranked]]
+        order[row] = ranked[:length]
+        first[row] = 1 + np.argmax(np.isin(ranked, matches[row]))
+    return order, first
+
+
+# Drawing, in pixels from the top left corner.
+
+
+@contextmanager
+def _figure(path, width, height):
+    """An empty white figure, written at the end under a name that is never half-written."""
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(
+            'figures need matplotlib, which is not installed: pip install "keras-xreid[recipes]"'
+        ) from error
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+        FigureCanvasAgg(figure)
+        yield figure
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            figure.savefig(temporary, format="png", facecolor="white")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _image(figure, image, x, y, width, height):
+    total_w, total_h = figure.get_size_inches() * DPI
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        image = np.clip(np.asarray(image, "float32"), 0, 1)
+    place = [x / total_w, 1 - (y + height) / total_h, width / total_w, height / total_h]
+    axes = figure.add_axes(place, frameon=False, xticks=[], yticks=[])
+    axes.imshow(image, aspect="auto", interpolation="lanczos")
+
+
+def _text(figure, x, y, text, ha="center", **style):
+    total_w, total_h = figure.get_size_inches() * DPI
+    figure.text(x / total_w, 1 - y / total_h, text, ha=ha, va="center", **style)
+
+
+def _line(figure, x0, x1, y):
+    from matplotlib.lines import Line2D
+
+    total_w, total_h = figure.get_size_inches() * DPI
+    ends = [x0 / total_w, x1 / total_w], [1 - y / total_h] * 2
+    figure.add_artist(Line2D(*ends, color=GREY, lw=0.6))
+
+
+def _frame(figure, x, y, width, height, colour, style):
+    from matplotlib.patches import Rectangle
+
+    total_w, total_h = figure.get_size_inches() * DPI
+    out = 2  # pixels between image and frame
+    figure.add_artist(
+        Rectangle(
+            ((x - out) / total_w, 1 - (y + height + out) / total_h),
+            (width + 2 * out) / total_w,
+            (height + 2 * out) / total_h,
+            fill=False,
+            edgecolor=colour,
+            linestyle=style,
+            linewidth=1.6,
+        )
+    )

@@ -16,7 +16,7 @@ BLOCK_VALUES = 4_000_000  # distances sorted at a time: 32 MB in float64
 
 
 def evaluate_ranking(distances, query, gallery, gallery_shots=None):
-    """Score a distance matrix: CMC at ranks 1, 5, 10 and 20 and mean average precision.
+    """Scores a distance matrix: CMC at ranks 1, 5, 10 and 20 and mean average precision.
 
     A query whose person has no valid gallery image is not counted.
 
@@ -51,7 +51,7 @@ def evaluate_ranking(distances, query, gallery, gallery_shots=None):
             f"gallery_shots is {gallery_shots!r}: give None (full gallery) or 1 (single-shot)"
         )
     distances = _as_matrix(distances, query, gallery)
-    matches, junk, without_person = _matches_and_junk(query, gallery)
+    matches, junk, without_person = matches_and_junk(query, gallery)
     counted = [row for row in range(len(query)) if len(matches[row])]
     if not counted:
         raise InputError(
@@ -73,7 +73,7 @@ def evaluate_ranking(distances, query, gallery, gallery_shots=None):
 
 
 def counted_queries(query, gallery):
-    """Tell which queries a score counts: those with a gallery image by another camera.
+    """Tells which queries a score counts: those with a gallery image by another camera.
 
     Args:
         query: list of `Record`.
@@ -82,11 +82,11 @@ def counted_queries(query, gallery):
     Returns:
         (queries,) array of bool.
     """
-    return np.array([len(match) > 0 for match in _matches_and_junk(query, gallery)[0]], bool)
+    return np.array([len(match) > 0 for match in matches_and_junk(query, gallery)[0]], bool)
 
 
 def standard_error(percent, n):
-    """Give the standard error of a rank-k score, the share of `n` independent queries.
+    """Gives the standard error of a rank-k score, the share of `n` independent queries.
 
     Args:
         percent: score between 0 and 100.
@@ -115,8 +115,17 @@ def _as_matrix(distances, query, gallery):
     return distances
 
 
-def _matches_and_junk(query, gallery):
-    """Gallery indices: each query's true matches, its own junk, and what is junk for all."""
+def matches_and_junk(query, gallery):
+    """Finds which gallery images are right for each query and which are left out.
+
+    Args:
+        query: list of `Record`.
+        gallery: list of `Record`.
+
+    Returns:
+        Three things that hold gallery indices: for each query an array of its true matches, for
+        each query an array of its junk, and one array of what is junk for every query.
+    """
     columns = {}
     for column, record in enumerate(gallery):
         columns.setdefault(record.person, []).append(column)
