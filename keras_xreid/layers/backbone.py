@@ -4,23 +4,127 @@ import keras
 from keras import layers, ops
 
 from keras_xreid.errors import InputError
-from keras_xreid.layers.osnet import batch_norm, convolution, stem
+from keras_xreid.layers.osnet import WIDTHS, batch_norm, convolution, osnet, stem
 
+RESNETS = ("resnet50", "resnet_tiny")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NAMES = ("resnet_tiny",)
 
 
 def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
-    """Build the network that turns images into feature maps."""
-    height, width = image_size
-    if name_or_model not in NAMES:
+    """Build the network that turns images into the feature maps of its stages.
+
+    Images are normalised inside, as the network's published weights expect them. The five maps
+    of a named backbone have strides 4, 4, 8, 16, 16 (ResNets: stem and four stages) or
+    4, 8, 16, 16, 16 (OSNets: conv1 with its pooling, conv2, ..., conv5).
+
+    Args:
+        name_or_model: "resnet50" (of `keras.applications`), "resnet_tiny" (3.5 M parameters),
+            "osnet_x1_0", "osnet_x0_75", "osnet_x0_5", "osnet_x0_25", or a KerasCV or KerasHub
+            backbone, which is used as it is (its weights are shared, not copied) and whose maps
+            are its pyramid levels, fewer than five perhaps.
+        image_size: (height, width) of the images, at least 32 each.
+        weights: None for random weights; "imagenet" for resnet50, fetched on first use. OSNet's
+            published weights are read by `load_torchreid_weights`.
+        last_stride: stride of a ResNet's last stage, 1 or 2; 2 makes the last map's stride 32.
+
+    Returns:
+        A functional `keras.Model` from images (n, height, width, 3) in [0, 1] to the list of
+        feature maps (n, h, w, c), finest first. It saves and loads without this function.
+
+    Raises:
+        InputError: an unknown name, size, stride or weights, or weights that cannot be fetched.
+
+    Example:
+
+    >>> backbone = build_backbone("resnet_tiny", (128, 64))
+    >>> [f.shape for f in backbone(np.zeros((2, 128, 64, 3)))][-1]
+    (2, 8, 4, 256)
+
+    Reference:
+        He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+        Zhou et al., "Omni-Scale Feature Learning for Person Re-Identification", ICCV 2019.
+    """
+    if len(image_size) != 2 or min(image_size) < 32:
         raise InputError(
-            f"unknown backbone {name_or_model!r}: the known ones are {', '.join(NAMES)}"
+            f"image size {tuple(image_size)}: give (height, width) of at least 32 pixels each"
         )
-    inputs = layers.Input((height, width, 3), name="image")
-    x = NormalizeImage(IMAGENET_MEAN, IMAGENET_STD, name="normalize")(inputs)
-    return keras.Model(inputs, resnet_tiny(x, last_stride), name=name_or_model)
+    if isinstance(name_or_model, keras.Model):
+        if weights is not None:
+            raise InputError(
+                f"weights {weights!r} for a backbone object: load them into it beforehand"
+            )
+        return _pyramid(name_or_model, image_size)
+    name = name_or_model
+    if name not in (*RESNETS, *WIDTHS):
+        raise InputError(
+            f"unknown backbone {name!r}: the known ones are {', '.join((*RESNETS, *WIDTHS))}"
+        )
+    if weights is not None and (name, weights) != ("resnet50", "imagenet"):
+        raise InputError(
+            f"no weights {weights!r} for {name}: only resnet50 has some, 'imagenet'; use None"
+        )
+    if last_stride not in ((1, 2) if name in RESNETS else (1,)):
+        raise InputError(
+            f"last stride {last_stride} for {name}: a ResNet takes 1 or 2, OSNet's is 1"
+        )
+    image = keras.Input((*image_size, 3), name="image")
+    if name == "resnet50":
+        return _resnet50(image, weights, last_stride)
+    x = NormalizeImage(IMAGENET_MEAN, IMAGENET_STD, name="normalize")(image)
+    taps = resnet_tiny(x, last_stride) if name == "resnet_tiny" else osnet(x, name)
+    return keras.Model(image, taps, name=name)
+
+
+def _resnet50(image, weights, last_stride):
+    # keras.applications trained on BGR images in [0, 255] less their mean.
+    mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+    x = NormalizeImage(mean, (1 / 255,) * 3, to_bgr=True, name="normalize")(image)
+    data_format = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        published = keras.applications.ResNet50(include_top=False, weights=weights, input_tensor=x)
+    except Exception as error:
+        if weights is None:
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the ImageNet weights of resnet50 cannot be fetched ({reason}): go online once, "
+            "or start from random weights (None)"
+        ) from None
+    finally:
+        keras.config.set_image_data_format(data_format)
+
+    config = published.get_config()
+    for layer in config["layers"]:
+        if layer["config"]["name"] in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
+            layer["config"]["strides"] = (last_stride, last_stride)
+        if layer["class_name"] == "BatchNormalization":
+            # 0.99 takes several hundred steps to follow; the other backbones have 0.9.
+            layer["config"]["momentum"] = 0.9
+    model = keras.Model.from_config(config)
+    model.set_weights(published.get_weights())
+    names = ("pool1_pool", "conv2_block3_out", "conv3_block4_out")
+    names += ("conv4_block6_out", "conv5_block3_out")
+    return keras.Model(model.inputs[0], [model.get_layer(n).output for n in names], name="resnet50")
+
+
+def _pyramid(model, image_size):
+    if hasattr(model, "pyramid_outputs"):  # KerasHub: level -> tensor
+        levels = list(model.pyramid_outputs.values())
+    elif hasattr(model, "pyramid_level_inputs"):  # KerasCV: level -> layer name
+        levels = [model.get_layer(name).output for name in model.pyramid_level_inputs.values()]
+    else:
+        raise InputError(
+            f"a {type(model).__name__} has no pyramid levels: give a KerasCV or KerasHub "
+            f"backbone, or one of {', '.join((*RESNETS, *WIDTHS))}"
+        )
+    image = keras.Input((*image_size, 3), name="image")
+    x = image
+    if getattr(model, "include_rescaling", False):  # it divides by 255 itself
+        x = layers.Rescaling(255, name="to_255")(x)
+    taps = keras.Model(model.inputs, levels, name=model.name)(x)
+    return keras.Model(image, taps, name=f"{model.name}_levels")
 
 
 def resnet_tiny(x, last_stride=1):
