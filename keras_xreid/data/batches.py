@@ -1,7 +1,17 @@
 """Training batches: each one a pure function of (seed, epoch, index).
 
-So a run that was stopped goes on with exactly the batches it would have seen.
+A run that was stopped goes on with exactly the batches it would have seen, on every backend and
+with any number of workers. `fit(batches, shuffle=False)` is needed for that: Keras's own shuffling
+draws from Python's global random numbers.
 """
+
+import concurrent.futures
+import copy
+import multiprocessing
+import os
+import sys
+import threading
+import warnings
 
 import keras
 import numpy as np
@@ -11,7 +21,7 @@ from keras_xreid.errors import InputError
 
 # Smallest share of each edge that a random crop keeps.
 CROP_KEEPS = 7 / 8
-# Decoded images are kept in memory below this many bytes (estimated from the first image).
+# Decoded images are kept in memory up to this many bytes; all of Market-1501 takes 0.3 GB.
 CACHE_BYTES = 2 * 1024**3
 
 
@@ -44,104 +54,183 @@ def check_people(records):
 
 
 class _Batches(keras.utils.PyDataset):
-    """What pairs and single images share: order, epochs, augmentation, memory, workers."""
+    """What pairs and single images share: epochs, augmentation, memory and workers."""
 
     def __init__(
-        self, records, image_size, rates, batch_size, seed, crop, flip, erase, kernel, steps
+        self,
+        records,
+        image_size,
+        rates,
+        batch_size,
+        seed,
+        crop,
+        flip,
+        erase,
+        workers,
+        kernel,
+        steps,
     ):
+        # Keras's own workers stay off: the batches they still hold when `fit` builds a model are
+        # handed out again as the first ones of the epoch, and each epoch starts new processes.
         super().__init__(workers=0, use_multiprocessing=False)
         check_rates(rates)
-        if batch_size < 1:
-            raise InputError(f"batch size is {batch_size}: give 1 or more")
-        if seed < 0:
-            raise InputError(f"seed is {seed}: give 0 or more")
-        self.images_of = check_people(records)
-        self.people = len(self.images_of)
+        for name, value, least in (
+            ("batch size", batch_size, 1),
+            ("seed", seed, 0),
+            ("number of workers", workers, 0),
+            ("number of steps", 1 if steps is None else steps, 1),
+        ):
+            if value < least:
+                raise InputError(f"{name} is {value}: give {least} or more")
+        images_of = check_people(records)
+        self.people = len(images_of)
         self.records = list(records)
-        label = {person: i for i, person in enumerate(self.images_of)}
-        self.labels = np.array([label[record.person] for record in records], np.int32)
+        self.images_of = [np.array(positions) for positions in images_of.values()]
+        self.labels = np.empty(len(records), np.int32)
+        for label, positions in enumerate(self.images_of):
+            self.labels[positions] = label
         self.image_size = tuple(image_size)
         self.rates = np.asarray(rates)
         self.batch_size = batch_size
         self.seed = seed
-        self.crop, self.flip, self.erase, self.kernel = crop, flip, erase, kernel
+        self.crop, self.flip, self.erase = crop, flip, erase
+        self.kernel = kernel
         self.steps = steps
         self.epoch = 0
-        self._begun = False
-        self._cache = {}
+        self._complete = False
+        self._images = None
+        self._processes = workers
+        self._ahead = None
 
     def __len__(self):
-        full = max(1, self._images_per_epoch() // self.batch_size)
+        full = max(1, len(self.records) // self.batch_size)
         return full if self.steps is None else min(full, self.steps)
 
-    def _images_per_epoch(self):
-        return len(self.records)
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        self._complete = index == len(self) - 1
+        if self._images is None:
+            self._images = self._read_images()
+        if not self._processes:
+            return self.batch(self.epoch, index)
+        if self._ahead is None:
+            self._ahead = _Ahead(self, self._processes)
+        return self._ahead.get(self.epoch, index)
 
     def on_epoch_begin(self):
-        self._begun = True
+        self._complete = False
 
     def on_epoch_end(self):
-        # `fit` calls this once before its first epoch, too.
-        if self._begun:
+        # `fit` also calls this before its first epoch, and after drawing one batch to build a
+        # model with: only an epoch that was drawn to its end counts.
+        if self._complete:
             self.epoch += 1
-        self._begun = False
+        self._complete = False
+
+    def batch(self, epoch, index):
+        """Makes one batch, without regard to the epoch that is under way.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            index: number of the batch in it, from 0.
+
+        Returns:
+            The batch, a dict of NumPy arrays.
+        """
+        raise NotImplementedError
 
     def _generator(self, epoch, index):
-        """The random numbers of one batch; index -1 orders the epoch.
-
-        Trailing zeros do not change a SeedSequence, so no number here may be a trailing zero.
-        """
+        """The random numbers of one batch; index -1 is for the epoch's order."""
+        # NumPy takes [seed, epoch] and [seed, epoch, 0] for the same seed: never end in a zero.
         return np.random.default_rng([self.seed, epoch, index + 2])
 
-    def _order(self, epoch):
-        return self._generator(epoch, -1).permutation(len(self.records))
+    def _shuffled(self, epoch, index):
+        """The batch's share of all images in the epoch's order."""
+        order = self._generator(epoch, -1).permutation(len(self.records))
+        return order[index * self.batch_size : (index + 1) * self.batch_size]
 
-    def _read(self, position):
-        image = self._cache.get(position)
-        if image is None:
-            image = self.records[position].read()
-            if image.nbytes * len(self.records) < CACHE_BYTES:
-                self._cache[position] = image
-        return image
+    def _read_images(self):
+        """Decodes the images once, at the first batch.
 
-    def _crop(self, image, rng):
-        if not self.crop:
-            return image
-        height, width = image.shape[:2]
-        new_height = rng.integers(int(np.ceil(height * CROP_KEEPS)), height, endpoint=True)
-        new_width = rng.integers(int(np.ceil(width * CROP_KEEPS)), width, endpoint=True)
-        top = rng.integers(height - new_height, endpoint=True)
-        left = rng.integers(width - new_width, endpoint=True)
-        return image[top : top + new_height, left : left + new_width]
+        Lazily would do, but TensorFlow asks for later batches from a thread of its own and wraps
+        whatever they raise: so a broken image is named at once, and not in the middle of training.
+        """
+        images, size = [], 0
+        for record in self.records:
+            images.append(record.read())
+            size += images[-1].nbytes
+            if size > CACHE_BYTES:
+                break
+        return images
+
+    def _image(self, position):
+        in_memory = position < len(self._images)
+        return self._images[position] if in_memory else self.records[position].read()
 
     def _views(self, position, rates, rng):
-        """Views of one image, one for each rate, of one crop, flipped and erased alike."""
-        crop = self._crop(self._read(position), rng)
-        views = [resize(degrade(crop, rate, self.kernel), self.image_size) for rate in rates]
-        if self.flip and rng.random() < 0.5:
+        """One crop of an image at several rates, at the network's size, flipped and erased alike.
+
+        Every random number is drawn whether it is used or not, so that one switch does not
+        change what another one does.
+        """
+        image = self._image(position)
+        box = _random_box(*image.shape[:2], rng)
+        flipped, erased = rng.random(2) < 0.5
+        hole = _random_hole(*self.image_size, rng)
+        if self.crop:
+            image = image[box]
+        views = [resize(degrade(image, rate, self.kernel), self.image_size) for rate in rates]
+        if self.flip and flipped:
             views = [view[:, ::-1] for view in views]
-        if self.erase and rng.random() < 0.5:
-            top, left, height, width = _rectangle(*self.image_size, rng)
-            colour = crop.mean((0, 1)).round()
+        if self.erase and erased:
             views = [view.copy() for view in views]
             for view in views:
-                view[top : top + height, left : left + width] = colour
+                view[hole] = image.mean((0, 1)).round()
         return views
 
 
-def _rectangle(height, width, rng):
-    """A random rectangle: (top, left, height, width), 2 to 40 % of the area, aspect 0.3 to 3.3."""
-    while True:
-        area = rng.uniform(0.02, 0.4) * height * width
-        aspect = np.exp(rng.uniform(np.log(0.3), -np.log(0.3)))
-        rows, columns = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
-        if 0 < rows < height and 0 < columns < width:
-            top, left = rng.integers(height - rows), rng.integers(width - columns)
-            return top, left, rows, columns
-
-
 class PairBatches(_Batches):
-    """Batches of pairs: an image at high resolution, and the same crop shrunk and enlarged."""
+    """Batches of pairs: an image at high resolution, and the same crop shrunk and enlarged.
+
+    Each image is visited once an epoch, at one rate drawn anew from `rates`, all equally likely.
+    An image is cropped at its stored size (at least 7/8 of each edge stays), shrunk by its rate
+    and enlarged to `image_size`, flipped with probability 0.5, and erased, where asked for, with
+    probability 0.5; both images of a pair alike. `len(batches)` is the number of whole batches; an
+    incomplete last one is left out, unless it is the only one.
+
+    Args:
+        records: list of `Record` to train on, two or more of each person.
+        image_size: (height, width) in pixels of all images.
+        rates: down-sampling rates of 1 or more.
+        batch_size: pairs a batch.
+        seed: 0 or more; batches are a pure function of (seed, epoch, index).
+        crop: crop at random.
+        flip: mirror left to right at random.
+        erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
+        workers: processes that make the coming batches, 0 for none. The batches stay the same.
+        kernel: how images are shrunk, see `degrade`.
+        steps: at most so many batches an epoch, for a short run. (`steps_per_epoch` of `fit` would
+            leave epochs unfinished, and the order of the data with them.)
+
+    Attributes:
+        people: number of people; labels are 0 to people - 1 in sorted order of person.
+        epoch: number of the epoch that comes next or is under way. It goes up when an epoch has
+            been drawn to its end; set it to resume.
+
+    Returns:
+        `batches[index]` is a dict: "hr" and "lr" (n, height, width, 3) uint8, "person" (n,) int32
+        labels, "rate" (n,) int32 (float32 where a rate is no whole number).
+
+    Raises:
+        InputError: a person with a single image, a rate below 1, or a broken image (all are read
+            at the first batch).
+
+    Example:
+
+    >>> batches = PairBatches(data.train, image_size=(128, 64), rates=(2, 3, 4))
+    >>> model.fit(batches, epochs=10, shuffle=False)
+    """
 
     def __init__(
         self,
@@ -158,13 +247,12 @@ class PairBatches(_Batches):
         steps=None,
     ):
         super().__init__(
-            records, image_size, rates, batch_size, seed, crop, flip, erase, kernel, steps
+            records, image_size, rates, batch_size, seed, crop, flip, erase, workers, kernel, steps
         )
 
-    def __getitem__(self, index):
-        rng = self._generator(self.epoch, index)
-        order = self._order(self.epoch)
-        positions = order[index * self.batch_size : (index + 1) * self.batch_size]
+    def batch(self, epoch, index):
+        positions = self._shuffled(epoch, index)
+        rng = self._generator(epoch, index)
         rates = rng.choice(self.rates, len(positions))
         hr = np.empty((len(positions), *self.image_size, 3), np.uint8)
         lr = np.empty_like(hr)
@@ -174,7 +262,45 @@ class PairBatches(_Batches):
 
 
 class ImageBatches(_Batches):
-    """Batches of single images at random rates: shuffled, or P people x K images each."""
+    """Batches of single images at random rates: all in random order, or P people x K images.
+
+    Images are made as in `PairBatches`. With `people_per_batch`, a batch holds K images of each of
+    P different people, all of one person in a row; a person with fewer than K images is sampled
+    with replacement. People come in rounds, so that none is visited a second time before all the
+    others were visited once. An epoch has as many batches as the images fill: 7,544 images and
+    8 people x 4 images make 235, in which each of 401 people comes up four or five times.
+
+    Args:
+        records: list of `Record` to train on, two or more of each person.
+        image_size: (height, width) in pixels of all images.
+        rates: down-sampling rates of 1 or more, one drawn for each image.
+        batch_size: images a batch; P x K takes its place where `people_per_batch` is given.
+        people_per_batch: P, or None for all images in random order.
+        images_per_person: K.
+        seed: 0 or more; batches are a pure function of (seed, epoch, index).
+        crop: crop at random.
+        flip: mirror left to right at random.
+        erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
+        workers: processes that make the coming batches, 0 for none. The batches stay the same.
+        kernel: how images are shrunk, see `degrade`.
+        steps: at most so many batches an epoch, for a short run.
+
+    Attributes:
+        people: number of people; labels are 0 to people - 1 in sorted order of person.
+        epoch: number of the epoch that comes next or is under way; set it to resume.
+
+    Returns:
+        `batches[index]` is a dict: "image" (n, height, width, 3) uint8, "person" (n,) int32
+        labels, "rate" (n,) int32 (float32 where a rate is no whole number), "camera" (n,) int32.
+
+    Raises:
+        InputError: a person with a single image, fewer people than P, a rate below 1, or a broken
+            image (all are read at the first batch).
+
+    Example:
+
+    >>> batches = ImageBatches(data.train, rates=(1, 2, 3, 4), people_per_batch=8)
+    """
 
     def __init__(
         self,
@@ -195,14 +321,22 @@ class ImageBatches(_Batches):
         if people_per_batch is not None:
             batch_size = people_per_batch * images_per_person
         super().__init__(
-            records, image_size, rates, batch_size, seed, crop, flip, erase, kernel, steps
+            records, image_size, rates, batch_size, seed, crop, flip, erase, workers, kernel, steps
         )
+        if people_per_batch is not None and people_per_batch > self.people:
+            raise InputError(
+                f"{people_per_batch} people a batch, but there are {self.people} to train on: "
+                "give fewer"
+            )
         self.people_per_batch, self.images_per_person = people_per_batch, images_per_person
         self.cameras = np.array([record.camera for record in records], np.int32)
 
-    def __getitem__(self, index):
-        rng = self._generator(self.epoch, index)
-        positions = self._positions(index, rng)
+    def batch(self, epoch, index):
+        rng = self._generator(epoch, index)
+        if self.people_per_batch is None:
+            positions = self._shuffled(epoch, index)
+        else:
+            positions = self._people_in_turn(epoch, index, rng)
         rates = rng.choice(self.rates, len(positions))
         images = np.empty((len(positions), *self.image_size, 3), np.uint8)
         for i, (position, rate) in enumerate(zip(positions, rates, strict=True)):
@@ -214,28 +348,97 @@ class ImageBatches(_Batches):
             "camera": self.cameras[positions],
         }
 
-    def _positions(self, index, rng):
-        if self.people_per_batch is None:
-            return self._order(self.epoch)[index * self.batch_size : (index + 1) * self.batch_size]
-        people = self._people_order(self.epoch)
-        positions = []
-        for label in people[index * self.people_per_batch : (index + 1) * self.people_per_batch]:
-            images = np.flatnonzero(self.labels == label)
-            few = len(images) < self.images_per_person
-            positions.append(rng.choice(images, self.images_per_person, replace=few))
-        return np.concatenate(positions)
-
-    def _people_order(self, epoch):
-        rng = self._generator(epoch, -1)
-        order = []
-        while len(order) < len(self) * self.people_per_batch:
+    def _people_in_turn(self, epoch, index, rng):
+        """K images of each of the batch's P people."""
+        begin, end = index * self.people_per_batch, (index + 1) * self.people_per_batch
+        order_rng, order = self._generator(epoch, -1), []
+        while len(order) < end:
+            # A round may begin within a batch: whom that batch holds already comes up last.
             begun = order[len(order) - len(order) % self.people_per_batch :]
-            people = rng.permutation(self.people)
+            people = order_rng.permutation(self.people)
             again = np.isin(people, begun)
             order += [*people[~again], *people[again]]
-        return order
+        k = self.images_per_person
+        images = [self.images_of[label] for label in order[begin:end]]
+        return np.concatenate([rng.choice(mine, k, replace=len(mine) < k) for mine in images])
 
 
 def _as_rate(rates):
     whole = np.issubdtype(rates.dtype, np.integer)
     return rates.astype(np.int32 if whole else np.float32)
+
+
+def _random_box(height, width, rng):
+    """Slices of a random part of an image that keeps at least `CROP_KEEPS` of each edge."""
+    rows = rng.integers(int(np.ceil(height * CROP_KEEPS)), height, endpoint=True)
+    columns = rng.integers(int(np.ceil(width * CROP_KEEPS)), width, endpoint=True)
+    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    return slice(top, top + rows), slice(left, left + columns)
+
+
+def _random_hole(height, width, rng):
+    """Slices of a random rectangle of 2 to 40 % of the area and an aspect of 0.3 to 3.3."""
+    area = rng.uniform(0.02, 0.4) * height * width
+    aspect = np.exp(rng.uniform(np.log(0.3), -np.log(0.3)))
+    rows = min(height, max(1, round((area * aspect) ** 0.5)))
+    columns = min(width, max(1, round((area / aspect) ** 0.5)))
+    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    return slice(top, top + rows), slice(left, left + columns)
+
+
+# --- worker processes ------------------------------------------------------------------------
+
+
+class _Ahead:
+    """Has worker processes make the coming batches, over the end of the epoch.
+
+    A worker is told epoch and index, so which batch comes when does not depend on timing.
+    """
+
+    def __init__(self, batches, processes):
+        # Forked workers share the decoded images and start in milliseconds. They use Pillow and
+        # NumPy only, so no lock of a backend's threads can stop them; hence no need for the
+        # warnings. Elsewhere than on Linux fork is not to be relied on.
+        method = "fork" if sys.platform == "linux" else "spawn"
+        workers_copy = copy.copy(batches)
+        if method == "spawn":
+            workers_copy._images = []
+        self._steps = len(batches)
+        self._window = 2 * processes + 1
+        self._lock = threading.Lock()
+        self._futures = {}
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            processes, multiprocessing.get_context(method), _begin_worker, (workers_copy,)
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*fork")
+            self._pool.submit(os.getpid).result()
+
+    def get(self, epoch, index):
+        numbers = range(index, index + self._window)
+        keys = [(epoch + i // self._steps, i % self._steps) for i in numbers]
+        # TensorFlow may draw from two threads for a moment, when one iterator follows another.
+        with self._lock:
+            for key in self._futures.keys() - set(keys):
+                self._futures.pop(key).cancel()
+            for key in keys:
+                if key not in self._futures:
+                    self._futures[key] = self._pool.submit(_make_batch, *key)
+            wanted = self._futures.pop(keys[0])
+        return wanted.result()
+
+
+def _begin_worker(batches):
+    global _worker_batches
+    _worker_batches = batches
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    """A killed run leaves no process behind that waits for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _make_batch(epoch, index):
+    return _worker_batches.batch(epoch, index)

@@ -60,12 +60,14 @@ class Record:
             raise InputError(f"image {self.path} is empty (0 bytes): restore or remove it")
         try:
             with Image.open(io.BytesIO(content)) as image:
-                return np.asarray(image.convert("RGB"))
+                return np.array(image.convert("RGB"))
+        except Image.UnidentifiedImageError as error:
+            raise InputError(
+                f"image {self.path} is no image that can be read: restore or remove it"
+            ) from error
         # Pillow reports damage in several ways, SyntaxError for a bad PNG among them.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split()).replace(repr(content), "")
-            if isinstance(error, Image.UnidentifiedImageError):
-                reason = "not an image file that Pillow knows"
+            reason = " ".join(str(error).split())
             raise InputError(
                 f"image {self.path} is broken ({reason}): restore or remove it"
             ) from error
@@ -193,10 +195,9 @@ def read_market1501(data_dir, need=ROLES):
         records, others = _market_images(folder)
         lists[role] = [r for r in records if r.person > 0 or (r.person == 0 and role == "gallery")]
         if not lists[role]:
-            found = f"{len(others)} other files" + (f", such as {others[0]}" if others else "")
             raise InputError(
-                f"market1501: no image of a person in {folder}: found {_describe(records)} "
-                f"and {found}; {MARKET_EXPECTED}"
+                f"market1501: no image of a person in {folder}: found "
+                f"{_describe(records, others)}; {MARKET_EXPECTED}"
             )
     return DataSet("market1501", **lists, root=str(root))
 
@@ -224,8 +225,9 @@ def _wrong_market_folder(root, missing):
         return f"{looked}: this is a file, not a folder; {MARKET_EXPECTED}"
     folders = sorted(path.name for path in root.iterdir() if path.is_dir())
     names = ", ".join(folders[:5]) + (", ..." if len(folders) > 5 else "")
-    records, _ = _market_images(root)
-    found = f"found {len(folders)} folders{f' ({names})' if names else ''}, {_describe(records)}"
+    records, others = _market_images(root)
+    images = _describe(records, [name for name in others if name not in folders])
+    found = f"found {len(folders)} folders{f' ({names})' if names else ''}, {images}"
     absolute = root.resolve()
     for near in (absolute.parent, *(absolute / name for name in folders)):
         if all((near / name).is_dir() for name in missing):
@@ -233,9 +235,12 @@ def _wrong_market_folder(root, missing):
     return f"{looked}: {found}; {MARKET_EXPECTED}"
 
 
-def _describe(records):
+def _describe(records, others):
     people, cameras = {r.person for r in records}, {r.camera for r in records}
-    return f"{len(records):,} images of {len(people)} people by {len(cameras)} cameras"
+    return (
+        f"{len(records):,} images of {len(people)} people by {len(cameras)} cameras and "
+        f"{len(others):,} other files" + (f" (such as {others[0]})" if others else "")
+    )
 
 
 # --- csv -------------------------------------------------------------------------------------
@@ -344,8 +349,15 @@ def hold_out_people(data):
 
     Returns:
         A `DataSet` of the training images alone, with split "dev".
+
+    Raises:
+        InputError: there is but one training person.
     """
     people = sorted({record.person for record in data.train}, key=_name_hash)
+    if len(people) < 2:
+        raise InputError(
+            f"{data.name}: {len(people)} training people: the dev split needs 2 or more"
+        )
     held_out = set(people[: min(DEV_PEOPLE, len(people) // 2)])
     query, gallery, seen = [], [], set()
     for record in sorted(data.train, key=lambda record: (record.path, record.key or "")):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -129,7 +129,7 @@ def _check_image(image):
 
 
 def _scale(image, height, width, resampling):
-    return np.asarray(Image.fromarray(image).resize((width, height), resampling))
+    return np.array(Image.fromarray(image).resize((width, height), resampling))
 
 
 # --- manifest --------------------------------------------------------------------------------
@@ -149,11 +149,12 @@ def manifest_rows(data, rates, kernel="area", train_rates=()):
         train_rates: rates trained on.
 
     Returns:
-        List of dicts with split, role, path, key, person, camera, rate, kernel, sha256.
+        List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
+        an image inside a container).
     """
     used = {
-        "train": [sorted(train_rates)] if data.train else [],
-        "query": sorted(rates),
+        "train": [[_number(rate) for rate in sorted(train_rates)]] if data.train else [],
+        "query": [_number(rate) for rate in sorted(rates)],
         "gallery": [1],
     }
     rows = []
@@ -162,13 +163,14 @@ def manifest_rows(data, rates, kernel="area", train_rates=()):
             row = {
                 "split": data.split,
                 "role": role,
-                "path": _relative(record.path, data.root),
-                "key": record.key,
+                "path": Path(os.path.relpath(record.path, data.root or None)).as_posix(),
                 "person": record.person,
                 "camera": record.camera,
                 "kernel": kernel,
                 "sha256": _file_sha256(record.path),
             }
+            if record.key is not None:
+                row["key"] = record.key
             rows += [{**row, "rate": rate} for rate in role_rates]
     return rows
 
@@ -187,7 +189,7 @@ def write_manifest(path, rows):
 
     >>> sha256 = write_manifest("manifest.jsonl", manifest_rows(data, rates=(1, 2, 3, 4, 8)))
     """
-    lines = sorted(json.dumps(_plain(row), sort_keys=True, ensure_ascii=False) for row in rows)
+    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
     content = "".join(line + "\n" for line in lines).encode()
     path = Path(path)
     unfinished = path.with_name(path.name + ".part")
@@ -196,16 +198,9 @@ def write_manifest(path, rows):
     return hashlib.sha256(content).hexdigest()
 
 
-def _plain(row):
-    """NumPy numbers as Python's, so that where a rate came from does not show in the bytes."""
-    return {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in row.items()
-    }
-
-
-def _relative(path, root):
-    return str(PurePosixPath(Path(os.path.relpath(path, root or None)).as_posix()))
+def _number(rate):
+    """2, 2.0 and NumPy's 2 are written alike."""
+    return int(rate) if int(rate) == rate else float(rate)
 
 
 def _file_sha256(path):
