@@ -1,7 +1,7 @@
 """Figures of a run, as PNG: recovered images, ranked lists, rank-1 against rate, loss curves.
 
-Colours are from the palette of Okabe and Ito, which colour-blind people can tell apart; nothing is
-said by colour alone. Sizes are in pixels at 150 dots per inch.
+Colours follow the palette of Okabe and Ito, which colour-blind people can tell apart, and nothing
+is said by colour alone. Sizes are in pixels at 150 dots per inch.
 """
 
 import csv
@@ -17,7 +17,7 @@ from keras_xreid.errors import InputError
 from keras_xreid.evaluation.ranking import counted_queries, matches_and_junk
 
 DPI = 150
-GREEN, RED, BLUE, ORANGE, GREY = "#009E73", "#D55E00", "#0072B2", "#E69F00", "#6B6B6B"
+GREEN, RED, BLUE, ORANGE, GREY = "#009E73", "#C1272D", "#0072B2", "#D55E00", "#6B6B6B"
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal everywhere
     "font.size": 8,
@@ -150,7 +150,7 @@ def ranked_lists(path, lists):
     Args:
         path: PNG to write.
         lists: list of groups, each a dictionary of "title" and "rows"; a row is a dictionary of
-            "label", "query" (one image), "gallery" (k images) and "right" (k bool).
+            "label", "query" (one image), "gallery" (k images), "right" (k bool) and perhaps "note".
 
     Returns:
         `path`.
@@ -180,7 +180,8 @@ def ranked_lists(path, lists):
             y += title_h
             for row in group["rows"]:
                 middle = y + mark_h + cell_h / 2
-                _text(figure, 12, middle, row["label"].replace(" ", "\n"), ha="left")
+                _text(figure, 12, middle - 14, row["label"].replace(" ", "\n"), ha="left")
+                _text(figure, 12, middle + 28, row.get("note", ""), ha="left", color=GREY)
                 _text(figure, left + cell_w / 2, y + mark_h / 2, "query", color=GREY)
                 _image(figure, row["query"], left, y + mark_h, cell_w, cell_h)
                 found = zip(row["gallery"], row["right"], strict=True)
@@ -216,20 +217,23 @@ def rank_against_rate(path, results, train_rates=(2, 3, 4)):
     enlarged = results.get("enlarged")
     lines = [("recovered" if enlarged else "rank-1", results, BLUE, "o", "-")]
     if enlarged:
-        lines.append(("merely enlarged", enlarged, RED, "s", "--"))
-    with _figure(path, 620, 440) as figure:
-        axes = figure.add_axes([0.12, 0.16, 0.68 if enlarged else 0.83, 0.74])
+        lines.append(("merely enlarged", enlarged, ORANGE, "s", "--"))
+    with _figure(path, 700, 440) as figure:
+        axes = figure.add_axes([0.1, 0.15, 0.68 if enlarged else 0.86, 0.76])
         names = list(results["per_rate"])
         rates = [float(name) for name in names]
         ends = []
-        for label, scores, colour, marker, style in lines:
+        for aside, (label, scores, colour, marker, style) in zip(
+            (-0.03, 0.03), lines, strict=False
+        ):
+            x = [rate + aside for rate in rates] if enlarged else rates  # bars side by side
             rank1 = [scores["per_rate"][name]["rank1"] for name in names]
             errors = [(scores.get("standard_error") or {}).get(name) or 0 for name in names]
-            axes.errorbar(rates, rank1, errors, color=colour, ls=style, capsize=2, elinewidth=0.8)
-            for rate, value in zip(rates, rank1, strict=True):
+            axes.errorbar(x, rank1, errors, color=colour, ls=style, capsize=2, elinewidth=0.8)
+            for place, rate, value in zip(x, rates, rank1, strict=True):
                 seen = rate == 1 or rate in train_rates
                 face = colour if seen else "white"
-                axes.plot(rate, value, marker, color=colour, mfc=face, ms=5, mew=1.2, zorder=3)
+                axes.plot(place, value, marker, color=colour, mfc=face, ms=5, mew=1.2, zorder=3)
             ends.append((rank1[-1], label, colour))
         if enlarged:  # a name at the end of each line needs no legend
             bottom, top = axes.get_ylim()
@@ -279,30 +283,41 @@ def loss_curves(path, history):
     panels = _read_history(history)
     if not panels:
         raise InputError(f"{history} holds no losses: expected a header and a row for each epoch")
-    columns = min(4, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    cell_w, cell_h, left, bottom, top = 300, 235, 62, 42, 48
-    with _figure(path, columns * cell_w + 18, rows * cell_h) as figure:
-        width, height = figure.get_size_inches() * DPI
-        for number, ((stage, name), curves) in enumerate(panels.items()):
-            x = (number % columns) * cell_w + left
-            y = (number // columns) * cell_h + top
-            w, h = cell_w - left, cell_h - top - bottom
-            axes = figure.add_axes([x / width, 1 - (y + h) / height, w / width, h / height])
-            for curve, colour, style in ((name, BLUE, "-"), ("val_" + name, RED, "--")):
-                if curve in curves:
-                    epochs, values = curves[curve]
-                    single = {"marker": "o", "ms": 3} if len(epochs) == 1 else {}
-                    axes.plot(epochs, values, color=colour, ls=style, **single)
-            axes.set_title(name.replace("_", " "), loc="left", pad=4)
+    stages = {}
+    for (stage, name), curves in panels.items():
+        stages.setdefault(stage, []).append((name, curves))
+    columns = min(4, max(len(losses) for losses in stages.values()))
+    rows = {stage: math.ceil(len(losses) / columns) for stage, losses in stages.items()}
+    cell_w, cell_h, left, above, below, title_h = 305, 215, 70, 32, 30, 34
+    titles_h = title_h * sum(bool(stage) for stage in stages)
+    total_w, total_h = columns * cell_w + 20, sum(rows.values()) * cell_h + titles_h + 22
+    with _figure(path, total_w, total_h) as figure:
+        y = 4
+        for stage, losses in stages.items():
             if stage:
-                axes.text(0, 1.26, stage, transform=axes.transAxes, fontsize=6.5, color=GREY)
-            axes.locator_params(axis="y", nbins=4)
-            axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
-            if number + columns >= len(panels):
-                axes.set_xlabel("epoch", labelpad=2)
-            axes.grid(axis="y", lw=0.4, color="#DDDDDD")
+                _text(figure, 12, y + title_h / 2, stage, ha="left", weight="bold")
+                y += title_h
+            for number, (name, curves) in enumerate(losses):
+                x = (number % columns) * cell_w + left
+                panel_y = y + (number // columns) * cell_h + above
+                axes = _axes(figure, x, panel_y, cell_w - left, cell_h - above - below)
+                _panel(axes, name, curves)
+                if number + columns >= len(losses):
+                    axes.set_xlabel("epoch", labelpad=1)
+            y += rows[stage] * cell_h + 8
     return path
+
+
+def _panel(axes, name, curves):
+    for curve, colour, style in ((name, BLUE, "-"), ("val_" + name, ORANGE, "--")):
+        if curve in curves:
+            epochs, values = curves[curve]
+            single = {"marker": "o", "ms": 3} if len(epochs) == 1 else {}
+            axes.plot(epochs, values, color=colour, ls=style, **single)
+    axes.set_title(name.replace("_", " "), loc="left", pad=4)
+    axes.locator_params(axis="y", nbins=4)
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+    axes.grid(axis="y", lw=0.4, color="#DDDDDD")
 
 
 def _read_history(path):
@@ -347,8 +362,8 @@ def _lists_before_and_after(model, data, kept, rate, counted, kernel, seed, leng
     rng = np.random.default_rng(seed)
     chosen = {"a query drawn at random": int(rng.choice(counted))}
     if len(versions) == 2:
-        gain = first["merely enlarged"] - first["recovered"]
-        # Helped or hurt most: among those with the true match in view on one side.
+        # By the reciprocal of the first match's rank: what happens at the top of a list counts.
+        gain = 1 / first["recovered"] - 1 / first["merely enlarged"]
         best, worst = max(counted, key=lambda q: gain[q]), min(counted, key=lambda q: gain[q])
         if gain[best] > 0:
             chosen = {"the query that recovery helps most": int(best), **chosen}
@@ -366,7 +381,8 @@ def _lists_before_and_after(model, data, kept, rate, counted, kernel, seed, leng
             found = [data.gallery[column] for column in orders[label][row]]
             rows.append(
                 {
-                    "label": f"{label} (first at {first[label][row]})",
+                    "label": label,
+                    "note": f"first ✓: {first[label][row]}",
                     "query": shown,
                     "gallery": prepare_images(found, model.image_size, 1, kernel),
                     "right": [other.person == record.person for other in found],
@@ -379,7 +395,7 @@ def _lists_before_and_after(model, data, kept, rate, counted, kernel, seed, leng
 def _top(distances, data, counted, length):
     """Each counted query's nearest gallery columns without junk, and its first match's rank."""
     matches, junk, without_person = matches_and_junk(data.query, data.gallery)
-    order, first = {}, np.zeros(len(data.query), int)
+    order, first = {}, np.ones(len(data.query), int)
     for row in counted:
         left_out = np.zeros(len(data.gallery), bool)
         left_out[junk[row]] = left_out[without_person] = True
@@ -418,13 +434,17 @@ def _figure(path, width, height):
             temporary.unlink(missing_ok=True)
 
 
-def _image(figure, image, x, y, width, height):
+def _axes(figure, x, y, width, height, **style):
     total_w, total_h = figure.get_size_inches() * DPI
+    place = [x / total_w, 1 - (y + height) / total_h, width / total_w, height / total_h]
+    return figure.add_axes(place, **style)
+
+
+def _image(figure, image, x, y, width, height):
     image = np.asarray(image)
     if image.dtype != np.uint8:
         image = np.clip(np.asarray(image, "float32"), 0, 1)
-    place = [x / total_w, 1 - (y + height) / total_h, width / total_w, height / total_h]
-    axes = figure.add_axes(place, frameon=False, xticks=[], yticks=[])
+    axes = _axes(figure, x, y, width, height, frameon=False, xticks=[], yticks=[])
     axes.imshow(image, aspect="auto", interpolation="lanczos")
 
 
