@@ -288,7 +288,7 @@ def loss_curves(path, history):
         stages.setdefault(stage, []).append((name, curves))
     columns = min(4, max(len(losses) for losses in stages.values()))
     rows = {stage: math.ceil(len(losses) / columns) for stage, losses in stages.items()}
-    cell_w, cell_h, left, above, below, title_h = 305, 215, 70, 32, 30, 34
+    cell_w, cell_h, left, above, below, title_h = 305, 226, 70, 28, 46, 28
     titles_h = title_h * sum(bool(stage) for stage in stages)
     total_w, total_h = columns * cell_w + 20, sum(rows.values()) * cell_h + titles_h + 22
     with _figure(path, total_w, total_h) as figure:

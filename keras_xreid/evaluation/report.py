@@ -1,0 +1,423 @@
+"""Tables for the terminal and for the page, and the page itself: `report.md` of a run folder."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from keras_xreid.errors import InputError
+from keras_xreid.evaluation import papers
+from keras_xreid.evaluation.ranking import SCORES
+
+NOT_MEASURED = "-"
+HEADINGS = ("rank-1", "rank-5", "rank-10", "rank-20", "mAP")
+
+# Figures of a run in the order of the page, with what to say under each.
+CAPTIONS = {
+    "recovered.png": "Queries at each rate: shrunk and enlarged (LR), recovered, and the original "
+    "(HR). The people are drawn by the seed, not by result.",
+    "ranked.png": "What the gallery returns for a query; where the model recovers images, before "
+    "and after recovery. Solid green with a tick: the right person; dashed red with a cross: "
+    "somebody else. Images of the person by the query's own camera are left out.",
+    "rank1.png": "Rank-1 against the rate by which the query was shrunk.",
+    "losses.png": "Loss terms of each stage, mean of each epoch, weighted as they were trained.",
+}
+
+
+def score_table(results):
+    """Lays out the scores of every rate as text for the terminal.
+
+    Args:
+        results: what `evaluate` returned, or the content of a metrics.json.
+
+    Returns:
+        Text of several lines: for each rate rank-1 with its standard error, rank-5, 10, 20 and
+        mAP in percent, then their mean over the trained low-resolution rates; where the model
+        recovers images, the same for the merely enlarged query, with PSNR and SSIM of both.
+
+    Example:
+
+    >>> print(score_table(evaluate(model, data)))
+    """
+    return text_table(*_score_rows(results))
+
+
+def markdown_table(results):
+    """Lays out the same as `score_table` in Markdown.
+
+    Args:
+        results: what `evaluate` returned, or the content of a metrics.json.
+
+    Returns:
+        A Markdown table.
+
+    Example:
+
+    >>> print(markdown_table(json.loads(Path("runs/mine/metrics.json").read_text())))
+    """
+    return markdown(*_score_rows(results))
+
+
+def text_table(header, rows):
+    """Lays out rows of text in columns, the first aligned left and the others right.
+
+    Args:
+        header: list of column names.
+        rows: list of lists of str; an empty list makes an empty line.
+
+    Returns:
+        Text of several lines.
+
+    Example:
+
+    >>> print(text_table(["row", "rank-1"], [["MSE+ID", "83.7"]]))
+    row     rank-1
+    ------  ------
+    MSE+ID    83.7
+    """
+    filled = [row for row in [header, *rows] if row]
+    widths = [max(len(row[i]) for row in filled) for i in range(len(header))]
+
+    def line(row):
+        cells = [
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(header), rule, *(line(row) if row else "" for row in rows)])
+
+
+def markdown(header, rows):
+    """Lays out rows of text as a Markdown table.
+
+    Args:
+        header: list of column names.
+        rows: list of lists of str; empty lists are left out.
+
+    Returns:
+        Text of several lines.
+
+    Example:
+
+    >>> print(markdown(["row", "rank-1"], [["MSE+ID", "83.7"]]))
+    | row | rank-1 |
+    | :-- | --: |
+    | MSE+ID | 83.7 |
+    """
+    rule = [":--", *["--:"] * (len(header) - 1)]
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in [header, rule, *rows] if row]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+def count_data(data):
+    """Counts the images, people and cameras of a data set, for metrics.json.
+
+    Args:
+        data: a `DataSet`.
+
+    Returns:
+        A dictionary from "train", "query" and "gallery" to {"images", "people", "cameras"}.
+        Distractors (person 0) count as images and not as people.
+
+    Example:
+
+    >>> metrics["data"] = count_data(data)
+    """
+    return {
+        role: {
+            "images": len(records),
+            "people": len({record.person for record in records} - {0}),
+            "cameras": len({record.camera for record in records}),
+        }
+        for role in ("train", "query", "gallery")
+        for records in [getattr(data, role)]
+    }
+
+
+def write_json_atomic(path, value):
+    """Writes JSON so that the file is there complete or not at all.
+
+    Args:
+        path: file to write.
+        value: dictionary or list; NumPy numbers and arrays become plain ones, and what is not
+            finite becomes null, for JSON has no such number.
+
+    Example:
+
+    >>> write_json_atomic("runs/mine/metrics.json", metrics)
+    """
+    _write_atomic(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_report(folder):
+    """Writes `report.md` of a run from its metrics.json and figures.
+
+    Args:
+        folder: run folder; metrics.json must be there, figures are shown where they are.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: metrics.json is missing, broken or without scores.
+
+    Example:
+
+    >>> write_report("runs/intact-synthetic")
+    """
+    folder = Path(folder)
+    metrics = _read_metrics(folder / "metrics.json")
+    sections = [
+        f"# {metrics.get('system', 'model')} on {metrics.get('dataset', 'a data set')}",
+        _in_words(metrics),
+        "## Scores",
+        markdown_table(metrics),
+        _about_scores(metrics),
+        *_figures(folder),
+        *_beside_papers(metrics),
+        "## How it was made",
+        *_how_it_was_made(metrics),
+    ]
+    path = folder / "report.md"
+    _write_atomic(path, "\n\n".join(part for part in sections if part) + "\n")
+    return path
+
+
+def _score_rows(results):
+    enlarged = results.get("enlarged")
+    header = ["query", *HEADINGS] + (["PSNR", "SSIM"] if enlarged else [])
+    rows = []
+    versions = [("recovered", results)] if enlarged else [("", results)]
+    if enlarged:
+        versions.append(("merely enlarged", enlarged))
+    for label, scores in versions:
+        errors = scores.get("standard_error") or {}
+        quality = scores.get("image_quality") or {}
+        for rate, values in scores["per_rate"].items():
+            row = _score_cells(values, errors.get(rate))
+            if enlarged:
+                pair = quality.get(rate) or {}
+                row += [_number(pair.get("psnr")), _number(pair.get("ssim"), 3)]
+            # At rate 1 nothing is recovered, and both versions are the query itself.
+            name = "as it is" if rate == "1" and enlarged else label
+            rows.append([f"r = {rate}" + (f", {name}" if name else ""), *row])
+        if scores.get("mean_lr"):
+            row = _score_cells(scores["mean_lr"]) + ([NOT_MEASURED] * 2 if enlarged else [])
+            rows.append(["mean LR" + (f", {label}" if label else ""), *row])
+        rows.append([])
+    return header, rows[:-1]
+
+
+def _score_cells(values, error=None):
+    cells = [_number(values.get(name)) for name in SCORES]
+    if error is not None:
+        cells[0] += f" ± {error:.1f}"
+    return cells
+
+
+def _number(value, digits=1):
+    return NOT_MEASURED if value is None else f"{value:.{digits}f}"
+
+
+def _in_words(metrics):
+    """The result in one sentence."""
+    mean, enlarged = metrics.get("mean_lr"), metrics.get("enlarged") or {}
+    short = ""
+    if metrics.get("limit") or metrics.get("steps"):
+        short = "**A shortened run (limit or steps were given): its scores mean nothing.**\n\n"
+    if not mean:
+        return short.strip()
+    if not enlarged.get("mean_lr"):
+        return (
+            f"{short}Mean rank-1 over the low-resolution rates trained on: {mean['rank1']:.1f} %."
+        )
+    difference = mean["rank1"] - enlarged["mean_lr"]["rank1"]
+    return (
+        f"{short}Over the low-resolution rates trained on, the right person comes first for "
+        f"{mean['rank1']:.1f} % of the recovered queries and for "
+        f"{enlarged['mean_lr']['rank1']:.1f} % of the merely enlarged ones: "
+        f"{difference:+.1f} points."
+    )
+
+
+def _about_scores(metrics):
+    text = "In percent"
+    if metrics.get("queries"):
+        text += f", {metrics['queries']:,} queries counted at each rate"
+    text += ". ± is one standard error, sqrt(p (100 - p) / n). "
+    if metrics.get("protocol", "each-rate") == "each-rate":
+        text += (
+            "Protocol each-rate: every query at every rate against the full high-resolution "
+            "gallery, without the images of the person by the query's own camera. "
+        )
+    if metrics.get("enlarged"):
+        text += (
+            "PSNR (decibels) and SSIM (Gaussian window 11 x 11, sigma 1.5) compare the query with "
+            "its high-resolution image at the network's size, in RGB."
+        )
+    return text.strip()
+
+
+def _figures(folder):
+    """Known figures first and in order, others after them by name."""
+    found = sorted(path.name for path in (folder / "figures").glob("*.png"))
+    names = [name for name in CAPTIONS if name in found]
+    names += [name for name in found if name not in CAPTIONS]
+    parts = ["## Figures"] if names else []
+    for name in names:
+        caption = CAPTIONS.get(name, name.removesuffix(".png").replace("_", " "))
+        parts += [f"![{caption.split('.')[0]}](figures/{name})", f"*{caption}*"]
+    return parts
+
+
+def _beside_papers(metrics):
+    """INTACT's Table 1 for this data set, or for Market-1501 where the paper has none."""
+    name = papers.DATASETS.get(metrics.get("dataset"))
+    rows = papers.rows("INTACT", 1, name or "MLR-Market-1501")
+    ours = metrics.get("mean_lr") or {}
+    label = f"{metrics.get('system', 'ours')} (this run, mean LR)"
+    table = [[label, *(_number(ours.get(score)) for score in ("rank1", "rank5", "rank10"))]]
+    enlarged = (metrics.get("enlarged") or {}).get("mean_lr")
+    if enlarged:
+        cells = [_number(enlarged[score]) for score in ("rank1", "rank5", "rank10")]
+        table.append(["merely enlarged (this run, mean LR)", *cells])
+    for row in rows:
+        cells = [_number(row.scores[score]) for score in ("rank1", "rank5", "rank10")]
+        table.append([f"{row.model} (paper)", *cells])
+    note = (
+        f"Papers' rows: {papers.REFERENCES['INTACT']}, Table 1, {rows[0].dataset}. They were "
+        "measured on MLR queries (rates mixed) against a single-shot gallery, so they stand beside "
+        "ours for orientation and are not to be ranked with them."
+    )
+    if not name:
+        note += f" They are of another data set than {metrics.get('dataset', 'this one')}, too."
+    parts = ["## Beside the papers", markdown(["", *HEADINGS[:3]], table), note]
+    if metrics.get("enlarged"):
+        parts += _quality_beside_paper(metrics)
+    return parts
+
+
+def _quality_beside_paper(metrics):
+    """INTACT's Table 2: pixels that look closer are not people found more often."""
+    table = []
+    for label, scores in (("recovered", metrics), ("merely enlarged", metrics["enlarged"])):
+        quality = scores.get("image_quality") or {}
+        rates = [rate for rate in ("2", "3", "4") if (quality.get(rate) or {}).get("psnr")]
+        if not rates:
+            return []
+        psnr, ssim, rank1 = (
+            np.mean([values[rate][name] for rate in rates])
+            for values, name in (
+                (quality, "psnr"),
+                (quality, "ssim"),
+                (scores["per_rate"], "rank1"),
+            )
+        )
+        table.append(
+            [
+                f"{label} (this run, mean of r = {', '.join(rates)})",
+                _number(ssim, 2),
+                _number(psnr),
+                _number(rank1),
+            ]
+        )
+    for row in papers.rows("INTACT", 2):
+        values = row.scores
+        cells = [_number(values["ssim"], 2), _number(values["psnr"]), _number(values["rank1"])]
+        table.append([f"{row.model} (paper)", *cells])
+    note = (
+        "Papers' rows: the same paper, Table 2, MLR-CUHK03. Sole SR is supervised by MSE alone: "
+        "the best pixels and the worst rank-1."
+    )
+    return [markdown(["", "SSIM", "PSNR", "rank-1"], table), note]
+
+
+def _how_it_was_made(metrics):
+    """Everything else in metrics.json that is a plain value, and the counts of the data."""
+    apart = {
+        "per_rate",
+        "mean_lr",
+        "enlarged",
+        "image_quality",
+        "standard_error",
+        "queries",
+        "data",
+        "seconds",
+    }
+    rows = []
+    for key, value in metrics.items():
+        if key not in apart and value is not None:
+            rows.append([key.replace("_", " "), _setting(value)])
+    if metrics.get("seconds") is not None:
+        rows.append(["time", _time(metrics["seconds"])])
+    parts = [markdown(["setting", "value"], rows).replace("--:", ":--")] if rows else []
+    if isinstance(metrics.get("data"), dict):
+        counts = [
+            [role, *(f"{count.get(name, 0):,}" for name in ("images", "people", "cameras"))]
+            for role, count in metrics["data"].items()
+            if isinstance(count, dict)
+        ]
+        parts.append(markdown(["data", "images", "people", "cameras"], counts))
+    return parts
+
+
+def _setting(value):
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(_setting(part) for part in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_setting(part)}" for key, part in value.items())
+    return str(value)
+
+
+def _time(seconds):
+    if isinstance(seconds, dict):
+        return ", ".join(f"{key} {_time(part)}" for key, part in seconds.items())
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _read_metrics(path):
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no metrics.json in {path.parent}: is this a finished run?") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(metrics, dict) or not metrics.get("per_rate"):
+        raise InputError(f"{path} holds no scores: expected an object with per_rate")
+    return metrics
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write_atomic(path, text):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
