@@ -1,1 +1,40 @@
-"""keras_xreid."""
+"""Cross-resolution person re-identification in Keras 3."""
+
+from keras_xreid.data import datasets
+from keras_xreid.data.batches import ImageBatches, PairBatches
+from keras_xreid.data.datasets import DataSet, Record
+from keras_xreid.data.resolution import degrade, manifest_rows, prepare_images, write_manifest
+from keras_xreid.errors import InputError
+from keras_xreid.evaluation.each_rate import evaluate
+from keras_xreid.evaluation.ranking import evaluate_ranking
+from keras_xreid.models.base import ReIDModel
+from keras_xreid.models.baseline import Baseline
+from keras_xreid.models.intact import INTACT
+from keras_xreid.training.checkpoint import Checkpoint
+from keras_xreid.training.phases import Phase, PhasedModel
+from keras_xreid.weights import load, save
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "INTACT",
+    "Baseline",
+    "Checkpoint",
+    "DataSet",
+    "ImageBatches",
+    "InputError",
+    "PairBatches",
+    "Phase",
+    "PhasedModel",
+    "ReIDModel",
+    "Record",
+    "datasets",
+    "degrade",
+    "evaluate",
+    "evaluate_ranking",
+    "load",
+    "manifest_rows",
+    "prepare_images",
+    "save",
+    "write_manifest",
+]

@@ -118,7 +118,8 @@ def as_train_step(model, run, *args):
         model.metrics_variables,
     )
     pairs = [
-        pair for group, values in zip(groups, state, strict=True)
+        pair
+        for group, values in zip(groups, state, strict=True)
         for pair in zip(group, values, strict=True)
     ]
     with keras.StatelessScope(pairs) as scope:

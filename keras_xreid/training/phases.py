@@ -142,7 +142,9 @@ class PhasedModel(keras.Model):
             for part in phase.updates:
                 variables = getattr(self, part).trainable_variables
                 if variables:
-                    self._part_optimizers[part].apply([next(gradients) for _ in variables], variables)
+                    self._part_optimizers[part].apply(
+                        [next(gradients) for _ in variables], variables
+                    )
             for term, value in logs.items():
                 self._trackers[term].update_state(value)
         self.optimizer.iterations.assign_add(1)

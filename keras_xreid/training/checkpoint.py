@@ -1,0 +1,109 @@
+"""A run that was stopped goes on exactly where its last finished epoch ended."""
+
+import csv
+import json
+import os
+import time
+from pathlib import Path
+
+import h5py
+import keras
+
+from keras_xreid.errors import InputError
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves model, optimizers, seeds and the place in the data after every epoch.
+
+    A file appears under its final name only when it is whole, so a run may be killed at any
+    moment. With `fit(batches, shuffle=False)` the final weights of a resumed run equal those of
+    one that never stopped, bit by bit, on the same backend and machine.
+
+    Args:
+        path: where the checkpoint is kept, `*.weights.h5`.
+        batches: the `PairBatches` or `ImageBatches` that the model is trained on.
+        stage: name of this training in the history.
+        rows: list of earlier stages' history rows, which this one's rows are added to.
+        history: CSV file to write the rows to, or None.
+
+    Example:
+
+    >>> checkpoint = Checkpoint("run/intact.weights.h5", batches)
+    >>> first = checkpoint.restore(model)
+    >>> model.fit(batches, initial_epoch=first, epochs=10, shuffle=False, callbacks=[checkpoint])
+    """
+
+    def __init__(self, path, batches, stage="train", rows=(), history=None):
+        super().__init__()
+        self.path, self.batches, self.stage = Path(path), batches, stage
+        self.rows, self.history = list(rows), history
+
+    def restore(self, model):
+        """Loads the last finished epoch, if there is one, into a compiled model and the batches.
+
+        Args:
+            model: the model, compiled as it was.
+
+        Returns:
+            The number of finished epochs, to be given to `fit` as `initial_epoch`.
+
+        Raises:
+            InputError: where the checkpoint belongs to another model.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            model.load_weights(self.path)
+            with h5py.File(self.path) as file:
+                epoch = int(file.attrs["epoch"])
+                self.rows = json.loads(file.attrs["rows"])
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"{self.path} is no checkpoint of this model ({reason}): "
+                "resume with the options of the first start, or begin anew"
+            ) from error
+        self.batches.epoch = epoch
+        return epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self._start
+        images = len(self.batches) * self.batches.batch_size
+        self.rows.append(
+            {
+                "stage": self.stage,
+                "epoch": epoch + 1,
+                **{name: float(value) for name, value in (logs or {}).items()},
+                "seconds": seconds,
+                "images_per_second": images / seconds,
+            }
+        )
+        unfinished = self.path.with_name("unfinished-" + self.path.name)
+        self.model.save_weights(unfinished, overwrite=True)
+        with h5py.File(unfinished, "a") as file:
+            file.attrs["epoch"] = epoch + 1
+            file.attrs["rows"] = json.dumps(self.rows)
+        os.replace(unfinished, self.path)
+        if self.history is not None:
+            write_history(self.history, self.rows)
+
+
+def write_history(path, rows):
+    """Writes history rows as CSV: a column for every loss of any stage, empty where it has none.
+
+    Args:
+        path: the file, written whole or not at all.
+        rows: list of dicts.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns.sort(key=lambda name: name in ("seconds", "images_per_second"))
+    path = Path(path)
+    unfinished = path.with_name("unfinished-" + path.name)
+    with open(unfinished, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(unfinished, path)

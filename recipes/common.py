@@ -1,0 +1,278 @@
+"""What every recipe shares: options, the run folder, and one clear line for bad input."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+BACKENDS = ("torch", "tensorflow", "jax")
+
+
+def leave(message):
+    """Prints one line and ends with exit status 2."""
+    print(f"{Path(sys.argv[0]).name}: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def choose_backend():
+    """Sets KERAS_BACKEND to an installed backend, before Keras is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    chosen = os.environ.get("KERAS_BACKEND") or (installed[0] if installed else None)
+    if chosen is None:
+        leave("no backend is installed: pip install one of torch, tensorflow-cpu, jax")
+    if chosen not in BACKENDS:
+        leave(f"KERAS_BACKEND is {chosen!r}: give one of {', '.join(BACKENDS)}")
+    if chosen not in installed:
+        found = ", ".join(installed) or "none"
+        leave(f"KERAS_BACKEND is {chosen!r}, which is not installed; installed: {found}")
+    os.environ["KERAS_BACKEND"] = chosen
+
+
+choose_backend()
+
+import keras  # noqa: E402
+
+import keras_xreid as xr  # noqa: E402
+from keras_xreid.evaluation import figures, report  # noqa: E402
+from keras_xreid.evaluation.each_rate import PROTOCOLS  # noqa: E402
+from keras_xreid.training import autodiff  # noqa: E402
+
+
+@dataclasses.dataclass
+class Options:
+    """Options that all training recipes share."""
+
+    data: str = "synthetic"
+    """Data set: synthetic (embedded, the default), market1501, or csv (your own folders)."""
+    data_dir: str | None = None
+    """Folder of the data set; synthetic needs none."""
+    split: str = "test"
+    """test, or dev: 50 of the training people held out, for every choice of settings."""
+    protocol: str = "each-rate"
+    """each-rate: every query at every rate, against the full high-resolution gallery."""
+    split_id: int = 0
+    """Which of a data set's splits; the data sets read so far have one."""
+    train_rates: tuple[float, ...] = (2, 3, 4)
+    """Down-sampling rates trained on."""
+    rates: tuple[float, ...] = (1, 2, 3, 4, 8)
+    """Down-sampling rates scored."""
+    preset: str = "tiny"
+    """tiny: small and narrow, for a CPU; paper: the paper's sizes and schedule."""
+    backbone: str | None = None
+    """resnet50, resnet_tiny, osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25."""
+    epochs: int | None = None
+    """Epochs; the preset's schedule if not given."""
+    batch_size: int = 32
+    """Images a step."""
+    seed: int = 0
+    """One seed repeats a run exactly on one backend."""
+    precision: str = "float32"
+    """float32 or mixed_bfloat16."""
+    workers: int = 0
+    """Processes that prepare batches; 0 prepares them in the training process."""
+    limit: int | None = None
+    """Take this many people only: a first look. Marked in metrics.json."""
+    steps: int | None = None
+    """Train steps an epoch (and one epoch, unless --epochs is given). Marked in metrics.json."""
+    out: str | None = None
+    """Run folder; runs/SYSTEM-DATA if not given."""
+    resume: bool = False
+    """Go on from the last finished epoch in --out."""
+    overwrite: bool = False
+    """Throw away the run that is in --out."""
+
+
+def start(run, options_class, description):
+    """Reads the command line, runs `run(options)`, turns bad input into one line and status 2."""
+    try:
+        import tyro
+    except ImportError:
+        leave('recipes need tyro, which is not installed: pip install "keras-xreid[recipes]"')
+    options = tyro.cli(options_class, description=description)
+    try:
+        run(options)
+    except xr.InputError as error:
+        leave(error)
+    except KeyboardInterrupt:
+        print("\nStopped; go on from the last finished epoch with --resume.", file=sys.stderr)
+        sys.exit(130)
+
+
+class Run:
+    """A run folder, from the checked options to metrics.json, figures and report.md.
+
+    Args:
+        system: name of the system, "intact".
+        options: the recipe's options.
+        presets: dict of the system's presets.
+    """
+
+    def __init__(self, system, options, presets):
+        self.system, self.options = system, options
+        self._check(presets)
+        self.image_size = presets[options.preset]["image_size"]
+        self.backbone = options.backbone or presets[options.preset]["backbone"]
+        # Bad data is found before the folder is made, and leaves nothing behind.
+        self.data = xr.datasets.load(
+            options.data, options.data_dir, split=options.split, limit=options.limit,
+            image_size=self.image_size,
+        )  # fmt: skip
+        self.folder = Path(options.out or f"runs/{system}-{options.data}")
+        self._open_folder()
+        autodiff.repeatable(options.seed)
+        keras.config.set_dtype_policy(options.precision)
+        self.rows, self.speeds, self._checkpoints = [], {}, []
+        print(
+            f"{system} on {options.data} ({len({r.person for r in self.data.train})} people, "
+            f"{len(self.data.train)} images to train on), Keras {keras.__version__} on "
+            f"{keras.backend.backend()}, results in {self.folder}"
+        )
+
+    def _check(self, presets):
+        o = self.options
+        if o.preset not in presets:
+            raise xr.InputError(f"unknown preset {o.preset!r}: known are {', '.join(presets)}")
+        if o.protocol not in PROTOCOLS:
+            raise xr.InputError(
+                f"unknown protocol {o.protocol!r}: known are {', '.join(PROTOCOLS)}"
+            )
+        if o.precision not in ("float32", "mixed_bfloat16"):
+            raise xr.InputError(f"unknown precision {o.precision!r}: float32 or mixed_bfloat16")
+        if o.split_id:
+            raise xr.InputError(f"split {o.split_id} of {o.data}: it has one, --split-id 0")
+        for name in ("train_rates", "rates"):
+            values = getattr(o, name)
+            if not values or min(values) < 1:
+                raise xr.InputError(
+                    f"--{name.replace('_', '-')} {' '.join(f'{v:g}' for v in values)}: "
+                    "every rate is 1 (high resolution) or more"
+                )
+            whole = tuple(int(v) if v == int(v) else v for v in values)
+            setattr(o, name, whole)
+        for name in ("epochs", "batch_size", "limit", "steps"):
+            value = getattr(o, name)
+            if value is not None and value < 1:
+                raise xr.InputError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
+        if o.seed < 0:
+            raise xr.InputError(f"--seed is {o.seed}: give 0 or more")
+        if o.resume and o.overwrite:
+            raise xr.InputError("--resume and --overwrite exclude each other: give one")
+
+    def _open_folder(self):
+        o, folder = self.options, self.folder
+        note = folder / "options.json"
+        asked = json.loads(json.dumps(dataclasses.asdict(o)))
+        asked = {k: v for k, v in asked.items() if k not in ("resume", "overwrite", "out")}
+        asked["backend"] = keras.backend.backend()
+        if o.resume:
+            if (folder / "metrics.json").exists():
+                raise xr.InputError(f"the run in {folder} is finished: there is nothing to resume")
+            if not note.exists():
+                raise xr.InputError(f"{folder} holds no run to resume: start it without --resume")
+            begun = json.loads(note.read_text())
+            other = [k for k in asked if asked[k] != begun.get(k)]
+            if other:
+                k = other[0]
+                raise xr.InputError(
+                    f"the run in {folder} was begun with {k} = {begun.get(k)}, not {asked[k]}: "
+                    "resume it with its own options"
+                )
+            return
+        try:
+            if folder.is_dir() and any(folder.iterdir()):
+                if not note.exists():
+                    raise xr.InputError(f"{folder} holds other files: give another --out")
+                if not o.overwrite:
+                    raise xr.InputError(
+                        f"{folder} holds a run already: --resume goes on with it, "
+                        "--overwrite throws it away, or give another --out"
+                    )
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "figures").mkdir()
+            report.write_json_atomic(note, asked)
+        except OSError as error:
+            raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
+
+    def epochs(self, scheduled, given=None):
+        """Epochs of a stage: as given, one where --steps makes the run a short one, or scheduled."""
+        return given or (1 if self.options.steps else scheduled)
+
+    def batches(self, kind, **kwargs):
+        """Training batches of a kind, `xr.ImageBatches` or `xr.PairBatches`, as the options say."""
+        o = self.options
+        return kind(
+            self.data.train, image_size=self.image_size, batch_size=o.batch_size, seed=o.seed,
+            workers=o.workers, steps=o.steps, **kwargs,
+        )  # fmt: skip
+
+    def fit(self, stage, model, batches, epochs):
+        """Trains one stage, from its last finished epoch if there is one."""
+        checkpoint = xr.Checkpoint(
+            self.folder / f"checkpoint-{stage}.weights.h5", batches, stage, self.rows,
+            self.folder / "history.csv",
+        )  # fmt: skip
+        self._checkpoints.append(checkpoint.path)
+        first = checkpoint.restore(model)
+        if first:
+            print(f"{stage}: going on after epoch {first} of {epochs}")
+        if first < epochs:
+            model.fit(
+                batches, initial_epoch=first, epochs=epochs, shuffle=False, callbacks=[checkpoint]
+            )
+        self.rows = checkpoint.rows
+        # The first epoch compiles and reads the images, so it does not count where others do.
+        own = [row for row in self.rows if row["stage"] == stage]
+        later = own[1:] or own
+        self.speeds[stage] = sum(r["images_per_second"] * r["seconds"] for r in later) / sum(
+            r["seconds"] for r in later
+        )
+
+    def finish(self, model, **extra):
+        """Scores the model, and writes everything that makes the run citable."""
+        o = self.options
+        began = time.perf_counter()
+        xr.save(model, self.folder / "model.weights.h5")
+        manifest = xr.write_manifest(
+            self.folder / "manifest.jsonl",
+            xr.manifest_rows(self.data, o.rates, train_rates=o.train_rates),
+        )
+        kept = {}
+        results = xr.evaluate(model, self.data, o.rates, o.train_rates, o.protocol, keep=kept)
+        seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began
+        metrics = {
+            "system": self.system,
+            "dataset": o.data,
+            "split": o.split,
+            "protocol": o.protocol,
+            "manifest_sha256": manifest,
+            "backend": keras.backend.backend(),
+            "keras": keras.__version__,
+            "preset": o.preset,
+            "backbone": self.backbone,
+            "seed": o.seed,
+            "parameters": model.count_params(),
+            "seconds": seconds,
+            "images_per_second": self.speeds,
+            **results,
+            **extra,
+            "short_run": bool(o.limit or o.steps),
+            "train_images": len(self.data.train),
+            "gallery_images": len(self.data.gallery),
+            "options": json.loads((self.folder / "options.json").read_text()),
+        }
+        print(report.score_table(metrics))
+        figures.draw_figures(
+            self.folder / "figures", model, self.data, results, kept, train_rates=o.train_rates
+        )
+        report.write_json_atomic(self.folder / "metrics.json", metrics)
+        report.write_report(self.folder)
+        for path in self._checkpoints:
+            path.unlink(missing_ok=True)
+        print(f"Finished in {seconds / 60:.1f} minutes. Look at {self.folder / 'report.md'}")
+        return metrics
