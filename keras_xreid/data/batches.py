@@ -21,6 +21,10 @@ from keras_xreid.errors import InputError
 
 # Smallest share of each edge that a random crop keeps.
 CROP_KEEPS = 7 / 8
+# Forked workers share the decoded images and start in milliseconds. They use Pillow and NumPy only,
+# so no lock held by a thread of the backend can stop them. Elsewhere than on Linux, fork is not to
+# be relied on: there each worker imports the package and reads the images itself.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 # Decoded images are kept in memory up to this many bytes; all of Market-1501 takes 0.3 GB.
 CACHE_BYTES = 2 * 1024**3
 
@@ -169,22 +173,16 @@ class _Batches(keras.utils.PyDataset):
         return self._images[position] if in_memory else self.records[position].read()
 
     def _views(self, position, rates, rng):
-        """One crop of an image at several rates, at the network's size, flipped and erased alike.
-
-        Every random number is drawn whether it is used or not, so that one switch does not
-        change what another one does.
-        """
+        """One crop of an image at several rates, enlarged, and flipped and erased alike."""
         image = self._image(position)
-        box = _random_box(*image.shape[:2], rng)
-        flipped, erased = rng.random(2) < 0.5
-        hole = _random_hole(*self.image_size, rng)
         if self.crop:
-            image = image[box]
+            image = image[_random_box(*image.shape[:2], rng)]
         views = [resize(degrade(image, rate, self.kernel), self.image_size) for rate in rates]
-        if self.flip and flipped:
+        if self.flip and rng.random() < 0.5:
             views = [view[:, ::-1] for view in views]
-        if self.erase and erased:
-            views = [view.copy() for view in views]
+        if self.erase and rng.random() < 0.5:
+            hole = _random_hole(*self.image_size, rng)
+            views = [view.copy() for view in views]  # the image in memory stays whole
             for view in views:
                 view[hole] = image.mean((0, 1)).round()
         return views
@@ -396,21 +394,17 @@ class _Ahead:
     """
 
     def __init__(self, batches, processes):
-        # Forked workers share the decoded images and start in milliseconds. They use Pillow and
-        # NumPy only, so no lock of a backend's threads can stop them; hence no need for the
-        # warnings. Elsewhere than on Linux fork is not to be relied on.
-        method = "fork" if sys.platform == "linux" else "spawn"
         workers_copy = copy.copy(batches)
-        if method == "spawn":
-            workers_copy._images = []
+        if START_METHOD != "fork":
+            workers_copy._images = None
         self._steps = len(batches)
         self._window = 2 * processes + 1
         self._lock = threading.Lock()
         self._futures = {}
         self._pool = concurrent.futures.ProcessPoolExecutor(
-            processes, multiprocessing.get_context(method), _begin_worker, (workers_copy,)
+            processes, multiprocessing.get_context(START_METHOD), _begin_worker, (workers_copy,)
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings():  # see START_METHOD
             warnings.filterwarnings("ignore", message=".*fork")
             self._pool.submit(os.getpid).result()
 
@@ -431,6 +425,7 @@ class _Ahead:
 def _begin_worker(batches):
     global _worker_batches
     _worker_batches = batches
+    batches._images = batches._images or batches._read_images()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,0 +1,431 @@
+import collections
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_xreid.data import batches as batches_module
+from keras_xreid.data.batches import ImageBatches, PairBatches, check_people
+from keras_xreid.data.datasets import Record
+from keras_xreid.data.resolution import degrade, resize
+from keras_xreid.errors import InputError
+
+PLAIN = {"crop": False, "flip": False}
+
+
+def save_records(folder, images_of, draw):
+    """Writes PNG files: `images_of` maps each person to a number of images."""
+    records = []
+    for person, number in images_of.items():
+        for i in range(number):
+            path = folder / f"{person}_{i}.png"
+            Image.fromarray(draw(len(records))).save(path)
+            records.append(Record(str(path), person, camera=i % 3 + 1))
+    return records
+
+
+@pytest.fixture
+def records(tmp_path):
+    """20 images of noise of five people; the mean of the first channel tells them apart."""
+
+    def draw(number):
+        image = np.random.default_rng(number).integers(0, 40, (48, 24, 3))
+        image[:, :, 0] = 10 * number + 3
+        return image.astype(np.uint8)
+
+    return save_records(tmp_path, {"e": 4, "d": 4, "c": 4, "b": 4, "a": 4}, draw)
+
+
+def numbers(images):
+    """Which of the `records` fixture each image shows."""
+    return [round((image[:, :, 0].mean() - 3) / 10) for image in images]
+
+
+def assert_equal(batch, other):
+    assert batch.keys() == other.keys()
+    for name in batch:
+        np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
+
+
+def epochs_of(batches, epochs):
+    """All batches of the epochs, drawn as Keras does."""
+    drawn = []
+    for _ in range(epochs):
+        batches.on_epoch_begin()
+        drawn += [batches[index] for index in range(len(batches))]
+        batches.on_epoch_end()
+    return drawn
+
+
+# --- what a batch holds ----------------------------------------------------------------------
+
+
+def test_pairs_are_the_image_and_the_image_shrunk_from_its_stored_size(records):
+    batches = PairBatches(records, (64, 32), rates=(2, 3, 4), batch_size=8, **PLAIN)
+    batch = batches[0]
+    assert {name: value.dtype for name, value in batch.items()} == {
+        "hr": np.uint8, "lr": np.uint8, "person": np.int32, "rate": np.int32
+    }  # fmt: skip
+    assert batch["hr"].shape == batch["lr"].shape == (8, 64, 32, 3)
+    shown = numbers(batch["hr"])
+    for i, number in enumerate(shown):
+        stored = records[number].read()
+        np.testing.assert_array_equal(batch["hr"][i], resize(stored, (64, 32)))
+        low = resize(degrade(stored, batch["rate"][i]), (64, 32))
+        np.testing.assert_array_equal(batch["lr"][i], low)
+    # Labels go by the sorted order of persons, not by the order of the records.
+    assert batches.people == 5
+    assert [records[n].person for n in shown] == ["abcde"[label] for label in batch["person"]]
+
+
+def test_images_hold_one_rate_each_and_their_camera(records):
+    batch = ImageBatches(records, (64, 32), rates=(1, 4), batch_size=20, **PLAIN)[0]
+    assert batch["image"].shape == (20, 64, 32, 3)
+    assert set(batch["rate"]) == {1, 4}
+    for image, number, rate, camera in zip(
+        batch["image"], numbers(batch["image"]), batch["rate"], batch["camera"], strict=True
+    ):
+        stored = records[number].read()
+        np.testing.assert_array_equal(image, resize(degrade(stored, rate), (64, 32)))
+        assert camera == records[number].camera
+
+
+def test_every_image_is_visited_once_an_epoch(records):
+    for make, name in ((PairBatches, "hr"), (ImageBatches, "image")):
+        batches = make(records, (48, 24), batch_size=5)
+        assert len(batches) == 4
+        orders = []
+        for batch in epochs_of(batches, 2):
+            orders += numbers(batch[name])
+        assert sorted(orders[:20]) == sorted(orders[20:]) == list(range(20))
+        assert orders[:20] != orders[20:]
+        assert orders[:20] != list(range(20))
+
+
+def test_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(records):
+    assert len(PairBatches(records, batch_size=6)) == 3
+    assert all(len(b["rate"]) == 6 for b in epochs_of(PairBatches(records, batch_size=6), 1))
+    few = PairBatches(records, (48, 24), batch_size=32)
+    assert len(few) == 1 and len(few[0]["hr"]) == 20
+    assert len(PairBatches(records, batch_size=5, steps=2)) == 2
+    assert len(PairBatches(records, batch_size=5, steps=200)) == 4
+    with pytest.raises(IndexError):
+        few[1]
+
+
+def test_rates_are_drawn_anew_and_equally_often(records):
+    batches = PairBatches(records, (16, 8), rates=(2, 3, 4), batch_size=20)
+    rates = np.stack([batch["rate"] for batch in epochs_of(batches, 60)])
+    shares = [(rates == rate).mean() for rate in (2, 3, 4)]
+    assert sum(shares) == 1
+    assert max(shares) - min(shares) < 0.08  # five standard deviations
+    assert PairBatches(records, rates=(2.5,), batch_size=4)[0]["rate"].dtype == np.float32
+
+
+# --- augmentation ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ramps(tmp_path):
+    """Images whose first two channels are the row and the column of each pixel."""
+    rows, columns = np.indices((128, 64))
+    image = np.stack([rows, columns, 0 * rows], axis=-1).astype(np.uint8)
+    return save_records(tmp_path, {1: 16, 2: 16}, lambda number: image)
+
+
+def test_crops_keep_seven_eighths_and_are_those_of_the_pair(ramps):
+    batches = PairBatches(ramps, (128, 64), rates=(2,), batch_size=32, flip=False)
+    edges = []
+    for batch in epochs_of(batches, 4):
+        for hr, lr in zip(batch["hr"].astype(int), batch["lr"].astype(int), strict=True):
+            top, bottom = hr[0, 0, 0], hr[-1, -1, 0]
+            left, right = hr[0, 0, 1], hr[-1, -1, 1]
+            edges.append((top, 127 - bottom, left, 63 - right))
+            # Another crop would be shifted or scaled as a whole.
+            assert abs(hr - lr)[4:-4, 4:-4].max() <= 2
+    edges = np.array(edges)
+    assert edges.min() == 0
+    assert (edges[:, 0] + edges[:, 1]).max() in (15, 16)
+    assert (edges[:, 2] + edges[:, 3]).max() in (7, 8)
+    assert (edges.max(0) >= (10, 10, 5, 5)).all()
+
+
+def test_both_of_a_pair_are_flipped_or_neither(ramps):
+    batches = PairBatches(ramps, (128, 64), rates=(4,), batch_size=32, crop=False)
+    turned = []
+    for batch in epochs_of(batches, 8):
+        hr, lr = (np.diff(batch[name][:, 64, 8:-8, 1].astype(int)) for name in ("hr", "lr"))
+        assert (np.sign(hr.sum(1)) == np.sign(lr.sum(1))).all()
+        turned += list(hr.sum(1) < 0)
+    assert 0.35 < np.mean(turned) < 0.65
+
+
+def test_both_of_a_pair_lose_the_same_rectangle(tmp_path):
+    image = np.zeros((128, 64, 3), np.uint8)
+    image[:, 32:] = 200  # mean 100, which no pixel has
+    records = save_records(tmp_path, {1: 16, 2: 16}, lambda number: image)
+    batches = PairBatches(records, (128, 64), rates=(2,), batch_size=32, erase=True, **PLAIN)
+    areas = []
+    for batch in epochs_of(batches, 4):
+        for hr, lr in zip(batch["hr"], batch["lr"], strict=True):
+            hole = (hr == 100).all(-1)
+            areas.append(hole.mean())
+            if hole.any():
+                rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+                assert hole.sum() == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+                assert (lr[hole] == 100).all()
+    areas = np.array(areas)
+    assert 0.3 < (areas > 0).mean() < 0.7
+    assert areas[areas > 0].min() > 0.015 and 0.25 < areas.max() < 0.42
+    # The image in memory, and so the next visit, stays whole.
+    np.testing.assert_array_equal(batches._image(0), image)
+
+
+# --- P people x K images ---------------------------------------------------------------------
+
+
+def test_batches_hold_k_different_images_of_p_people(records):
+    batches = ImageBatches(
+        records, (48, 24), people_per_batch=3, images_per_person=2, batch_size=99
+    )
+    assert len(batches) == 20 // 6
+    visits = collections.Counter()
+    for batch in epochs_of(batches, 10):
+        labels = batch["person"].reshape(3, 2)
+        assert (labels[:, 0] == labels[:, 1]).all()
+        assert len(set(labels[:, 0])) == 3
+        shown = numbers(batch["image"])
+        assert len(set(shown)) == 6
+        assert [records[n].person for n in shown] == ["abcde"[i] for i in batch["person"]]
+        visits.update(labels[:, 0])
+    assert set(visits) == set(range(5))
+
+
+def test_no_person_comes_again_before_all_others_came(records):
+    batches = ImageBatches(records, (8, 4), people_per_batch=2, images_per_person=2)
+    assert len(batches) == 5
+    for _ in range(10):
+        people = [p for batch in epochs_of(batches, 1) for p in batch["person"][::2]]
+        assert sorted(people[:5]) == sorted(people[5:]) == [0, 1, 2, 3, 4]
+
+
+def test_a_person_with_few_images_is_drawn_with_replacement(tmp_path):
+    records = save_records(tmp_path, {1: 2, 2: 7}, lambda n: np.full((8, 4, 3), 10 * n, np.uint8))
+    batches = ImageBatches(records, (8, 4), people_per_batch=2, images_per_person=4)
+    for batch in epochs_of(batches, 20):
+        shown = batch["image"][:, 0, 0, 0] // 10
+        assert set(shown[batch["person"] == 0]) <= {0, 1}
+        assert len(set(shown[batch["person"] == 1])) == 4
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [PairBatches, ImageBatches])
+def test_a_person_with_a_single_image_is_named(records, make):
+    alone = [*records, Record("x/anna_0.png", "anna", 1)]
+    with pytest.raises(InputError, match=r"person anna has a single .*anna_0\.png"):
+        make(alone)
+    with pytest.raises(InputError, match=r"person anna \(and 1 other people\)"):
+        make([*alone, Record("x/ben_0.png", "ben", 1)])
+    with pytest.raises(InputError, match="no training images"):
+        make([])
+    assert check_people(records)["e"] == [0, 1, 2, 3]
+
+
+def test_other_bad_input_is_refused(records):
+    for options, expected in (
+        ({"rates": (2, 0.5)}, "rate 0.5 is below 1"),
+        ({"rates": ()}, "no rates"),
+        ({"batch_size": 0}, "batch size is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"workers": -1}, "workers is -1"),
+        ({"steps": 0}, "steps is 0"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            PairBatches(records, **options)
+    with pytest.raises(InputError, match="6 people a batch, but there are 5"):
+        ImageBatches(records, people_per_batch=6)
+
+
+def test_a_broken_image_is_named_before_training(records):
+    Path(records[-1].path).write_text("not an image")
+    batches = PairBatches(records, batch_size=4)
+    model = Recorder()
+    with pytest.raises(InputError, match=os.path.basename(records[-1].path)):
+        model.fit(batches, shuffle=False, verbose=0)
+    assert model.seen == []
+
+
+# --- a pure function of (seed, epoch, index) -------------------------------------------------
+
+
+def test_a_batch_depends_on_seed_epoch_and_index_alone(records):
+    for make, options in (
+        (PairBatches, {}),
+        (ImageBatches, {"rates": (1, 2, 4)}),
+        (ImageBatches, {"people_per_batch": 2, "images_per_person": 2}),
+    ):
+        options = {"image_size": (16, 8), "batch_size": 4, "erase": True, **options}
+        first, second = make(records, **options), make(records, **options)
+        expected = first[0]
+        second.epoch = 2
+        second[3]
+        second.epoch = 0
+        assert_equal(expected, second[0])
+        # No two of them are alike, trailing zeros of a seed included.
+        pixels = "hr" if make is PairBatches else "image"
+        drawn = {
+            batches[index][pixels].tobytes()
+            for seed in (0, 1)
+            for epoch in (0, 1)
+            for batches in [at_epoch(make(records, seed=seed, **options), epoch)]
+            for index in (0, 1)
+        }
+        assert len(drawn) == 8
+
+
+def at_epoch(batches, epoch):
+    batches.epoch = epoch
+    return batches
+
+
+def test_changing_the_memory_limit_changes_no_batch(records, monkeypatch):
+    expected = epochs_of(PairBatches(records, (16, 8), batch_size=5), 1)
+    monkeypatch.setattr(batches_module, "CACHE_BYTES", 3 * records[0].read().nbytes)
+    little_memory = PairBatches(records, (16, 8), batch_size=5)
+    for batch, other in zip(expected, epochs_of(little_memory, 1), strict=True):
+        assert_equal(batch, other)
+    assert len(little_memory._images) == 4
+
+
+def test_workers_give_the_same_batches(records):
+    options = {"image_size": (16, 8), "batch_size": 4, "steps": 3}
+    expected = epochs_of(PairBatches(records, **options), 4)
+    batches = PairBatches(records, workers=2, **options)
+    for batch, other in zip(expected, epochs_of(batches, 2), strict=False):
+        assert_equal(batch, other)
+    # Neither drawing at will nor setting the epoch puts them out of step.
+    batches[2], batches[0]
+    for epoch in (3, 1):
+        batches.epoch = epoch
+        for index in range(3):
+            assert_equal(batches[index], expected[3 * epoch + index])
+
+
+def test_started_afresh_workers_give_the_same_batches(records, monkeypatch):
+    monkeypatch.setattr(batches_module, "START_METHOD", "spawn")
+    options = {"image_size": (16, 8), "batch_size": 4}
+    assert_equal(PairBatches(records, workers=1, **options)[2], PairBatches(records, **options)[2])
+
+
+def test_a_broken_image_is_named_by_workers(records, monkeypatch):
+    monkeypatch.setattr(batches_module, "CACHE_BYTES", 1)  # so that they are read by the workers
+    Path(records[-1].path).write_text("not an image")
+    batches = PairBatches(records, (16, 8), batch_size=4, workers=1)
+    with pytest.raises(InputError, match=os.path.basename(records[-1].path)):
+        epochs_of(batches, 1)
+
+
+def begin_and_wait(records, pipe):
+    batches = PairBatches(records, (16, 8), workers=2)
+    batches[0]
+    pipe.send(list(batches._ahead._pool._processes))
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_end_with_a_killed_run(records):
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe()
+    run = context.Process(target=begin_and_wait, args=(records, theirs))
+    run.start()
+    assert mine.poll(20)
+    workers = mine.recv()
+    assert len(workers) == 2 and all(map(alive, workers))
+    os.kill(run.pid, signal.SIGKILL)
+    run.join()
+    deadline = time.time() + 10
+    while any(map(alive, workers)) and time.time() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# --- in fit, on this backend -----------------------------------------------------------------
+
+
+class Recorder(keras.Model):
+    """Notes what reaches a training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.seen = []
+        self.compile(optimizer="sgd", run_eagerly=True)
+
+    def call(self, batch):
+        return self.dense(keras.ops.cast(batch["lr"], "float32") / 255)
+
+    def train_step(self, *arguments):
+        batch = arguments[-1]
+        self.seen.append({k: keras.ops.convert_to_numpy(v) for k, v in batch.items()})
+        logs = {"loss": 0.0}
+        return (logs, arguments[0]) if keras.backend.backend() == "jax" else logs
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("built", [True, False])
+def test_fit_sees_each_epochs_batches_in_order_and_resumes(records, workers, built):
+    def fit(epoch, initial_epoch, epochs):
+        model = Recorder()
+        batches = PairBatches(records, (16, 8), batch_size=6, workers=workers)
+        batches.epoch = epoch
+        if built:
+            model(batches[0])
+        model.fit(batches, initial_epoch=initial_epoch, epochs=epochs, shuffle=False, verbose=0)
+        assert batches.epoch == epochs
+        return model.seen
+
+    expected = epochs_of(PairBatches(records, (16, 8), batch_size=6), 3)
+    assert len(expected) == 9
+    whole, resumed = fit(0, 0, 3), fit(1, 1, 3)
+    assert (len(whole), len(resumed)) == (9, 6)
+    for seen, wanted in ((whole, expected), (resumed, expected[3:])):
+        for batch, other in zip(seen, wanted, strict=True):
+            assert_equal(batch, other)
+
+
+def test_two_fits_go_on_where_the_first_ended(records):
+    model = Recorder()
+    batches = PairBatches(records, (16, 8), batch_size=6)
+    for _ in range(2):
+        model.fit(batches, shuffle=False, verbose=0)
+    for batch, other in zip(
+        model.seen, epochs_of(PairBatches(records, (16, 8), batch_size=6), 2), strict=True
+    ):
+        assert_equal(batch, other)
+
+
+def test_an_epoch_that_was_cut_short_does_not_count(records):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+    batches = PairBatches(records, (16, 8), batch_size=1)
+    Recorder().fit(batches, shuffle=False, verbose=0, callbacks=[Stop()])
+    if keras.backend.backend() != "tensorflow":  # which draws ahead, up to the end of the epoch
+        assert batches.epoch == 0
