@@ -6,7 +6,7 @@ from keras_xreid.errors import InputError
 
 
 def psnr(images, references):
-    """Give the peak signal-to-noise ratio, the mean over the images of a batch.
+    """Gives the peak signal-to-noise ratio, the mean over the images of a batch.
 
     Args:
         images: (n, height, width, 3) float array in [0, 1].
@@ -31,7 +31,7 @@ def psnr(images, references):
 
 
 def ssim(images, references):
-    """Give the structural similarity, the mean over the images of a batch.
+    """Gives the structural similarity, the mean over the images of a batch.
 
     As in the paper: Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03,
     population covariance; computed on each of R, G and B and averaged.
