@@ -227,8 +227,8 @@ def _in_words(metrics):
     """The result in one sentence."""
     mean, enlarged = metrics.get("mean_lr"), metrics.get("enlarged") or {}
     short = ""
-    if metrics.get("limit") or metrics.get("steps"):
-        short = "**A shortened run (limit or steps were given): its scores mean nothing.**\n\n"
+    if metrics.get("short_run"):
+        short = "**A short run (--limit or --steps): its scores mean nothing.**\n\n"
     if not mean:
         return short.strip()
     if not enlarged.get("mean_lr"):
