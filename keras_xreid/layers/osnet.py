@@ -173,14 +173,16 @@ def load_torchreid_weights(network, path):
     """
     arrays = read_state_dict(path)
     names = {_place(name, arrays): name for name in arrays}
+    places = {v.path: tuple(v.path.split("/")[-2:]) for v in network.weights}
+    missing = [place for place in places.values() if place not in names]
+    if missing:
+        raise InputError(
+            f"{path} has no weights for {'/'.join(missing[0])}: it is not torchreid's OSNet, "
+            "or the network is not an OSNet"
+        )
     found = []
     for variable in network.weights:
-        place = tuple(variable.path.split("/")[-2:])
-        if place not in names:
-            raise InputError(
-                f"{path} has no weights for {'/'.join(place)}: it is not torchreid's OSNet, "
-                "or the network is not an OSNet"
-            )
+        place = places[variable.path]
         name = names[place]
         array = _keras_layout(arrays[name], variable.shape)
         if array.shape == tuple(variable.shape):

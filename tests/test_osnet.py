@@ -1,0 +1,240 @@
+"""OSNet against torchreid's own network, and the reader of PyTorch files.
+
+The recordings are made with PyTorch and torchreid's osnet.py:
+
+    python tests/test_osnet.py deep-person-reid/torchreid/models/osnet.py
+"""
+
+import importlib.util
+import json
+import os
+import pickle
+import sys
+import zipfile
+from collections import Counter, OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_xreid.errors import InputError
+from keras_xreid.layers import osnet
+from keras_xreid.layers.backbone import build_backbone
+from keras_xreid.layers.head import build_reid_network
+from keras_xreid.layers.osnet import WIDTHS, load_torchreid_weights
+from keras_xreid.layers.torch_weights import read_state_dict
+
+pytest.importorskip("tyro", reason="the conversion recipe needs the [recipes] extra")
+RECORDED = Path(__file__).parent / "recorded"
+SIZE = (64, 32)
+
+
+def load_recipe():
+    path = Path(__file__).parents[1] / "recipes" / "convert_osnet.py"
+    spec = importlib.util.spec_from_file_location("convert_osnet", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+recipe = load_recipe()
+
+
+def images():
+    return np.random.RandomState(1).random_sample((2, *SIZE, 3)).astype("float32")
+
+
+def shortened(outputs):
+    """Keep eight channels of each map, which depend on all channels of the maps before."""
+    return [y[..., :8] for y in outputs[:5]] + [outputs[5]]
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Make `load_torchreid_weights` read random weights under the names torchreid gave."""
+
+    def read(name):
+        recording = np.load(RECORDED / f"{name}.npz")
+        shapes = {k: tuple(v) for k, v in json.loads(recording["shapes"].item()).items()}
+        arrays = recipe.random_weights(shapes)
+        monkeypatch.setattr(osnet, "read_state_dict", lambda path: arrays)
+        return arrays, [recording[f"output{i}"] for i in range(6)]
+
+    return read
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_same_maps_and_embedding_as_torchreid(name, recorded):
+    _, expected = recorded(name)
+    network = build_reid_network(10, name, SIZE)
+    assert load_torchreid_weights(network, "recorded.pth") == []
+    outputs = shortened(recipe.run_keras(network, name, images()))
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert np.abs(theirs).max() > 0.5
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_classifier_of_another_number_of_people_is_left(recorded):
+    recorded("osnet_x0_25")
+    network = build_reid_network(7, "osnet_x0_25", SIZE)
+    before = network.get_layer("classifier").get_weights()
+    left = load_torchreid_weights(network, "recorded.pth")
+    assert left == ["classifier.weight", "classifier.bias"]
+    after = network.get_layer("classifier").get_weights()
+    np.testing.assert_array_equal(after[0], before[0])
+
+
+def test_backbone_alone_leaves_the_head(recorded):
+    recorded("osnet_x0_25")
+    left = load_torchreid_weights(build_backbone("osnet_x0_25", SIZE), "recorded.pth")
+    assert {name.split(".")[0] for name in left} == {"fc", "classifier"}
+
+
+def test_other_files_are_refused_and_change_nothing(recorded):
+    arrays, _ = recorded("osnet_x0_25")
+    backbone = build_backbone("osnet_x0_25", SIZE)
+    before = backbone.get_weights()
+
+    with pytest.raises(InputError, match="width"):
+        load_torchreid_weights(build_backbone("osnet_x0_5", SIZE), "recorded.pth")
+    with pytest.raises(InputError, match="no weights for"):
+        load_torchreid_weights(build_backbone("resnet_tiny", SIZE), "recorded.pth")
+    arrays["conv2.0.IN.weight"] = np.zeros(64)
+    with pytest.raises(InputError, match=r"conv2\.0\.IN\.weight"):
+        load_torchreid_weights(backbone, "recorded.pth")
+    del arrays["conv2.0.IN.weight"], arrays["conv5.bn.bias"]
+    with pytest.raises(InputError, match="conv5_bn/beta"):
+        load_torchreid_weights(backbone, "recorded.pth")
+
+    for a, b in zip(backbone.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# The reader of PyTorch files. The two checkpoints were written by PyTorch itself.
+
+
+def checkpoint_contents():
+    base = np.arange(12, dtype="float32").reshape(3, 4)
+    return {
+        "conv.weight": base,
+        "conv.transposed": base.T,
+        "conv.part": base[1:, 1:3],
+        "conv.half": np.array([0.5, -2], "float16"),
+        "bn.num_batches_tracked": np.array(7, "int64"),
+        "empty": np.zeros((0, 3), "float32"),
+    }
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pth.tar", "checkpoint_legacy.pth.tar"])
+def test_reads_checkpoints_written_by_pytorch(name):
+    arrays = read_state_dict(RECORDED / name)
+    expected = checkpoint_contents()
+    assert list(arrays) == list(expected)
+    for key, array in expected.items():
+        assert arrays[key].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[key], array)
+        assert arrays[key].flags.owndata
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ("touch attacked",)
+
+
+def write_zip(path, pickled, **files):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", pickled)
+        for name, data in files.items():
+            archive.writestr(f"model/data/{name}", data)
+
+
+def test_a_pickle_that_runs_something_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = pickle.dumps({"state_dict": OrderedDict(weight=Attack())}, protocol=2)
+    write_zip("zip.pth", content)
+    Path("legacy.pth").write_bytes(content)
+    for name in ("zip.pth", "legacy.pth"):
+        with pytest.raises(InputError, match=r"(posix|nt)\.system"):
+            read_state_dict(name)
+    assert not Path("attacked").exists()
+
+
+def tensor_pickle(offset, shape, strides, count):
+    """Write the pickle of a state dict with one tensor by hand: PyTorch refuses to write these."""
+
+    def numbers(values):
+        return "(" + "".join(f"I{value}\n" for value in values) + "t"
+
+    storage = f"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI{count}\ntQ"
+    arguments = f"({storage}I{offset}\n{numbers(shape)}{numbers(strides)}I00\n(dt"
+    return f"(dS'weight'\nctorch._utils\n_rebuild_tensor_v2\n{arguments}Rs.".encode()
+
+
+def test_a_tensor_outside_its_numbers_is_refused(tmp_path):
+    numbers = np.arange(4, dtype="<f4").tobytes()
+
+    def read(offset, shape, strides, count=4):
+        content = tensor_pickle(offset, shape, strides, count)
+        write_zip(tmp_path / "tensor.pth", content, **{"0": numbers})
+        return read_state_dict(tmp_path / "tensor.pth")["weight"].tolist()
+
+    assert read(1, (3,), (1,)) == [1, 2, 3]
+    for wrong in (
+        (2, (3,), (1,)),  # beyond the end
+        (0, (2,), (9,)),
+        (0, (2,), (-1,)),  # before the start
+        (-1, (2,), (1,)),
+        (0, (10**12,), (0,)),  # larger in memory than in the file
+        (0, (4,), (1,), 400),  # numbers missing
+    ):
+        with pytest.raises(InputError, match=r"tensor\.pth"):
+            read(*wrong)
+
+
+def test_damaged_and_other_files_are_refused(tmp_path):
+    whole = (RECORDED / "checkpoint.pth.tar").read_bytes()
+    legacy = (RECORDED / "checkpoint_legacy.pth.tar").read_bytes()
+    for content in (b"", b"not a pickle", whole[:-200], legacy[:-20], pickle.dumps(3)):
+        (tmp_path / "file.pth").write_bytes(content)
+        with pytest.raises(InputError, match=r"file\.pth") as error:
+            read_state_dict(tmp_path / "file.pth")
+        assert "\n" not in str(error.value)
+    write_zip(tmp_path / "file.pth", pickle.dumps({"epoch": 3}, protocol=2))
+    with pytest.raises(InputError, match="'epoch' is not a tensor"):
+        read_state_dict(tmp_path / "file.pth")
+    with pytest.raises(InputError, match="no weights file"):
+        read_state_dict(tmp_path / "absent.pth")
+
+
+def record(source):
+    """Write the recordings with torchreid's own networks, and checkpoints with PyTorch."""
+    import torch
+
+    RECORDED.mkdir(exist_ok=True)
+    for name in WIDTHS:
+        with torch.no_grad():
+            shapes, outputs = recipe.run_torchreid(source, name, images())
+        arrays = {f"output{i}": y for i, y in enumerate(shortened(outputs))}
+        np.savez_compressed(RECORDED / f"{name}.npz", shapes=json.dumps(shapes), **arrays)
+
+    base = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    views = {"conv.weight": base, "conv.transposed": base.T, "conv.part": base[1:, 1:3]}
+    state = OrderedDict(
+        (f"module.{key}", views.get(key, torch.as_tensor(array)))
+        for key, array in checkpoint_contents().items()
+    )
+    state._metadata = OrderedDict([("", {"version": 1})])  # as of a module
+    content = {
+        "state_dict": state,
+        "epoch": 3,
+        "rank1": np.float64(0.5),  # torchreid's own checkpoints have such a number
+        "scheduler": {"milestones": Counter([20, 40])},
+    }
+    torch.save(content, RECORDED / "checkpoint.pth.tar")
+    torch.save(
+        content, RECORDED / "checkpoint_legacy.pth.tar", _use_new_zipfile_serialization=False
+    )
+
+
+if __name__ == "__main__":
+    record(Path(sys.argv[1]))
