@@ -142,9 +142,7 @@ def test_map_is_scikit_learns_average_precision():
     distances, query, gallery = random_case(rng, queries=30, images=200)
     expected = []
     for q, row in zip(query, distances, strict=True):
-        keep = [
-            g.person != -1 and (g.person != q.person or g.camera != q.camera) for g in gallery
-        ]
+        keep = [g.person != -1 and (g.person != q.person or g.camera != q.camera) for g in gallery]
         right = np.array([g.person == q.person for g in gallery])[keep]
         if right.any():
             expected.append(metrics.average_precision_score(right, -row[keep]))

@@ -69,20 +69,25 @@ def build_generator(image_size, widths=(64, 128, 256, 512), batch_normalization=
     if height % 16 or width % 16:
         raise ValueError(f"the generator halves an image four times; {height}x{width} does not fit")
 
-    def convolution(x, filters, kernel_size=3, **kwargs):
+    def convolution(x, filters, kernel_size=3, initializer="glorot_uniform", **kwargs):
         return layers.Conv2D(
-            filters, kernel_size, padding="same", kernel_initializer="he_normal",
+            filters, kernel_size, padding="same", kernel_initializer=initializer,
             data_format="channels_last", **kwargs,
         )(x)  # fmt: skip
 
     def block(x, filters):
-        y = convolution(x, filters, use_bias=not batch_normalization)
+        # A block starts as the identity, and a chain of sixteen does not swell: its last kernel
+        # starts at zero, or the scale of its last normalization does.
         if batch_normalization:
+            y = convolution(x, filters, use_bias=False)
             y = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(y)
-        y = layers.Activation("relu")(y)
-        y = convolution(y, filters, use_bias=not batch_normalization)
-        if batch_normalization:
-            y = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(y)
+            y = convolution(layers.Activation("relu")(y), filters, use_bias=False)
+            y = layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, gamma_initializer="zeros"
+            )(y)  # fmt: skip
+        else:
+            y = layers.Activation("relu")(convolution(x, filters))
+            y = convolution(y, filters, initializer="zeros")
         if x.shape[-1] != filters:
             x = convolution(x, filters, kernel_size=1)
         return layers.Add()([x, y])

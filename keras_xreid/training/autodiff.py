@@ -155,3 +155,5 @@ def repeatable(seed):
         import torch
 
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Filling fresh memory guards against reading it unwritten, which Keras does not do.
+        torch.utils.deterministic.fill_uninitialized_memory = False
