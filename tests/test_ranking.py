@@ -78,8 +78,11 @@ def enumerated_cmc(distances, query, gallery):
 
 
 def random_case(rng, queries=12, images=40, people=9, values=None):
-    query = records(*zip(rng.integers(1, people + 3, queries), rng.integers(0, 3, queries)))
-    gallery = records(*zip(rng.integers(-1, people + 1, images), rng.integers(0, 3, images)))
+    def pairs(count, first, last):
+        return np.stack([rng.integers(first, last, count), rng.integers(0, 3, count)], axis=1)
+
+    query = records(*pairs(queries, 1, people + 3))
+    gallery = records(*pairs(images, -1, people + 1))
     distances = rng.random((queries, images))
     if values:  # few different values: many ties
         distances = np.floor(distances * values) / values

@@ -1,0 +1,152 @@
+"""The protocol each-rate with a model whose scores can be worked out another way."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from keras_xreid.data.resolution import prepare_images
+from keras_xreid.errors import InputError
+from keras_xreid.evaluation import each_rate
+from keras_xreid.evaluation.each_rate import evaluate
+from keras_xreid.evaluation.image_quality import psnr, ssim
+from keras_xreid.evaluation.ranking import SCORES, evaluate_ranking, standard_error
+
+SIZE = (32, 16)
+
+
+class Picture(SimpleNamespace):
+    """A record that holds its pixels."""
+
+    def read(self):
+        return self.pixels
+
+
+def drawn_data(people=12, seed=0):
+    """People of fine random texture, stored larger than the network's size, with camera noise."""
+    rng = np.random.default_rng(seed)
+    textures = rng.integers(116, 140, (people, 32, 16, 3)).repeat(2, axis=1).repeat(2, axis=2)
+
+    def shots(cameras):
+        return [
+            Picture(
+                path=f"{person}_{camera}.png",
+                person=person + 1,
+                camera=camera,
+                pixels=np.clip(texture + rng.normal(0, 30, texture.shape), 0, 255).astype("uint8"),
+            )
+            for person, texture in enumerate(textures)
+            for camera in cameras
+        ]
+
+    return SimpleNamespace(name="drawn", train=[], query=shots([0]), gallery=shots([0, 1, 2]))
+
+
+class Plain:
+    """Pixels are the features."""
+
+    image_size = SIZE
+
+    def __init__(self):
+        self.told = []
+
+    def embed(self, images, rates=None, batch_size=64):
+        self.told.append((len(images), rates))
+        return images.reshape(len(images), -1).astype("float32") - 128
+
+    def distances(self, query, gallery, query_rates=None):
+        self.told.append(("distances", query_rates))
+        return np.linalg.norm(query[:, None] - gallery[None], axis=2)
+
+
+class Recovering(Plain):
+    """Recovers an image by making it brighter, and embeds what it recovered."""
+
+    def embed(self, images, rates=None, batch_size=64):
+        if rates != 1:
+            images = np.rint(self.recover(images) * 255)
+        return super().embed(images, rates)
+
+    def recover(self, images, batch_size=64):
+        return np.minimum(images.astype("float32") / 255 + 0.1, 1)
+
+
+@pytest.mark.parametrize("part", [5, 1024])
+def test_a_plain_model(monkeypatch, part):
+    monkeypatch.setattr(each_rate, "READ_AT_A_TIME", part)
+    data, model = drawn_data(), Plain()
+    results = evaluate(model, data, rates=(1, 2, 4, 8), verbose=False)
+    gallery = prepare_images(data.gallery, SIZE)
+    for rate in (1, 2, 4, 8):
+        query = prepare_images(data.query, SIZE, rates=rate)
+        distances = Plain().distances(Plain().embed(query), Plain().embed(gallery))
+        expected = evaluate_ranking(distances, data.query, data.gallery)
+        assert results["per_rate"][str(rate)] == pytest.approx(expected)
+        error = standard_error(expected["rank1"], 12)
+        assert results["standard_error"][str(rate)] == pytest.approx(error)
+    assert results["per_rate"]["1"]["rank1"] > results["per_rate"]["8"]["rank1"]
+    # 3 was not scored and 8 was not trained, so neither counts in the mean.
+    means = [np.mean([results["per_rate"][r][s] for r in ("2", "4")]) for s in SCORES]
+    assert list(results["mean_lr"].values()) == pytest.approx(means)
+    assert results["queries"] == 12
+    assert results["enlarged"] is None and results["image_quality"] is None
+    json.dumps(results)
+
+
+def test_the_gallery_is_embedded_once_and_rates_are_told():
+    model = Plain()
+    evaluate(model, drawn_data(), rates=(1, 3), verbose=False)
+    assert model.told == [(36, 1), (12, 1), ("distances", 1), (12, 3), ("distances", 3)]
+
+
+def test_a_model_that_recovers(capsys):
+    pytest.importorskip("skimage")
+    data, model, kept = drawn_data(), Recovering(), {}
+    results = evaluate(model, data, rates=(1, 2, 4), keep=kept)
+    plain = evaluate(Plain(), data, rates=(1, 2, 4), verbose=False)
+    # The control is the same model without recovery, at rate 1 the model itself.
+    assert results["enlarged"]["per_rate"] == plain["per_rate"]
+    assert results["enlarged"]["mean_lr"] == plain["mean_lr"]
+    assert results["per_rate"]["1"] == plain["per_rate"]["1"]
+    assert results["per_rate"]["4"] != plain["per_rate"]["4"]
+    assert set(results["image_quality"]) == {"2", "4"}
+    originals = prepare_images(data.query, SIZE) / 255
+    low = prepare_images(data.query, SIZE, rates=4)
+    quality = results["image_quality"]["4"]
+    assert quality["psnr"] == pytest.approx(psnr(model.recover(low), originals), abs=1e-4)
+    assert quality["ssim"] == pytest.approx(ssim(model.recover(low), originals), abs=1e-5)
+    enlarged = results["enlarged"]["image_quality"]["4"]
+    assert enlarged["psnr"] == pytest.approx(psnr(low / 255, originals), abs=1e-4)
+    assert enlarged["ssim"] == pytest.approx(ssim(low / 255, originals), abs=1e-5)
+    assert quality["lpips"] is None
+    assert [*kept["query"], *kept["enlarged"]] == [1, 2, 4, 2, 4]
+    assert len(kept["gallery"]) == 36
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and "rate 4: rank-1" in lines[-1] and "enlarged" in lines[-1]
+
+
+def test_scores_survive_without_scikit_image(monkeypatch, capsys):
+    monkeypatch.setattr(each_rate.importlib.util, "find_spec", lambda name: None)
+    results = evaluate(Recovering(), drawn_data(), rates=(2,), verbose=False)
+    assert results["image_quality"]["2"] == {"ssim": None, "psnr": None, "lpips": None}
+    assert results["per_rate"]["2"]["rank1"] >= 0
+    assert "keras-xreid[recipes]" in capsys.readouterr().out
+
+
+def test_no_trained_rate_was_scored():
+    results = evaluate(Plain(), drawn_data(), rates=(1, 8), verbose=False)
+    assert results["mean_lr"] is None
+
+
+def test_bad_input():
+    data = drawn_data()
+    with pytest.raises(InputError, match="unknown protocol 'paper': choose from each-rate"):
+        evaluate(Plain(), data, protocol="paper")
+    with pytest.raises(InputError, match="each 1 or more"):
+        evaluate(Plain(), data, rates=(0.5, 2))
+    with pytest.raises(InputError, match="at least one rate"):
+        evaluate(Plain(), data, rates=())
+    data.gallery = [record for record in data.gallery if record.camera == 0]
+    with pytest.raises(InputError, match="none of the 12 queries"):
+        evaluate(Plain(), data)

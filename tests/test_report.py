@@ -1,0 +1,378 @@
+"""Figures, tables, the report page, and the papers' numbers."""
+
+import csv
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_xreid.errors import InputError
+from keras_xreid.evaluation import figures, papers, report
+from keras_xreid.evaluation.ranking import SCORES
+
+
+def scores(rank1):
+    return dict(zip(SCORES, (rank1, rank1 + 10, rank1 + 15, rank1 + 20, rank1 - 20), strict=True))
+
+
+def version(rank1, psnr, ssim):
+    rates = {"1": rank1, "2": rank1 - 3, "4": rank1 - 15}
+    return {
+        "per_rate": {rate: scores(value) for rate, value in rates.items()},
+        "mean_lr": scores(rank1 - 9),
+        "standard_error": dict.fromkeys(rates, 2.345),
+        "image_quality": {rate: {"ssim": ssim, "psnr": psnr, "lpips": None} for rate in ("2", "4")},
+    }
+
+
+def results(enlarged=True):
+    system = {**version(65.0, 23.456, 0.7654), "queries": 424}
+    control = version(60.0, 25.0, 0.8)
+    if not enlarged:
+        system["image_quality"] = control = None
+    return {**system, "enlarged": control}
+
+
+def metrics(**changes):
+    return {
+        "system": "intact",
+        "dataset": "market1501",
+        "protocol": "each-rate",
+        "manifest_sha256": "0123abcd" * 8,
+        "backend": "torch",
+        "seed": 7,
+        "preset": "tiny",
+        "parameters": 251_234,
+        "seconds": 754.2,
+        "images_per_second": {"baseline": 80.25},
+        "data": {"query": {"images": 424, "people": 100, "cameras": 6}},
+        **results(),
+        **changes,
+    }
+
+
+# Tables
+
+
+def test_score_table():
+    lines = report.score_table(results()).splitlines()
+    cells = {line.split("  ")[0]: line.split() for line in lines}
+    assert " ".join(lines[0].split()) == "query rank-1 rank-5 rank-10 rank-20 mAP PSNR SSIM"
+    recovered, enlarged = cells["r = 2, recovered"], cells["r = 2, merely enlarged"]
+    assert " ".join(recovered[4:]) == "62.0 ± 2.3 72.0 77.0 82.0 42.0 23.5 0.765"
+    assert " ".join(enlarged[5:]) == "57.0 ± 2.3 67.0 72.0 77.0 37.0 25.0 0.800"
+    assert cells["mean LR, recovered"][3] == "56.0"
+    assert lines[2].startswith("r = 1, as it is") and "65.0 ± 2.3" in lines[2]
+    assert len({len(line) for line in lines if line}) == 1  # columns stand under each other
+
+
+def test_score_table_of_a_model_that_does_not_recover():
+    table = report.score_table(results(enlarged=False))
+    assert "PSNR" not in table and "enlarged" not in table
+    assert "r = 4  " in table and "mean LR" in table
+
+
+def test_scores_not_measured_are_not_made_up():
+    measured = results()
+    measured["per_rate"]["2"]["mAP"] = None
+    measured["image_quality"] = {}
+    measured["mean_lr"] = None
+    table = report.score_table(measured)
+    line = next(line for line in table.splitlines() if line.startswith("r = 2, recovered"))
+    assert line.split()[-3:] == ["-", "-", "-"]
+    assert "mean LR, recovered" not in table
+
+
+def test_markdown_table_says_the_same():
+    table = report.markdown_table(results()).splitlines()
+    assert table[1].startswith("| :-- | --: |")
+    assert "| r = 4, recovered | 50.0 ± 2.3 | 60.0 | 65.0 | 70.0 | 30.0 | 23.5 | 0.765 |" in table
+    assert {line.count("|") for line in table} == {9}
+
+
+# Files
+
+
+def test_json_is_plain_and_whole(tmp_path):
+    path = tmp_path / "new" / "metrics.json"
+    report.write_json_atomic(
+        path, {"a": np.float32(1.5), "b": [np.int64(2), np.inf], 4: np.arange(2), "c": np.nan}
+    )
+    assert json.loads(path.read_text()) == {"a": 1.5, "b": [2, None], "4": [0, 1], "c": None}
+    with pytest.raises(TypeError):
+        report.write_json_atomic(path, {"a": object()})
+    assert json.loads(path.read_text())["a"] == 1.5  # what was there is still there
+    assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]
+
+
+def test_an_interrupted_figure_leaves_nothing(tmp_path, monkeypatch):
+    matplotlib_figure = pytest.importorskip("matplotlib.figure")
+
+    def broken(self, path, **kwargs):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(matplotlib_figure.Figure, "savefig", broken)
+    with pytest.raises(KeyboardInterrupt):
+        figures.rank_against_rate(tmp_path / "rank1.png", results())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_page(tmp_path):
+    report.write_json_atomic(tmp_path / "metrics.json", metrics())
+    (tmp_path / "figures").mkdir()
+    for name in ("rank1.png", "recovered.png", "more.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "figures" / name)
+    page = report.write_report(tmp_path).read_text()
+    assert page.startswith("# intact on market1501\n")
+    assert "56.0 % of the recovered queries" in page and "+5.0 points" in page
+    assert report.markdown_table(metrics()) in page
+    places = [
+        page.index(f"(figures/{name})") for name in ("recovered.png", "rank1.png", "more.png")
+    ]
+    assert places == sorted(places)
+    assert "losses.png" not in page
+    for expected in ("0123abcd" * 8, "torch", "| seed | 7 |", "251,234", "12 min 34 s", "80.25"):
+        assert expected in page
+    assert "| query | 424 | 100 | 6 |" in page
+    assert "| INTACT (paper) | 88.1 | 95.0 | 96.9 |" in page
+    assert "| Sole SR (paper) | 0.82 | 26.6 | 23.0 |" in page
+    # Rates 2 and 4 were measured: rank-1 62 and 50.
+    assert "| recovered (this run, mean of r = 2, 4) | 0.77 | 23.5 | 56.0 |" in page
+    assert "short run" not in page
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["figures", "metrics.json", "report.md"]
+
+
+def test_report_of_a_short_run_of_a_baseline_on_drawn_people(tmp_path):
+    report.write_json_atomic(
+        tmp_path / "metrics.json",
+        metrics(**results(enlarged=False), dataset="synthetic", short_run=True),
+    )
+    page = report.write_report(tmp_path).read_text()
+    assert "A short run" in page
+    assert "another data set than synthetic" in page
+    assert "Sole SR" not in page and "enlarged" not in page and "Figures" not in page
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "no metrics.json"), ("{", "cannot be read"), ("{}", "holds no scores")],
+)
+def test_report_without_scores(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        report.write_report(tmp_path)
+
+
+def test_count_data():
+    def shots(*pairs):
+        return [SimpleNamespace(person=person, camera=camera) for person, camera in pairs]
+
+    data = SimpleNamespace(
+        train=shots((1, 1), (1, 2), (2, 1)), query=[], gallery=shots((3, 1), (0, 4), (0, 4))
+    )
+    assert report.count_data(data) == {
+        "train": {"images": 3, "people": 2, "cameras": 2},
+        "query": {"images": 0, "people": 0, "cameras": 0},
+        "gallery": {"images": 3, "people": 1, "cameras": 2},
+    }
+
+
+# Figures
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def count(image, colour, near=12):
+    return np.count_nonzero(np.abs(image - colour).max(axis=2) < near)
+
+
+def flat(*colours):
+    return np.array(colours, "uint8")[:, None, None, :] * np.ones((1, 32, 16, 1), "uint8")
+
+
+def test_recovered_strips(tmp_path):
+    pytest.importorskip("matplotlib")
+    red, green, blue = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    path = figures.recovered_strips(
+        tmp_path / "figures" / "strips.png",
+        {2: flat(red, red), 4: flat(red, red)},
+        {2: flat(green, green) / 255, 4: flat(green, green) / 255},
+        flat(blue, blue),
+    )
+    image = pixels(path)
+    cell = 128 * 256
+    for colour, cells in ((red, 4), (green, 4), (blue, 2)):
+        assert count(image, colour) == pytest.approx(cells * cell, rel=0.02)
+    # From left to right: LR, recovered, LR, recovered, HR.
+    row = image[image.shape[0] // 4]
+    order = [int(np.argmax(pixel)) for pixel in row if pixel.max() > 200 and pixel.min() < 20]
+    changes = [a for i, a in enumerate(order) if i == 0 or a != order[i - 1]]
+    assert changes == [0, 1, 0, 1, 2]
+
+
+def test_ranked_lists_frame_right_and_wrong(tmp_path):
+    pytest.importorskip("matplotlib")
+    grey = (128, 128, 128)
+
+    def draw(right):
+        row = {
+            "label": "merely enlarged",
+            "query": flat(grey)[0],
+            "gallery": flat(*[grey] * 3),
+            "right": right,
+        }
+        return pixels(figures.ranked_lists(tmp_path / "r.png", [{"title": "r", "rows": [row]}]))
+
+    green, red = ([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (figures.GREEN, figures.RED))
+    none, one, all_right = (draw(r) for r in ([0, 0, 0], [0, 1, 0], [1, 1, 1]))
+    assert count(none, green) == count(all_right, red) == 0
+    assert 0 < count(one, green) < count(all_right, green)
+    # A dashed frame has gaps.
+    assert count(none, red) < 0.9 * count(all_right, green)
+
+
+def test_loss_curves_by_stage(tmp_path):
+    pytest.importorskip("matplotlib")
+    history = tmp_path / "history.csv"
+    with open(history, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["stage", "epoch", "seconds", "cross_entropy", "mse", "val_mse"])
+        writer.writerows([["reid", 1, 9, 3.0, "", ""], ["reid", 2, 9, 2.0, "", ""]])
+        writer.writerows([["intact", 1, 9, "", 0.5, 0.6], ["intact", 2, 9, "", 0.25, "nan"]])
+    panels = figures._read_history(history)
+    assert list(panels) == [("reid", "cross_entropy"), ("intact", "mse")]
+    assert panels["reid", "cross_entropy"] == {"cross_entropy": ([1, 2], [3.0, 2.0])}
+    assert panels["intact", "mse"]["mse"] == ([1, 2], [0.5, 0.25])
+    assert panels["intact", "mse"]["val_mse"][1][0] == 0.6
+    assert pixels(figures.loss_curves(tmp_path / "losses.png", history)).min() < 100
+    history.write_text("epoch\n1\n")
+    with pytest.raises(InputError, match="holds no losses"):
+        figures.loss_curves(tmp_path / "losses.png", history)
+
+
+@pytest.mark.parametrize("enlarged", [True, False])
+def test_rank_against_rate(tmp_path, enlarged):
+    pytest.importorskip("matplotlib")
+    image = pixels(figures.rank_against_rate(tmp_path / "rank1.png", results(enlarged)))
+    blue, orange = (
+        [int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (figures.BLUE, figures.ORANGE)
+    )
+    assert count(image, blue) > 200
+    assert (count(image, orange) > 200) == enlarged
+
+
+class Drawn(SimpleNamespace):
+    def read(self):
+        return self.pixels
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_every_figure_of_a_run(tmp_path, recovers):
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+
+    def shots(cameras):
+        return [
+            Drawn(
+                path="",
+                person=person,
+                camera=camera,
+                pixels=rng.integers(0, 256, (32, 16, 3), "uint8"),
+            )
+            for person in (1, 2, 3)
+            for camera in cameras
+        ]
+
+    data = SimpleNamespace(query=shots([1]), gallery=shots([1, 2]))
+
+    class Model:
+        image_size = (32, 16)
+
+        def distances(self, query, gallery, query_rates=None):
+            return np.linalg.norm(query[:, None] - gallery[None], axis=2)
+
+    class RecoveringModel(Model):
+        def recover(self, images):
+            return images / np.float32(255)
+
+    kept = {
+        "gallery": rng.random((6, 4)),
+        "query": {1: rng.random((3, 4)), 2: rng.random((3, 4))},
+        "enlarged": {2: rng.random((3, 4))} if recovers else {},
+    }
+    model = RecoveringModel() if recovers else Model()
+    folder = tmp_path / "figures"
+    written = figures.draw_figures(folder, model, data, results(recovers), kept)
+    names = {"rank1.png", "ranked.png"} | ({"recovered.png"} if recovers else set())
+    assert {path.name for path in written} == {path.name for path in folder.iterdir()} == names
+    for path in written:
+        assert pixels(path).std() > 10
+
+
+def test_ranked_lists_leave_junk_out_and_say_the_first_match():
+    def shot(person, camera):
+        return SimpleNamespace(person=person, camera=camera)
+
+    data = SimpleNamespace(
+        query=[shot(1, 1)], gallery=[shot(1, 1), shot(2, 1), shot(-1, 1), shot(1, 2), shot(3, 1)]
+    )
+    order, first = figures._top(np.array([[0.0, 0.1, 0.2, 0.3, 0.3]]), data, [0], 3)
+    assert order[0].tolist() == [1, 3, 4]
+    assert first[0] == 2
+
+
+def test_without_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"pip install \"keras-xreid\[recipes\]\""):
+        figures.rank_against_rate(tmp_path / "rank1.png", results())
+
+
+# Papers
+
+
+def test_papers_rows_have_a_source_and_agree_with_each_other():
+    assert len(set(map(repr, papers.ROWS))) == len(papers.ROWS) == 56
+    for row in papers.ROWS:
+        assert row.paper in papers.REFERENCES
+        assert row.dataset in papers.DATASETS.values()
+        ranks = [row.scores[name] for name in ("rank1", "rank5", "rank10") if name in row.scores]
+        assert ranks == sorted(ranks) and ranks[0] > 0 and ranks[-1] < 100
+
+    def last(table, dataset=None):
+        return papers.rows("INTACT", table, dataset)[-1].scores
+
+    market = last(1, "MLR-Market-1501")
+    assert market == last(3) == last(4) == last(5) == {"rank1": 88.1, "rank5": 95.0, "rank10": 96.9}
+    assert last(1, "MLR-CUHK03")["rank1"] == last(2)["rank1"] == 86.4
+    # The paper's claim about its best competitor: by up to 6 points at rank-1.
+    gaps = [
+        rows[-1].scores["rank1"] - rows[-2].scores["rank1"]
+        for rows in (papers.rows("INTACT", 1, name) for name in papers.DATASETS.values())
+    ]
+    assert gaps == pytest.approx([4.4, 4.3, 3.1, 5.6, 1.2])
+
+
+def test_papers_highest_rank1_of_each_model():
+    """As other surveys of the field quote Table 1: CAD and INTACT on all five data sets."""
+
+    def rank1(model):
+        return [
+            row.scores["rank1"]
+            for name in papers.DATASETS.values()
+            for row in papers.rows("INTACT", 1, name)
+            if row.model == model
+        ]
+
+    assert rank1("INTACT") == [88.1, 86.4, 46.2, 81.2, 44.0]
+    assert rank1("CAD") == [83.7, 82.1, 43.1, 75.6, 42.8]
+    assert rank1("CSR-GAN") == [76.4, 71.3, 37.2, 67.6, 34.7]
+    assert rank1("SING") == [74.4, 67.7, 33.5, 65.2, 33.5]
+    assert rank1("RAIN") == [78.9, 42.5, 42.0]
