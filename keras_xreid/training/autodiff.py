@@ -87,14 +87,27 @@ def losses_and_gradients(loss, variables, kept, state):
     return implementation(loss, variables, kept, state)
 
 
-def no_gradient():
-    """Returns a context in which no backend records operations for differentiation."""
+def without_gradient(function, state):
+    """Runs a function that nothing is differentiated by, and forgets what it does to state.
+
+    Args:
+        function: function without arguments.
+        state: list of every `keras.Variable` that it may read.
+
+    Returns:
+        What the function returns.
+    """
+    # TensorFlow records inside a tape only, JAX inside a transformation only. A scope inside
+    # JAX's own scope sees nothing of it, so it is given the values.
+    recording, pairs = contextlib.nullcontext(), None
     if BACKEND == "torch":
         import torch
 
-        return torch.no_grad()
-    # TensorFlow records inside a tape only, JAX inside a transformation only.
-    return contextlib.nullcontext()
+        recording = torch.no_grad()
+    elif BACKEND == "jax":
+        pairs = [(v, v.value) for v in state]
+    with recording, keras.StatelessScope(pairs):
+        return function()
 
 
 def as_train_step(model, run, *args):

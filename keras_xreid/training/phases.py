@@ -51,6 +51,8 @@ class PhasedModel(keras.Model):
     def prepare(self, batch):
         """Computes once a step what needs no gradient and serves several phases.
 
+        Parts may be called with `training=True`: their statistics do not move by it.
+
         Args:
             batch: what `__getitem__` of the data returned.
 
@@ -133,9 +135,8 @@ class PhasedModel(keras.Model):
         return autodiff.as_train_step(self, self._run_phases, *args)
 
     def _run_phases(self, data):
-        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        with autodiff.no_gradient():
-            batch = self.prepare(batch)
+        raw, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        batch = autodiff.without_gradient(lambda: self.prepare(raw), self._state)
         for phase in self.phases():
             logs, gradients = self.phase_gradients(phase, batch)
             gradients = iter(gradients)
@@ -176,8 +177,12 @@ class PhasedModel(keras.Model):
                 )
             return sum(terms.values()), terms
 
-        state = self.variables + self.optimizer.variables + self.metrics_variables
-        return autodiff.losses_and_gradients(loss, variables, kept, state)
+        return autodiff.losses_and_gradients(loss, variables, kept, self._state)
+
+    @property
+    def _state(self):
+        """Every variable that a loss may read."""
+        return self.variables + self.optimizer.variables + self.metrics_variables
 
     @property
     def seed_states(self):

@@ -1,0 +1,12 @@
+"""Torch before TensorFlow: the other order can crash where both are installed."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "KERAS_BACKEND" not in os.environ:
+    installed = [b for b in ("torch", "tensorflow", "jax") if importlib.util.find_spec(b)]
+    os.environ["KERAS_BACKEND"] = installed[0]
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))

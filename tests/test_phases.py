@@ -1,0 +1,215 @@
+"""The engine: what a phase updates, what it leaves alone, and how it is saved."""
+
+import keras
+import numpy as np
+import pytest
+from small import Repeat, moved, snapshot, step
+
+from keras_xreid.training.phases import Phase, PhasedModel
+
+
+@keras.saving.register_keras_serializable("tests")
+class Chase(PhasedModel):
+    """Two scalars: phase 1 draws a to 1, phase 2 draws b to where a is now; c is frozen."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        for part in "abc":
+            layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name=part)
+            layer.build((None, 1))
+            setattr(self, part, layer)
+        self.c.trainable = False
+        self.built = True
+
+    def phases(self):
+        def first(batch):
+            return {"to_one": keras.ops.mean((self.a(batch["x"]) - 1.0) ** 2)}
+
+        def second(batch):
+            gap = self.b(batch["x"]) - self.a(batch["x"]) - self.c(batch["x"])
+            return {"to_a": keras.ops.mean(gap**2)}
+
+        return [Phase(("a",), first, ("to_one",)), Phase(("b",), second, ("to_a",))]
+
+    def call(self, x):
+        return self.a(x)
+
+
+ONE = {"x": np.ones((4, 1), "float32"), "person": np.zeros(4, "int32")}
+
+
+def sgd():
+    return {"a": keras.optimizers.SGD(0.25), "b": keras.optimizers.SGD(0.5)}
+
+
+def values(model):
+    return [float(keras.ops.convert_to_numpy(getattr(model, p).kernel)[0, 0]) for p in "abc"]
+
+
+def test_a_step_by_hand():
+    # a: 0 - 0.25 * 2 (0 - 1) = 0.5. b sees the new a: 0 - 0.5 * 2 (0 - 0.5) = 0.5.
+    # Then a: 0.5 + 0.25 = 0.75, and b: 0.5 + (0.75 - 0.5) = 0.75.
+    model = Chase()
+    model.compile(sgd())
+    logs = step(model, ONE)
+    assert values(model) == [0.5, 0.5, 0.0]
+    assert logs == {"to_one": 1.0, "to_a": 0.25}
+    step(model, ONE)
+    assert values(model) == [0.75, 0.75, 0.0]
+
+
+def test_what_compile_refuses():
+    with pytest.raises(ValueError, match="no optimizer for b: .* a"):
+        Chase().compile({"a": "sgd"})
+    shared = keras.optimizers.SGD(0.1)
+    with pytest.raises(ValueError, match="share"):
+        Chase().compile({"a": shared, "b": shared})
+
+
+def test_terms_are_announced():
+    class Liar(Chase):
+        def phases(self):
+            first, second = super().phases()
+            return [first._replace(terms=("other",)), second]
+
+    model = Liar()
+    model.compile(sgd())
+    with pytest.raises(ValueError, match="announced the terms"):
+        step(model, ONE)
+
+
+def test_saved_whole_with_every_optimizer(tmp_path):
+    def adams():
+        return {"a": keras.optimizers.Adam(0.1), "b": keras.optimizers.Adam(0.2)}
+
+    model = Chase()
+    model.compile(adams(), jit_compile=False)
+    for _ in range(3):
+        step(model, ONE)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert float(again.optimizers["b"].learning_rate) == pytest.approx(0.2)
+    assert again._compile_arguments["jit_compile"] is False
+    assert int(again.optimizers["a"].iterations) == 3
+    for _ in range(2):
+        step(model, ONE)
+        step(again, ONE)
+    assert values(again) == values(model)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Toy(PhasedModel):
+    """A GAN of a few weights, with batch normalization, and dropout where asked for."""
+
+    def __init__(self, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(4),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dropout(dropout, seed=1),
+                keras.layers.Dense(3),
+            ]
+        )
+        self.discriminator = keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(4, activation="tanh"),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dense(1),
+            ]
+        )
+        self.built = True
+
+    def phases(self):
+        def judge(batch):
+            fake = self.discriminator(self.generator(batch["x"], training=True), training=True)
+            real = self.discriminator(batch["x"], training=True)
+            softplus = keras.ops.softplus
+            return {"d": keras.ops.mean(softplus(-real)) + keras.ops.mean(softplus(fake))}
+
+        def deceive(batch):
+            fake = self.discriminator(self.generator(batch["x"], training=True), training=True)
+            return {"g": keras.ops.mean(keras.ops.softplus(-fake))}
+
+        return [Phase(("discriminator",), judge, ("d",)), Phase(("generator",), deceive, ("g",))]
+
+    def call(self, x):
+        return self.generator(x)
+
+
+def toy(only=None, dropout=0.0):
+    from small import fill
+
+    model = fill(Toy(dropout))
+    both = model.phases()
+    if only is not None:
+        model.phases = lambda: [both[only]]
+    model.compile(
+        {"generator": keras.optimizers.Adam(0.01), "discriminator": keras.optimizers.Adam(0.02)}
+    )
+    return model
+
+
+def points(seed=0):
+    x = np.random.default_rng(seed).normal(size=(16, 3)).astype("float32")
+    return {"x": x, "person": np.zeros(16, "int32")}
+
+
+@pytest.mark.parametrize("phase, part, other", [(0, 1, 0), (1, 0, 1)])
+def test_a_phase_moves_all_of_its_part_and_nothing_else(phase, part, other):
+    model = toy(only=phase)
+    parts = model.generator, model.discriminator
+    before = [snapshot(p) for p in parts]
+    step(model, points())
+    # Both parts run in training mode in both phases, so both compute batch statistics.
+    assert moved(before[other], parts[other]) == set()
+    unmoved = {v.path for v in parts[part].weights} - moved(before[part], parts[part])
+    # The generator's first bias is followed by a normalization that takes it out again, but its
+    # gradient is only zero up to rounding; everything else moves for certain.
+    assert all(path.endswith("bias") for path in unmoved)
+    assert any("moving_mean" in path for path in moved(before[part], parts[part]))
+
+
+def test_dropout_goes_on_after_loading(tmp_path):
+    path = tmp_path / "toy.weights.h5"
+    model = toy(dropout=0.5)
+    step(model, points())
+    model.save_weights(path)
+    again = toy(dropout=0.5)
+    again.load_weights(path)
+    for seed in (1, 2):
+        assert step(model, points(seed)) == step(again, points(seed))
+    for a, b in zip(snapshot(model), snapshot(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bfloat16_keeps_float32_weights():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = toy()
+        before = snapshot(model.generator)
+        logs = step(model, points())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(np.isfinite(list(logs.values())))
+    assert {str(v.dtype) for v in model.weights} == {"float32"}
+    assert moved(before, model.generator)
+
+
+def test_a_gradient_that_is_not_there_is_zero():
+    model = Chase()
+    model.compile(sgd())
+    lonely = Phase(("b",), model.phases()[0].losses, ("to_one",))
+    _, gradients = model.phase_gradients(lonely, {"x": keras.ops.ones((4, 1))})
+    assert float(keras.ops.convert_to_numpy(gradients[0])[0, 0]) == 0.0
+
+
+def test_many_batches_through_fit():
+    model = toy()
+    history = model.fit(
+        Repeat(points(1), points(2)), epochs=3, verbose=0, shuffle=False
+    ).history
+    assert len(history["d"]) == 3
+    assert int(model.optimizers["generator"].iterations) == 6
