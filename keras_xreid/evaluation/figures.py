@@ -168,7 +168,7 @@ def ranked_lists(path, lists):
     rows = [row for group in lists for row in group["rows"]]
     height, width = np.shape(rows[0]["query"])[:2]
     longest = max(len(row["gallery"]) for row in rows)
-    cell_w, gap, left, split, title_h, mark_h = 96, 14, 104, 26, 36, 24
+    cell_w, gap, left, split, title_h, mark_h = 96, 14, 114, 26, 36, 24
     cell_h = round(cell_w * height / width)
     row_h = mark_h + cell_h + gap
     total_w = left + (longest + 1) * (cell_w + gap) + split
@@ -224,7 +224,7 @@ def rank_against_rate(path, results, train_rates=(2, 3, 4)):
         rates = [float(name) for name in names]
         ends = []
         for aside, (label, scores, colour, marker, style) in zip(
-            (-0.03, 0.03), lines, strict=False
+            (-0.05, 0.05), lines, strict=False
         ):
             x = [rate + aside for rate in rates] if enlarged else rates  # bars side by side
             rank1 = [scores["per_rate"][name]["rank1"] for name in names]

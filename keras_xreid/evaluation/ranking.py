@@ -12,7 +12,7 @@ from keras_xreid.errors import InputError
 RANKS = (1, 5, 10, 20)
 SCORES = ("rank1", "rank5", "rank10", "rank20", "mAP")
 JUNK, DISTRACTOR = -1, 0
-BLOCK_VALUES = 4_000_000  # distances sorted at a time: 32 MB in float64
+BLOCK_VALUES = 2_000_000  # distances sorted at a time: 16 MB in float64
 
 
 def evaluate_ranking(distances, query, gallery, gallery_shots=None):
