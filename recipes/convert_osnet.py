@@ -18,22 +18,20 @@ difference of their feature maps and embeddings: below 1e-4 (of values up to abo
 
 import contextlib
 import importlib.util
-import os
-import sys
 import tempfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-if "KERAS_BACKEND" not in os.environ:
-    installed = [b for b in ("torch", "tensorflow", "jax") if importlib.util.find_spec(b)]
-    os.environ["KERAS_BACKEND"] = installed[0] if installed else "torch"
+import tyro
+
 with contextlib.suppress(ImportError):
     import torch  # only the check uses it; it has to come before TensorFlow
+from common import start
 
+# isort: split
 import keras
 import numpy as np
-import tyro
 
 from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
@@ -42,30 +40,32 @@ from keras_xreid.layers.osnet import WIDTHS, load_torchreid_weights
 from keras_xreid.layers.torch_weights import read_state_dict
 
 
-def main(
-    file: Annotated[Path | None, tyro.conf.Positional] = None,
-    out: Annotated[Path | None, tyro.conf.Positional] = None,
-    name: str = "osnet_x1_0",
-    check: Path | None = None,
-) -> None:
-    """Convert torchreid's OSNet weights to Keras, or compare the two networks.
+@dataclass
+class Options:
+    """What to convert, or what to compare with."""
 
-    Args:
-        file: torchreid's .pth or .pth.tar file.
-        out: the .weights.h5 file to write.
-        name: the OSNet's width: osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25.
-        check: torchreid's osnet.py, to compare with on random weights.
-    """
-    if check is not None:
-        compare(check)
-    elif file is None or out is None:
+    file: tyro.conf.Positional[str | None] = None
+    """torchreid's .pth or .pth.tar file."""
+    out: tyro.conf.Positional[str | None] = None
+    """The .weights.h5 file to write."""
+    name: str = "osnet_x1_0"
+    """The OSNet's width: osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25."""
+    check: str | None = None
+    """torchreid's osnet.py, to compare with on random weights."""
+
+
+def run(options):
+    """Converts the file, or compares the networks."""
+    if options.check is not None:
+        compare(Path(options.check))
+    elif options.file is None or options.out is None:
         raise InputError("nothing to do: give FILE.pth and OUT.weights.h5, or --check osnet.py")
-    if file is not None and out is not None:
-        convert(file, out, name)
+    if options.file is not None and options.out is not None:
+        convert(Path(options.file), Path(options.out), options.name)
 
 
 def convert(file, out, name):
-    """Write the weights of torchreid's `file` to `out`, and read them back."""
+    """Writes the weights of torchreid's `file` to `out`, and reads them back."""
     if name not in WIDTHS:
         raise InputError(f"unknown OSNet {name!r}: the known ones are {', '.join(WIDTHS)}")
     if not out.name.endswith(".weights.h5") or not out.parent.is_dir() or out.exists():
@@ -90,7 +90,7 @@ def convert(file, out, name):
 
 
 def compare(source):
-    """Print the largest difference to torchreid's own networks, on shared random weights."""
+    """Prints the largest difference to torchreid's own networks, on shared random weights."""
     if not source.is_file():
         raise InputError(f"no file {source}: give the path of torchreid's osnet.py")
     if importlib.util.find_spec("torch") is None:
@@ -117,7 +117,7 @@ def compare(source):
 
 
 def random_weights(shapes):
-    """Draw torchreid's weights, each from its own name; batch statistics are random too."""
+    """Draws torchreid's weights, each from its own name; batch statistics are random too."""
     weights = {}
     for name, shape in shapes.items():
         random = np.random.RandomState(zlib.crc32(name.encode()))
@@ -135,7 +135,7 @@ def random_weights(shapes):
 
 
 def run_torchreid(source, name, images):
-    """Return the shapes of torchreid's weights, its five feature maps and its embedding."""
+    """Returns the shapes of torchreid's weights, its five feature maps and its embedding."""
     spec = importlib.util.spec_from_file_location("torchreid_osnet", source)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -151,14 +151,10 @@ def run_torchreid(source, name, images):
 
 
 def run_keras(network, name, images):
-    """Return our five feature maps and our embedding."""
+    """Returns our five feature maps and our embedding."""
     outputs = [*network.get_layer(name)(images), network(images)[0]]
     return [keras.ops.convert_to_numpy(y) for y in outputs]
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    start(run, Options, __doc__)

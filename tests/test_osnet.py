@@ -5,7 +5,6 @@ The recordings are made with PyTorch and torchreid's osnet.py:
     python tests/test_osnet.py deep-person-reid/torchreid/models/osnet.py
 """
 
-import importlib.util
 import json
 import os
 import pickle
@@ -29,15 +28,8 @@ RECORDED = Path(__file__).parent / "recorded"
 SIZE = (64, 32)
 
 
-def load_recipe():
-    path = Path(__file__).parents[1] / "recipes" / "convert_osnet.py"
-    spec = importlib.util.spec_from_file_location("convert_osnet", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-recipe = load_recipe()
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+import convert_osnet as recipe  # noqa: E402
 
 
 def images():

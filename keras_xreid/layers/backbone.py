@@ -12,7 +12,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
-    """Build the network that turns images into the feature maps of its stages.
+    """Builds the network that turns images into the feature maps of its stages.
 
     Images are normalised inside, as the network's published weights expect them. The five maps
     of a named backbone have strides 4, 4, 8, 16, 16 (ResNets: stem and four stages) or
@@ -128,7 +128,7 @@ def _pyramid(model, image_size):
 
 
 def resnet_tiny(x, last_stride=1):
-    """Apply a ResNet of two basic blocks a stage, 64-96-160-256 channels wide (3.5 M parameters).
+    """Applies a ResNet of two basic blocks a stage, 64-96-160-256 channels wide (3.5 M parameters).
 
     Args:
         x: normalised images (n, h, w, 3).
@@ -149,7 +149,7 @@ def resnet_tiny(x, last_stride=1):
 
 
 def basic_block(x, filters, strides, name):
-    """Apply two 3x3 convolutions and add the input, projected where its shape differs."""
+    """Applies two 3x3 convolutions and adds the input, projected where its shape differs."""
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
         shortcut = convolution(x, filters, 1, f"{name}_shortcut_conv", strides)
@@ -165,7 +165,7 @@ def basic_block(x, filters, strides, name):
 
 @keras.saving.register_keras_serializable("keras_xreid")
 class NormalizeImage(layers.Layer):
-    """Subtract a mean from each channel and divide by a standard deviation.
+    """Subtracts a mean from each channel and divides by a standard deviation.
 
     Keras's own `Rescaling` looks for the channels where the global image data format says, and
     this package keeps them last always.

@@ -9,7 +9,7 @@ WIDTHS = {"osnet_x1_0": 1.0, "osnet_x0_75": 0.75, "osnet_x0_5": 0.5, "osnet_x0_2
 
 
 def convolution(x, filters, kernel, name, strides=1):
-    """Apply a bias-free convolution that pads both sides of each axis by half its kernel.
+    """Applies a bias-free convolution that pads both sides of each axis by half its kernel.
 
     Keras's "same" pads a strided convolution on one side only; published PyTorch weights expect
     both sides.
@@ -39,12 +39,12 @@ def convolution(x, filters, kernel, name, strides=1):
 
 
 def batch_norm(x, name):
-    """Apply batch normalization over the channels, with PyTorch's epsilon and momentum."""
+    """Applies batch normalization over the channels, with PyTorch's epsilon and momentum."""
     return layers.BatchNormalization(axis=-1, momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def stem(x, filters, name="conv1"):
-    """Shrink an image to a quarter: 7x7 convolution, batch normalization, ReLU, 3x3 max pooling."""
+    """Shrinks an image to a quarter: 7x7 convolution, normalization, ReLU, 3x3 max pooling."""
     x = convolution(x, filters, 7, f"{name}_conv", strides=2)
     x = batch_norm(x, f"{name}_bn")
     x = layers.ReLU(name=f"{name}_relu")(x)
@@ -54,7 +54,7 @@ def stem(x, filters, name="conv1"):
 
 
 def osnet(x, name="osnet_x1_0"):
-    """Apply OSNet, whose blocks see a person at four scales and weigh the scales by channel gates.
+    """Applies OSNet, whose blocks see a person at four scales and weigh them by channel gates.
 
     Layers carry torchreid's parameter names with "_" for ".", so that its weights can be read.
 
@@ -84,7 +84,7 @@ def osnet(x, name="osnet_x1_0"):
 
 
 def omni_scale_block(x, filters, name):
-    """Apply OSNet's residual block: one to four light 3x3 convolutions side by side, gated.
+    """Applies OSNet's residual block: one to four light 3x3 convolutions side by side, gated.
 
     Args:
         x: tensor (n, h, w, c).
@@ -146,7 +146,7 @@ def _light_convolution(x, filters, name):
 
 
 def load_torchreid_weights(network, path):
-    """Fill an OSNet from a weights file of torchreid.
+    """Fills an OSNet from a weights file of torchreid.
 
     A classifier is filled only if it was trained on as many people as the network's.
 
@@ -205,7 +205,7 @@ def load_torchreid_weights(network, path):
 
 
 def _place(name, names):
-    """Return the Keras layer and variable for one of torchreid's parameter names."""
+    """Returns the Keras layer and variable for one of torchreid's parameter names."""
     layer, _, kind = name.rpartition(".")
     if f"{layer}.running_mean" in names:
         kinds = {
@@ -221,7 +221,7 @@ def _place(name, names):
 
 
 def _keras_layout(array, shape):
-    """Turn PyTorch's order of axes (out, in, height, width) into that of the Keras variable."""
+    """Turns PyTorch's order of axes (out, in, height, width) into that of the Keras variable."""
     if array.ndim == 4 and array.shape[2:] == (1, 1) and len(shape) == 2:
         array = array[:, :, 0, 0]  # torchreid writes the gates' dense layers as convolutions
     if array.ndim == 2:

@@ -36,7 +36,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_state_dict(path):
-    """Read the weights of a PyTorch file, `.pth` or `.pth.tar`, as numpy arrays.
+    """Reads the weights of a PyTorch file, `.pth` or `.pth.tar`, as numpy arrays.
 
     Nothing in the file is run: a file that names anything but tensors is refused. A checkpoint's
     `state_dict` is taken, and the prefix `module.` of parallel training is removed.
