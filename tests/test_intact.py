@@ -254,7 +254,10 @@ def test_rate_1_bypasses_the_generator():
     np.testing.assert_allclose(mixed[1::2], recovered[1::2], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.embed(images), recovered, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        model.embed(images / np.float32(255), rates=4, batch_size=3), recovered, rtol=1e-4, atol=1e-5
+        model.embed(images / np.float32(255), rates=4, batch_size=3),
+        recovered,
+        rtol=1e-4,
+        atol=1e-5,
     )
     found = model.recover(images)
     assert found.shape == images.shape and found.min() >= 0 and found.max() <= 1

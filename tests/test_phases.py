@@ -208,8 +208,6 @@ def test_a_gradient_that_is_not_there_is_zero():
 
 def test_many_batches_through_fit():
     model = toy()
-    history = model.fit(
-        Repeat(points(1), points(2)), epochs=3, verbose=0, shuffle=False
-    ).history
+    history = model.fit(Repeat(points(1), points(2)), epochs=3, verbose=0, shuffle=False).history
     assert len(history["d"]) == 3
     assert int(model.optimizers["generator"].iterations) == 6

@@ -1,0 +1,48 @@
+"""Computes, on the backend in KERAS_BACKEND, what `test_parity.py` holds against the others."""
+
+import sys
+
+import keras
+import numpy as np
+from small import fill, intact, pairs, step
+from test_phases import points, toy
+
+import keras_xreid as xr
+
+
+def phases_of_intact(found):
+    """Each phase's loss terms and gradients from the same weights on the same batch."""
+    model = intact()
+    model.compile(jit_compile=False)
+    batch = {k: keras.ops.convert_to_tensor(v) for k, v in pairs().items()}
+    batch = model.prepare(batch)
+    for phase in model.phases():
+        logs, gradients = model.phase_gradients(phase, batch)
+        for term, value in logs.items():
+            found[f"loss/{term}"] = keras.ops.convert_to_numpy(value)
+        for index, gradient in enumerate(gradients):
+            found[f"gradient/{phase.updates[0]}/{index}"] = keras.ops.convert_to_numpy(gradient)
+    found["embed/intact"] = intact().embed(pairs()["lr"], rates=4)
+    found["recover/intact"] = intact().recover(pairs()["lr"])
+
+
+def toy_gan(found):
+    model = toy()
+    losses = [list(step(model, points(seed)).values()) for seed in range(12)]
+    found["toy/losses"] = np.array(losses)
+
+
+def saved_weights(found, path):
+    """Embeddings of weights that another backend saved."""
+    found["embed/saved"] = xr.load(path).embed(pairs()["lr"], rates=2)
+
+
+if __name__ == "__main__":
+    results = {}
+    sys.stderr = sys.stdout
+    toy_gan(results)
+    phases_of_intact(results)
+    saved_weights(results, sys.argv[1])
+    osnet = fill(xr.Baseline(5, backbone="osnet_x0_25", image_size=(64, 32)))
+    results["embed/osnet"] = osnet.embed(pairs()["hr"])
+    np.savez(sys.argv[2], **results)
