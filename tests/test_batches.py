@@ -280,7 +280,7 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone(records):
         second[3]
         second.epoch = 0
         assert_equal(expected, second[0])
-        # No two of them are alike, trailing zeros of a seed included.
+        # No two of them are alike.
         pixels = "hr" if make is PairBatches else "image"
         drawn = {
             batches[index][pixels].tobytes()

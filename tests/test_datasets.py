@@ -174,6 +174,7 @@ def test_limit_takes_the_first_people(market):
     assert persons(data.train) == [2, 2]
     assert persons(data.query) == [1]
     assert persons(data.gallery) == [1]  # neither the second person nor the distractor
+    assert persons(load("market1501", market, limit=1, need=("gallery",)).gallery) == [1]
 
 
 def test_synthetic_is_drawn_at_the_size_asked_for(monkeypatch, tmp_path):

@@ -146,7 +146,7 @@ class _Batches(keras.utils.PyDataset):
 
     def _generator(self, epoch, index):
         """The random numbers of one batch; index -1 is for the epoch's order."""
-        # NumPy takes [seed, epoch] and [seed, epoch, 0] for the same seed: never end in a zero.
+        # 1 for the order, 2 and up for the batches: NumPy takes [s, e] and [s, e, 0] for one seed.
         return np.random.default_rng([self.seed, epoch, index + 2])
 
     def _shuffled(self, epoch, index):
