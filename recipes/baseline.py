@@ -15,8 +15,8 @@ import keras  # isort: skip
 import keras_xreid as xr
 from keras_xreid.models.baseline import PRESETS
 
-# Epochs over all training images: `quick` for the embedded set on a CPU.
-EPOCHS = {"tiny": 20, "paper": 60}
+# Epochs over all training images; QUICK for the embedded set on a CPU.
+EPOCHS = {"tiny": 10, "paper": 60}
 QUICK = 14
 
 
@@ -24,11 +24,11 @@ QUICK = 14
 class BaselineOptions(Options):
     train_on: str = "hr"
     """hr: high-resolution images only; hr+lr: every image at rate 1 or one of --train-rates."""
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.0
     """Share of the target's probability spread over all people."""
 
 
-def train_network(run, epochs, rates=(1,), label_smoothing=0.1):
+def train_network(run, epochs, rates=(1,), label_smoothing=0.0):
     """Trains a re-identification network; also INTACT's first stage."""
     batches = run.batches(xr.ImageBatches, rates=rates)
     model = xr.Baseline(

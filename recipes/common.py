@@ -38,6 +38,7 @@ choose_backend()
 import keras  # noqa: E402
 
 import keras_xreid as xr  # noqa: E402
+from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.evaluation import figures, report  # noqa: E402
 from keras_xreid.evaluation.each_rate import PROTOCOLS  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
@@ -122,6 +123,9 @@ class Run:
             options.data, options.data_dir, split=options.split, limit=options.limit,
             image_size=self.image_size,
         )  # fmt: skip
+        check_people(self.data.train)
+        for record in self.data.query + self.data.gallery:
+            record.read()
         self.folder = Path(options.out or f"runs/{system}-{options.data}")
         self._open_folder()
         autodiff.repeatable(options.seed)
@@ -200,7 +204,7 @@ class Run:
             raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
 
     def epochs(self, scheduled, given=None):
-        """Epochs of a stage: as given, one where --steps makes the run a short one, or scheduled."""
+        """Epochs of a stage: as given, one in a short run (--steps), or as scheduled."""
         return given or (1 if self.options.steps else scheduled)
 
     def batches(self, kind, **kwargs):
@@ -262,15 +266,14 @@ class Run:
             **results,
             **extra,
             "short_run": bool(o.limit or o.steps),
-            "train_images": len(self.data.train),
-            "gallery_images": len(self.data.gallery),
+            "data": report.count_data(self.data),
             "options": json.loads((self.folder / "options.json").read_text()),
         }
         print(report.score_table(metrics))
+        report.write_json_atomic(self.folder / "metrics.json", metrics)
         figures.draw_figures(
             self.folder / "figures", model, self.data, results, kept, train_rates=o.train_rates
         )
-        report.write_json_atomic(self.folder / "metrics.json", metrics)
         report.write_report(self.folder)
         for path in self._checkpoints:
             path.unlink(missing_ok=True)

@@ -67,6 +67,7 @@ class Checkpoint(keras.callbacks.Callback):
         return epoch
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.batches.epoch = epoch
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -131,6 +131,14 @@ class PhasedModel(keras.Model):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
+    def fit(self, *args, shuffle=False, **kwargs):
+        """As in Keras, but `shuffle` is off by default: the batches bring their own order.
+
+        Keras would shuffle with Python's global random numbers, and no run could be repeated or
+        resumed exactly.
+        """
+        return super().fit(*args, shuffle=shuffle, **kwargs)
+
     def train_step(self, *args):
         return autodiff.as_train_step(self, self._run_phases, *args)
 
