@@ -20,7 +20,7 @@ from keras_xreid.models.intact import PRESETS, SUPERVISIONS
 
 # Epochs of stage 2; QUICK for the embedded set on a CPU. `paper` keeps the paper's learning rates;
 # a short schedule on a CPU takes larger steps with G, that warm up and decay.
-EPOCHS = {"tiny": 8, "paper": 60}
+EPOCHS = {"tiny": 5, "paper": 60}
 QUICK = 4
 LEARNING_RATES = {"generator": 1e-4, "discriminator": 1e-4, "association": 1e-3}
 

@@ -1,13 +1,14 @@
 """The embedded data set: people drawn with Pillow, so that every recipe runs without a download.
 
-Everything is drawn at four times the wanted size and reduced, from a description of each person that
-follows from the seed alone. People come in groups of four. A group shares what survives a low
-resolution: build, skin, hair, the kinds and the mean colours of its clothes, its bag. Its members
-differ in fine patterns only, and the two colours of a pattern are balanced around the group's mean
-colour, so that shrinking an image takes exactly that difference away.
+Everything is drawn at four times the wanted size and reduced, from a description of each person
+that follows from the seed alone. People come in groups of four. A group shares what survives a low
+resolution: build, skin, hair, its bag, the kinds and the mean colours of its clothes. Its members
+differ in details two to six pixels wide: the pattern or the print of the top, the trims of sleeves
+and legs, the shoes, the pocket of the bag. Shrinking an image takes these away step by step.
 
-The file is its own worker: `python synthetic.py FOLDER ...` draws a share of the images. It therefore
-imports nothing but NumPy and Pillow at the top, and needs no guard in the program that called it.
+The file is its own worker: `python synthetic.py FOLDER ...` draws a share of the images. It imports
+nothing but NumPy and Pillow at the top, so that a worker starts at once, and the program that
+called it needs no guard for its processes.
 """
 
 from __future__ import annotations
@@ -24,45 +25,53 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-VERSION = "1"  # part of the cache's name: raise it whenever a single pixel changes
+VERSION = "3"  # part of the cache's name: raise it whenever a single pixel changes
 PEOPLE = 100  # in the training part, and as many others in the test part
 GROUP = 4  # people who differ in fine detail only
 CAMERAS = 4
 SHOTS = 4  # images of a person in one camera
 OVERSAMPLING = 4
 
-SKIN = (
-    (244, 212, 188), (236, 194, 164), (224, 172, 136), (198, 142, 104), (166, 112, 80),
-    (126, 82, 58), (96, 64, 48),
-)  # fmt: skip
-HAIR = (
-    (34, 28, 30), (52, 38, 32), (82, 54, 36), (120, 74, 44), (152, 78, 42), (204, 164, 104),
-    (168, 164, 160),
-)  # fmt: skip
-TOPS = (
-    (178, 62, 58), (196, 112, 62), (198, 164, 76), (104, 146, 84), (58, 122, 106), (72, 134, 170),
-    (70, 92, 158), (112, 86, 152), (184, 96, 132), (126, 122, 118), (172, 164, 152), (92, 100, 112),
-    (148, 104, 76), (126, 56, 82),
-)  # fmt: skip
-BOTTOMS = (
-    (62, 76, 112), (92, 112, 148), (84, 84, 90), (130, 112, 88), (164, 146, 116), (92, 78, 66),
-    (98, 106, 82), (118, 74, 72), (132, 134, 140),
-)  # fmt: skip
-SHOES = ((222, 220, 214), (70, 66, 66), (120, 82, 56), (150, 62, 60), (70, 96, 140))
+# fmt: off
+SKIN = ((244, 212, 188), (236, 194, 164), (224, 172, 136), (198, 142, 104), (166, 112, 80),
+        (126, 82, 58), (96, 64, 48))
+HAIR = ((34, 28, 30), (52, 38, 32), (82, 54, 36), (120, 74, 44), (152, 78, 42), (204, 164, 104),
+        (168, 164, 160))
+TOPS = ((178, 62, 58), (196, 112, 62), (198, 164, 76), (104, 146, 84), (58, 122, 106),
+        (72, 134, 170), (70, 92, 158), (112, 86, 152), (184, 96, 132), (126, 122, 118),
+        (172, 164, 152), (92, 100, 112), (148, 104, 76), (126, 56, 82))
+BOTTOMS = ((62, 76, 112), (92, 112, 148), (84, 84, 90), (130, 112, 88), (164, 146, 116),
+           (92, 78, 66), (98, 106, 82), (118, 74, 72), (132, 134, 140))
 BAGS = ((86, 70, 58), (64, 84, 110), (142, 74, 62), (92, 106, 74), (74, 72, 80), (176, 140, 84))
+SHOES = ((206, 204, 198), (66, 62, 62), (118, 84, 60), (140, 66, 62), (74, 96, 136))
+ACCENTS = ((240, 238, 230), (34, 32, 36), (206, 48, 48), (238, 200, 62), (58, 148, 84),
+           (48, 92, 190), (92, 192, 212), (232, 128, 164), (236, 132, 48))
 
-# What each camera sees: the scene, the direction people walk in (degrees, 0 is towards the camera)
-# and its spread, how far it looks down, framing, lens, light, colour, blur and noise.
+# What each camera sees: its scene, the direction people walk in (degrees, 0 is towards the camera)
+# and the spread of it, how far it looks down, framing, lens, light, colour, blur and noise.
 VIEWS = (
-    dict(scene="street", turn=0, spread=32, pitch=0.10, scale=0.885, tilt=-0.8, shear=0.01,
-         widen=0.02, light=(-0.8, -0.5), gain=(1.05, 1.01, 0.94), gamma=0.93, blur=0.30, noise=2.5),
-    dict(scene="wall", turn=180, spread=32, pitch=0.14, scale=0.86, tilt=1.6, shear=-0.03,
-         widen=0.09, light=(0.8, -0.6), gain=(0.93, 0.99, 1.07), gamma=1.08, blur=0.36, noise=4.0),
-    dict(scene="park", turn=42, spread=22, pitch=0.08, scale=0.91, tilt=0.4, shear=0.03,
-         widen=-0.02, light=(0.6, -0.9), gain=(1.01, 1.04, 0.93), gamma=0.98, blur=0.28, noise=3.0),
-    dict(scene="corridor", turn=-140, spread=24, pitch=0.17, scale=0.84, tilt=-2.0, shear=0.02,
-         widen=0.13, light=(-0.2, -1.0), gain=(1.04, 0.98, 0.96), gamma=1.02, blur=0.42, noise=4.5),
-)  # fmt: skip
+    {"scene": "street", "turn": 0, "spread": 32, "pitch": 0.10, "scale": 0.885, "tilt": -0.8,
+     "shear": 0.01, "widen": 0.02, "light": (-0.8, -0.5), "gain": (1.05, 1.01, 0.94),
+     "gamma": 0.93, "blur": 0.45, "noise": 1.2},
+    {"scene": "wall", "turn": 180, "spread": 32, "pitch": 0.14, "scale": 0.86, "tilt": 1.6,
+     "shear": -0.03, "widen": 0.09, "light": (0.8, -0.6), "gain": (0.93, 0.99, 1.07),
+     "gamma": 1.08, "blur": 0.55, "noise": 2.0},
+    {"scene": "park", "turn": 42, "spread": 22, "pitch": 0.08, "scale": 0.91, "tilt": 0.4,
+     "shear": 0.03, "widen": -0.02, "light": (0.6, -0.9), "gain": (1.01, 1.04, 0.93),
+     "gamma": 0.98, "blur": 0.42, "noise": 1.5},
+    {"scene": "corridor", "turn": -140, "spread": 24, "pitch": 0.17, "scale": 0.84, "tilt": -2.0,
+     "shear": 0.02, "widen": 0.13, "light": (-0.3, -1.0), "gain": (1.04, 0.98, 0.96),
+     "gamma": 1.02, "blur": 0.60, "noise": 2.2},
+)
+
+# Patterns: kind and period in hundredths of the body height (1 is 1.1 pixels of 128), and the
+# share of the cloth that each kind covers with ink.
+PATTERNS = (("hoops", 4.6), ("hoops", 8.4), ("stripes", 4.6), ("stripes", 8.4), ("checks", 5.8),
+            ("checks", 10.4), ("diagonal", 6.2), ("chevrons", 7.2), ("dots", 6.4), ("grid", 7.4))
+COVERED = {"hoops": 0.5, "stripes": 0.5, "checks": 0.5, "diagonal": 0.5, "chevrons": 0.5,
+           "dots": 0.42, "grid": 0.51}
+TRIMS = ("ring", "two rings", "three rings", "wide ring", "seam")
+# fmt: on
 
 
 def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, verbose=True):
@@ -110,7 +119,7 @@ def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, 
             _draw_all(folder, (height, width), people, seed, verbose)
         except OSError as error:
             raise InputError(
-                f"cannot write the drawn images under {parent} ({error.strerror or error}): "
+                f"cannot draw the images into {parent} ({error.strerror or error}): "
                 "make it writable or give another cache folder"
             ) from error
 
@@ -141,9 +150,9 @@ def draw_person(person, camera, shot, image_size=(128, 64), seed=0):
     height, width = image_size
     view = VIEWS[camera - 1]
     rng = np.random.default_rng((seed, 2, person, camera, shot))
-    figure = _Figure(rng, view, height, width)
-    _draw_figure(figure, describe_person(person, seed), rng)
-    return _photograph(figure, view, rng, _panorama(view["scene"], height, width, seed))
+    canvas = _Canvas(rng, view, height, width)
+    _Body(canvas, describe_person(person, seed), rng).paint()
+    return _photograph(canvas, rng, _panorama(view["scene"], height, width, seed))
 
 
 def describe_person(person, seed=0):
@@ -155,113 +164,114 @@ def describe_person(person, seed=0):
 
     Returns:
         A dictionary of plain values; its entry "fine" holds what differs within the group.
+
+    Example:
+
+    >>> describe_person(1)["top"] == describe_person(2)["top"]
+    True
     """
     group, member = divmod(person - 1, GROUP)
     rng = np.random.default_rng((seed, 1, group))
 
-    def pick(choices):
+    def pick(*choices):
         return choices[rng.integers(len(choices))]
 
-    def own(choices):  # another value for each member of the group
+    def own(choices):
+        """Another one for each member of the group."""
         return choices[rng.permutation(len(choices))[member]]
 
+    def accent(cloth):
+        """A colour of one's own that stands out from the cloth."""
+        return own([c for c in ACCENTS if np.abs(np.subtract(c, cloth)).sum() > 190])
+
     look = {
-        "skin": pick(SKIN),
-        "hair": pick(HAIR),
-        "hair_style": pick(("short", "short", "crop", "bob", "long", "ponytail", "bun", "afro")),
-        "hat": pick((None, None, None, None, "cap", "beanie")),
+        "skin": pick(*SKIN),
+        "hair": pick(*HAIR),
+        "hair_style": pick("short", "short", "crop", "bob", "long", "ponytail", "bun", "afro"),
+        "hat": pick(None, None, None, None, "cap", "beanie"),
         "beard": bool(rng.random() < 0.25),
-        "top": pick(("shirt", "shirt", "sweater", "sweater", "hoodie", "coat", "dress")),
-        "top_colour": pick(TOPS),
-        "bottom": pick(("trousers", "trousers", "trousers", "shorts", "skirt")),
-        "bottom_colour": pick(BOTTOMS),
-        "shoes": pick(SHOES),
-        "bag": pick((None, None, "backpack", "shoulder bag", "handbag")),
-        "bag_colour": pick(BAGS),
+        "top": pick("shirt", "shirt", "sweater", "sweater", "hoodie", "coat", "dress"),
+        "top_colour": pick(*TOPS),
+        "bottom": pick("trousers", "trousers", "trousers", "shorts", "skirt"),
+        "bottom_colour": pick(*BOTTOMS),
+        "shoes": pick(*SHOES),
+        "bag": pick(None, None, "backpack", "shoulder bag", "handbag"),
+        "bag_colour": pick(*BAGS),
         "girth": rng.uniform(0.9, 1.12),
         "height": rng.uniform(0.95, 1.02),
-        "print": bool(rng.random() < 0.35),  # a print on plain cloth, or a pattern all over it
-        "tint": pick(((1, 1, 1), (1, 1, 0.75), (0.8, 1, 1), (1, 0.9, 0.8))),
+        "print": bool(rng.random() < 0.5),  # a print on plain cloth, or a pattern all over
+        "tint": pick((1, 1, 1), (1, 1, 0.75), (0.8, 1, 1), (1, 0.9, 0.8)),
     }
     if look["hair_style"] in ("bob", "long", "ponytail", "bun"):
         look["beard"] = False
     if look["hat"] and look["hair_style"] in ("afro", "bun"):
         look["hair_style"] = "short"
     if look["top"] == "dress":
-        look["bottom"] = "leggings"
+        look["bottom"] = "trousers"
     look["fine"] = {
-        "torso": own(PATTERNS),
+        "pattern": own(PATTERNS),
         "print": own(tuple(PRINTS)),
-        "sleeves": own(PATTERNS),
-        "legs": own(PATTERNS),
+        "print_ink": accent(look["top_colour"]),
+        "sleeves": own(TRIMS),
+        "sleeves_ink": accent(look["top_colour"]),
+        "legs": own(TRIMS),
+        "legs_ink": accent(look["bottom_colour"]),
+        "shoes_ink": accent(look["shoes"]),
         "bag": own(PATTERNS),
-        "shoes": own(("plain", "hoops", "stripes", "toe")),
     }
     return look
 
 
-# ---------------------------------------------------------------- patterns
-# (kind, period in units of a hundredth of the body height): 3.4 units are 4 pixels of 128.
-PATTERNS = (
-    ("hoops", 3.6), ("hoops", 6.4), ("stripes", 3.6), ("stripes", 6.4), ("checks", 4.4),
-    ("checks", 7.4), ("diagonal", 4.2), ("chevrons", 4.8), ("dots", 4.6), ("grid", 5.2),
-)  # fmt: skip
-
-COVERED = {"hoops": 0.5, "stripes": 0.5, "checks": 0.5, "diagonal": 0.5, "chevrons": 0.5,
-           "dots": 0.42, "grid": 0.51}  # fmt: skip
-
-
+# ---------------------------------------------------------------- patterns and prints
 def _pattern(kind, period, u0, u1, v0, v1):
     """Polygons (n, k, 2) of a pattern on cloth: u runs around the body, v down it."""
     u = np.arange(math.floor(u0 / period) - 1, math.ceil(u1 / period) + 1) * period
     v = np.arange(v0, v1, period)
-    across = np.linspace(u0, u1, 13)
+    above = np.r_[v0 - period, v]
+    down = np.linspace(v0, v1, 11)
     if kind == "hoops":
-        return np.stack([_band(across, start, start + period / 2) for start in v])
+        across = np.linspace(u0, u1, 11)
+        return np.stack([_strip(across, s, s + period / 2) for s in v])
     if kind == "stripes":
-        down = np.linspace(v0, v1, 9)
-        return np.stack([_band(down, s, s + period / 2)[:, ::-1] for s in u + period / 4])
+        return np.stack([_strip(down, s, s + period / 2)[:, ::-1] for s in u + period / 4])
     if kind == "diagonal":
-        down = np.linspace(v0, v1, 13)
-        starts = np.arange(u0 - (v1 - v0), u1, period)
-        slope = np.concatenate([down, down[::-1]]) - v0
-        bands = np.stack([_band(down, s, s + period / 2)[:, ::-1] for s in starts])
-        bands[:, :, 0] += slope
+        starts = np.arange(math.floor((u0 - v1 + v0) / period), math.ceil(u1 / period)) * period
+        bands = np.stack([_strip(down, s, s + period / 2)[:, ::-1] for s in starts])
+        bands[:, :, 0] += np.r_[down, down[::-1]] - v0
         return bands
     if kind == "chevrons":
-        steps = np.arange(math.floor(u0 / period), math.ceil(u1 / period) + 1) * period
-        knots = np.sort(np.concatenate([steps, steps + period / 2]))
+        knots = np.arange(u[0], u[-1] + period, period / 2)
+        bands = np.stack([_strip(knots, s, s + period / 2) for s in above])
         rise = np.where(np.arange(len(knots)) % 2, period * 0.6, 0.0)
-        bands = np.stack([_band(knots, s, s + period / 2) for s in np.r_[v0 - period, v]])
-        bands[:, :, 1] += np.concatenate([rise, rise[::-1]])
+        bands[:, :, 1] += np.r_[rise, rise[::-1]]
         return bands
     if kind == "checks":
-        half = period / 2
-        centres = [(a + o, b + o) for a in u for b in np.r_[v0 - period, v] for o in (0, half)]
-        square = half / 2 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
-        return np.array(centres)[:, None] + square + half / 2
+        corners = [(a + s, b + s) for a in u for b in above for s in (0, period / 2)]
+        return np.array(corners)[:, None] + period / 2 * np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
     if kind == "dots":
-        centres = [(a + (i % 2) * period / 2, b + period / 4)
-                   for a in u for i, b in enumerate(np.arange(v0, v1, period * 0.72))]  # fmt: skip
+        rows = list(enumerate(np.arange(v0, v1, period * 0.72)))
+        centres = [(a + (i % 2) * period / 2, b + period / 4) for a in u for i, b in rows]
         return np.array(centres)[:, None] + 0.31 * period * _circle(10)
-    if kind == "grid":
-        down = np.linspace(v0, v1, 13)
-        rows = [_band(across, s, s + 0.3 * period) for s in v]
-        columns = [_band(down, s, s + 0.3 * period)[:, ::-1] for s in u]
-        return np.stack(rows + columns)
-    raise ValueError(kind)
+    assert kind == "grid"
+    across = np.linspace(u0, u1, 11)
+    rows = [_strip(across, s, s + 0.3 * period) for s in v]
+    return np.stack(rows + [_strip(down, s, s + 0.3 * period)[:, ::-1] for s in u])
 
 
-def _band(along, low, high):
+def _strip(along, low, high):
     """The outline of a strip between `low` and `high`."""
-    there = np.stack([along, np.full_like(along, low)], 1)
-    back = np.stack([along[::-1], np.full_like(along, high)], 1)
+    there = np.stack([along, np.full(len(along), low)], 1)
+    back = np.stack([along[::-1], np.full(len(along), high)], 1)
     return np.concatenate([there, back])
 
 
 def _circle(n):
     angle = np.arange(n) * (2 * math.pi / n)
     return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def _ellipse(x, y, rx, ry, n=24):
+    return np.array([x, y]) + _circle(n) * (rx, ry)
 
 
 def _star(points, inner):
@@ -274,902 +284,753 @@ def _box(u0, v0, u1, v1):
     return np.array([(u0, v0), (u1, v0), (u1, v1), (u0, v1)], float)
 
 
-# Prints: (polygon, 1 for the ink or 0 for the cloth) in a square from -1 to 1, about equal in area.
+def _dense(polygon, n=5):
+    """The same polygon with more corners, to be bent around a body."""
+    share = np.linspace(0, 1, n, endpoint=False)[None, :, None]
+    ahead = np.roll(polygon, -1, 0)
+    return (polygon[:, None] * (1 - share) + ahead[:, None] * share).reshape(-1, 2)
+
+
+# Prints in a square from -1 to 1, about equal in area: (polygon, is it ink or bare cloth).
+# fmt: off
 PRINTS = {
-    "ring": [(_circle(20) * 0.95, 1), (_circle(20) * 0.5, 0)],
-    "cross": [(_box(-0.3, -0.95, 0.3, 0.95), 1), (_box(-0.95, -0.3, 0.95, 0.3), 1)],
-    "saltire": [(np.array([(-1, -0.7), (-0.7, -1), (1, 0.7), (0.7, 1)]), 1),
-                (np.array([(1, -0.7), (0.7, -1), (-1, 0.7), (-0.7, 1)]), 1)],
-    "star": [(_star(5, 0.45) * 1.12, 1)],
-    "triangle": [(np.array([(0, -1), (1, 0.9), (-1, 0.9)]), 1)],
-    "arrow": [(np.array([(-1, -0.8), (0, 0.1), (1, -0.8), (1, 0), (0, 0.9), (-1, 0)]), 1)],
-    "rows": [(_box(-0.9, v, 0.9, v + 0.38), 1) for v in (-0.95, -0.2, 0.55)],
-    "columns": [(_box(u, -0.9, u + 0.38, 0.9), 1) for u in (-0.95, -0.2, 0.55)],
-    "frame": [(_box(-0.9, -0.9, 0.9, 0.9), 1), (_box(-0.5, -0.5, 0.5, 0.5), 0)],
-    "blocks": [(_box(u, v, u + 0.85, v + 0.85), 1) for u, v in ((-0.9, -0.9), (0.05, 0.05))],
-    "text": [(_box(u, v, u + w, v + 0.42), 1) for u, v, w in
+    "ring": [(_circle(20) * 0.95, True), (_circle(20) * 0.5, False)],
+    "cross": [(_box(-0.3, -0.95, 0.3, 0.95), True), (_box(-0.95, -0.3, 0.95, 0.3), True)],
+    "saltire": [(np.array([(-1, -0.6), (-0.6, -1), (1, 0.6), (0.6, 1)]), True),
+                (np.array([(1, -0.6), (0.6, -1), (-1, 0.6), (-0.6, 1)]), True)],
+    "star": [(_star(5, 0.45) * 1.12, True)],
+    "triangle": [(np.array([(0, -1), (1, 0.9), (-1, 0.9)]), True)],
+    "arrow": [(np.array([(-1, -0.8), (0, 0.1), (1, -0.8), (1, 0), (0, 0.9), (-1, 0)]), True)],
+    "rows": [(_box(-0.9, v, 0.9, v + 0.38), True) for v in (-0.95, -0.2, 0.55)],
+    "columns": [(_box(u, -0.9, u + 0.38, 0.9), True) for u in (-0.95, -0.2, 0.55)],
+    "frame": [(_box(-0.9, -0.9, 0.9, 0.9), True), (_box(-0.5, -0.5, 0.5, 0.5), False)],
+    "blocks": [(_box(u, v, u + 0.85, v + 0.85), True) for u, v in ((-0.9, -0.9), (0.05, 0.05))],
+    "text": [(_box(u, v, u + w, v + 0.42), True) for u, v, w in
              ((-0.95, -0.8, 0.5), (-0.3, -0.8, 0.35), (0.2, -0.8, 0.75), (-0.95, -0.15, 0.9),
               (0.15, -0.15, 0.35), (-0.6, 0.5, 0.35), (-0.1, 0.5, 0.9))],
-}  # fmt: skip
+}
+# fmt: on
 
 
-def _two_tones(colour, covered, tint, contrast=130):
-    """Ink and ground whose mean, weighted by the covered share, is the given colour."""
+def _two_tones(colour, covered, tint=(1, 1, 1), contrast=95):
+    """Ink and ground whose mean, weighted by the share that the ink covers, is the colour."""
     colour, step = np.array(colour, float), contrast * np.array(tint, float)
-    # As far apart as the range of values allows, still balanced.
-    room = min(
-        1, ((250 - colour) / ((1 - covered) * step)).min(), ((colour - 8) / (covered * step)).min()
-    )
+    # As far apart as the range of values allows, and still balanced.
+    room = np.r_[1, (250 - colour) / ((1 - covered) * step), (colour - 8) / (covered * step)].min()
     return colour + room * (1 - covered) * step, colour - room * covered * step
 
 
 # ---------------------------------------------------------------- drawing
 class _Tube:
-    """A limb, a torso or a skirt: a bent axis with a radius along it, and cloth around it.
+    """A limb, a trunk or a skirt: a bent axis with a radius along it, and cloth around it.
 
-    Positions are in hundredths of the body height. `place` maps cloth coordinates, u around the
-    tube (0 faces the person's front) and v down its axis, to the picture plane.
+    Lengths are hundredths of the body height.
+
+    Args:
+        axis: (n, 2) corners of the axis, which is rounded.
+        radii: (n,) radius at each.
+        bow: How much a ring around the tube sags, seen from above.
     """
 
-    def __init__(self, axis, radii, turn=0.0, bow=0.0, smooth=2):
-        nodes = np.concatenate([np.asarray(axis, float), np.asarray(radii, float)[:, None]], 1)
-        for _ in range(smooth):  # cut the corners: elbows and knees are round
-            low, high = 0.75 * nodes[:-1] + 0.25 * nodes[1:], 0.25 * nodes[:-1] + 0.75 * nodes[1:]
-            inner = np.stack([low, high], 1).reshape(-1, 3)
-            nodes = np.concatenate([nodes[:1], inner, nodes[-1:]])
+    def __init__(self, axis, radii, bow=0.1):
+        nodes = np.column_stack([np.asarray(axis, float), np.asarray(radii, float)])
+        for _ in range(2):  # cut the corners: elbows and knees are round
+            inner = np.stack([0.75 * nodes[:-1] + 0.25 * nodes[1:],
+                              0.25 * nodes[:-1] + 0.75 * nodes[1:]], 1)  # fmt: skip
+            nodes = np.concatenate([nodes[:1], inner.reshape(-1, 3), nodes[-1:]])
         self.axis, self.radius = nodes[:, :2], np.maximum(nodes[:, 2], 0.05)
-        steps = np.diff(self.axis, axis=0)
-        lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), 1e-6)
-        self.v = np.concatenate([[0], np.cumsum(lengths)])
+        step = np.diff(self.axis, axis=0)
+        self.v = np.r_[0, np.cumsum(np.maximum(np.hypot(*step.T), 1e-6))]
         along = np.gradient(self.axis, self.v, axis=0)
-        along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)[:, None]
-        self.across = np.stack([along[:, 1], -along[:, 0]], 1)
-        self.turn, self.bow, self.girth = turn, bow, float(self.radius.max())
+        along /= np.maximum(np.hypot(*along.T), 1e-6)[:, None]
+        self.along, self.across = along, np.stack([along[:, 1], -along[:, 0]], 1)
+        self.length, self.girth, self.bow = self.v[-1], self.radius.max(), bow
 
-    def outline(self, cap=0.6):
-        """The silhouette, with a rounded end below."""
-        right = self.axis + self.across * self.radius[:, None]
-        left = self.axis - self.across * self.radius[:, None]
+    def outline(self, start=0.0, end=0.5):
+        """The silhouette; `start` and `end` say how round its ends are."""
+        side = self.across * self.radius[:, None]
         angle = np.linspace(0, math.pi, 9)[1:-1, None]
-        forward = np.array([-self.across[-1, 1], self.across[-1, 0]])
-        end = self.axis[-1] + self.radius[-1] * (
-            np.cos(angle) * self.across[-1] + cap * np.sin(angle) * forward
-        )
-        return np.concatenate([right, end, left[::-1]])
+        cos, sin = np.cos(angle), np.sin(angle)
+        last = self.axis[-1] + cos * side[-1] + end * sin * self.radius[-1] * self.along[-1]
+        first = self.axis[0] - cos * side[0] - start * sin * self.radius[0] * self.along[0]
+        return np.concatenate([self.axis + side, last, (self.axis - side)[::-1], first])
 
     def place(self, cloth):
-        u, v = cloth[..., 0], cloth[..., 1]
-        angle = np.clip(u / self.girth + self.turn, -math.pi / 2, math.pi / 2)
+        """Map cloth (..., 2), u around the tube (0 faces the viewer) and v down it, to the plane."""
+        u, v = cloth[..., 0], np.clip(cloth[..., 1], 0, None)
+        angle = np.clip(u / self.girth, -math.pi / 2, math.pi / 2)
         radius = np.interp(v, self.v, self.radius)
-        side = radius * np.sin(angle)
-        out = np.empty(cloth.shape)
-        for i in range(2):
-            out[..., i] = np.interp(v, self.v, self.axis[:, i])
-            out[..., i] += side * np.interp(v, self.v, self.across[:, i])
-        out[..., 1] += self.bow * radius * (np.cos(angle) - 0.5) + (v - np.clip(v, 0, self.v[-1]))
-        return out
+        side, beyond = radius * np.sin(angle), np.maximum(v - self.length, 0)
+        x = np.interp(v, self.v, self.axis[:, 0]) + side * np.interp(v, self.v, self.across[:, 0])
+        y = np.interp(v, self.v, self.axis[:, 1]) + side * np.interp(v, self.v, self.across[:, 1])
+        return np.stack([x, y + self.bow * radius * (np.cos(angle) - 0.5) + beyond], -1)
+
+    def patterned(self, pattern, colour, v0, v1, tint=(1, 1, 1)):
+        """The marks of a pattern between v0 and v1, its mean colour as given."""
+        kind, period = pattern
+        ink, ground = _two_tones(colour, COVERED[kind], tint)
+        reach = self.girth * math.pi / 2
+        polygons = _pattern(kind, period, -reach, reach, v0, v1)
+        polygons[..., 1] = np.clip(polygons[..., 1], v0, v1)
+        cloth = _strip(np.linspace(-reach, reach, 9), v0, v1)
+        return [(self.place(cloth), ground), (self.place(polygons), ink)]
+
+    def trimmed(self, trim, ink, v0, v1):
+        """The marks of a trim: narrow rings between v0 and v1, or a seam along the tube."""
+        reach = self.girth * math.pi / 2
+        if trim == "seam":
+            strips = [_strip(np.linspace(1, self.length + 3, 12), -0.95, 0.95)[:, ::-1]]
+        else:
+            count, wide = {"ring": (1, 1.9), "two rings": (2, 1.7), "three rings": (3, 1.5),
+                           "wide ring": (1, 4.2)}[trim]  # fmt: skip
+            starts = v1 - wide - np.arange(count) * min(3.6, (v1 - v0 - wide) / max(1, count - 1))
+            around = np.linspace(-reach, reach, 9)
+            strips = [_strip(around, s, s + wide) for s in starts]
+        return [(self.place(np.stack(strips)), ink)]
 
 
-class _Figure:
-    """A person on an empty canvas: parts are painted one over the other, shaded, and cut out."""
+class _Canvas:
+    """A person cut out: parts are painted one over the other, shaded, on nothing.
+
+    Points are in body units: x to the right, y down from the crown, the soles at 100.
+    """
 
     def __init__(self, rng, view, height, width):
-        self.height, self.width = height, width
-        size = (OVERSAMPLING * width, OVERSAMPLING * height)
+        self.view, self.height, self.width = view, height, width
+        size = OVERSAMPLING * width, OVERSAMPLING * height
         self.rgb, self.alpha = Image.new("RGB", size), Image.new("L", size)
-        self.view = view
         self.unit = view["scale"] * rng.uniform(0.96, 1.03) * size[1] / 100
         tilt = math.radians(view["tilt"] + rng.uniform(-1.2, 1.2))
-        self.tilt = np.array([(math.cos(tilt), math.sin(tilt)), (-math.sin(tilt), math.cos(tilt))])
-        foot = (
-            size[0] * (0.5 + rng.uniform(-0.05, 0.05)),
-            size[1] * (0.945 + rng.uniform(-0.015, 0.015)),
+        self.turned = np.array(
+            ((math.cos(tilt), math.sin(tilt)), (-math.sin(tilt), math.cos(tilt)))
         )
-        self.foot = np.array(foot)
+        self.foot = np.array(size) * (0.5 + rng.uniform(-0.05, 0.05), rng.uniform(0.93, 0.96))
 
     def project(self, points):
-        """Body units (x to the right, y down from the crown, soles at 100) to canvas pixels."""
+        """Body units to pixels of the canvas."""
         x, y = points[..., 0], points[..., 1] - 100
         x = x * (1 - self.view["widen"] * (y + 50) / 100) + self.view["shear"] * y
-        return np.stack([x, y], -1) @ self.tilt * self.unit + self.foot
+        return np.stack([x, y], -1) @ self.turned * self.unit + self.foot
 
-    def paint(self, outlines, colour, marks=(), depth=1.0, folds=(), shine=1.0, shadow=70):
-        """Paint a part.
+    def paint(self, outlines, colour, marks=(), depth=1.0, folds=None, shadow=70):
+        """Paint a part over those before it.
 
         Args:
-            outlines: Its silhouette: one polygon (k, 2) or a list of them, in body units.
+            outlines: Its silhouette, a polygon (k, 2), or a list of several.
             colour: Its RGB colour.
-            marks: (polygon in body units, RGB) pairs painted on it.
-            depth: How far the shading reaches in from the edge, in body units.
-            folds: Short lines (2, 2) in body units where the cloth creases.
-            shine: Brightness.
-            shadow: How dark its shadow on what lies behind it is, 0 to 255.
+            marks: (polygon (k, 2) or polygons (n, k, 2), RGB) pairs painted on it.
+            depth: How far the shading reaches in from the edge.
+            folds: (n, 2, 2) lines where the cloth creases.
+            shadow: Strength, 0 to 255, of the shadow that it throws on the parts behind.
         """
-        if isinstance(outlines, np.ndarray):
-            outlines = [outlines]
-        polygons = [self.project(np.asarray(outline, float)) for outline in outlines]
+        outlines = outlines if isinstance(outlines, list) else [outlines]
+        polygons = [self.project(outline) for outline in outlines]
         points = np.concatenate(polygons)
         reach = max(2, round(depth * self.unit))
         corner = np.floor(points.min(0)).astype(int) - 2 * reach
-        size = tuple(int(n) for n in np.ceil(points.max(0)).astype(int) + 2 * reach - corner)
-        corner = (int(corner[0]), int(corner[1]))
+        # Even, as the light is worked out at half the size.
+        size = tuple(int(n) // 2 * 2 for n in np.ceil(points.max(0)) + 2 * reach + 1 - corner)
         mask = Image.new("L", size)
-        draw = ImageDraw.Draw(mask)
-        for polygon in polygons:
-            draw.polygon((polygon - corner).ravel().tolist(), fill=255)
-        cloth = Image.new("RGB", size, _rgb(np.array(colour) * shine))
-        draw = ImageDraw.Draw(cloth)
-        for polygon, ink in marks:
-            draw.polygon((self.project(polygon) - corner).ravel().tolist(), fill=_rgb(ink))
+        _fill(mask, [polygon - corner for polygon in polygons], 255)
+        cloth = Image.new("RGB", size, _rgb(colour))
+        for shapes, ink in marks:
+            _fill(cloth, self.project(shapes) - corner, _rgb(ink))
 
-        # Rounded: the blurred silhouette, seen from the light, is bright where the part faces it.
-        light = mask.copy()
-        if len(folds):
-            draw = ImageDraw.Draw(light)
-            for fold in folds:
-                line = (self.project(fold) - corner).ravel().tolist()
-                draw.line(line, fill=60, width=max(1, round(0.9 * self.unit)))
-        light = light.filter(ImageFilter.BoxBlur(reach * 0.75)).filter(
-            ImageFilter.BoxBlur(reach * 0.4)
-        )
-        towards = self.view["light"]
-        light = ImageChops.offset(
-            light, round(0.7 * reach * towards[0]), round(0.7 * reach * towards[1])
-        )
-        light = light.point(_SHADING)
+        # Rounded: the blurred silhouette, shifted, is bright where the part faces the light.
+        soft = mask.reduce(2)
+        if folds is not None:
+            draw = ImageDraw.Draw(soft)
+            for fold in (self.project(folds) - corner) / 2:
+                draw.line(fold.ravel().tolist(), fill=60, width=max(1, round(0.45 * self.unit)))
+        soft = soft.filter(ImageFilter.BoxBlur(reach * 0.38)).filter(ImageFilter.BoxBlur(reach / 5))
+        x, y = self.view["light"]
+        light = ImageChops.offset(soft, round(0.35 * reach * x), round(0.35 * reach * y))
+        light = light.point(_SHADING).resize(size, Image.Resampling.BILINEAR)
         cloth = ImageChops.multiply(cloth, Image.merge("RGB", (light, light, light)))
 
+        corner = int(corner[0]), int(corner[1])
         if shadow:
-            around = mask.filter(ImageFilter.BoxBlur(reach)).point(
-                [shadow * n // 255 for n in range(256)]
-            )
-            drop = (corner[0] - round(towards[0] * reach * 0.6), corner[1] + reach // 2)
-            self.rgb.paste((12, 10, 16), drop, around)
+            thrown = soft.point(_SHARES[shadow]).resize(size, Image.Resampling.BILINEAR)
+            dropped = corner[0] - round(x * reach * 0.6), corner[1] + reach // 2
+            self.rgb.paste((12, 10, 16), dropped, thrown)
         self.rgb.paste(cloth, corner, mask)
         self.alpha.paste(255, corner, mask)
 
 
 _SHADING = [min(255, round(255 * (0.50 + 0.54 * (n / 255) ** 0.9))) for n in range(256)]
+_SHARES = [[share * n // 255 for n in range(256)] for share in range(256)]
+
+
+def _fill(image, polygons, colour):
+    draw = ImageDraw.Draw(image)
+    for polygon in polygons if isinstance(polygons, list) or polygons.ndim == 3 else [polygons]:
+        draw.polygon(polygon.ravel().tolist(), fill=colour)
 
 
 def _rgb(colour):
     return tuple(int(min(255, max(0, round(float(c))))) for c in colour)
 
 
-def _ellipse(x, y, rx, ry, n=28):
-    return np.array([x, y]) + _circle(n) * (rx, ry)
+def _shade(colour, factor):
+    return np.array(colour) * factor
+
+
+class _Body:
+    """A described person in one pose, seen from one side."""
+
+    def __init__(self, canvas, look, rng):
+        self.canvas, self.look, self.fine = canvas, look, look["fine"]
+        self.pitch = canvas.view["pitch"]
+        turn = math.radians(canvas.view["turn"] + rng.uniform(-1, 1) * canvas.view["spread"])
+        self.cos, self.sin = math.cos(turn), math.sin(turn)
+        self.side = math.atan2(self.sin, self.cos)  # where the nose points; 0 is the viewer
+        self.facing = self.cos > 0
+        self.legs, self.arms = _pose(rng)
+        self.ground = 96.3 - max(leg[2, 1] for leg in self.legs)  # one foot stands
+        self.wave = rng.uniform(-1, 1, (6, 2))
+
+    def seen(self, joints):
+        """Joints (n, 3) in the picture plane: (n, 2) positions and (n,) nearness."""
+        x, y, z = np.asarray(joints, float).T
+        near = z * self.cos - x * self.sin
+        down = y + self.ground + self.pitch * near
+        flat = np.stack([self.look["girth"] * (x * self.cos + z * self.sin),
+                         100 - (100 - down) * self.look["height"]], -1)  # fmt: skip
+        return flat, near
+
+    def half(self, wide, deep):
+        """Half the width that an elliptic section shows."""
+        return self.look["girth"] * math.hypot(wide * self.cos, deep * self.sin)
+
+    def folds(self, tube, *places):
+        """Creases across a tube at (v, slant)."""
+        v, slant = np.array(places, float).T
+        right = tube.girth * (0.9 + 0.3 * self.wave[: len(v), 0])
+        left = -0.2 * tube.girth * self.wave[: len(v), 1]
+        ends = np.stack([np.stack([right, v], -1), np.stack([left, v + slant], -1)], 1)
+        return tube.place(ends)
+
+    def paint(self):
+        """Paint everything, far parts first."""
+        look = self.look
+        bag, bag_spot = look["bag"], (10.5, 51.0, 2.0)
+        hand_bag = 0 if bag == "handbag" else None
+        bag_is_near = self.seen([bag_spot])[1][0] >= 0
+        nearness = [self.seen(arm)[1][0] for arm in self.arms]
+        far = [i for i in np.argsort(nearness) if nearness[i] < -3]
+        if self.facing:
+            self.long_hair()
+            if bag == "backpack":
+                self.backpack()
+        for i in far:
+            self.arm(self.arms[i], i == hand_bag)
+        if bag == "shoulder bag" and not bag_is_near:
+            self.shoulder_bag(bag_spot)
+        for leg in sorted(self.legs, key=lambda leg: self.seen(leg)[1][1]):
+            self.leg(leg)
+        if look["bottom"] == "skirt":
+            self.skirt()
+        self.trunk()
+        if bag == "shoulder bag" and bag_is_near:
+            self.shoulder_bag(bag_spot)
+        for i in np.argsort(nearness):
+            if i not in far:
+                self.arm(self.arms[i], i == hand_bag)
+        if bag == "backpack" and not self.facing:
+            self.backpack()
+        self.neck_and_head()
+        if not self.facing:
+            self.long_hair()
+
+    # -- legs
+    def leg(self, joints):
+        look, fine, paint = self.look, self.fine, self.canvas.paint
+        (hip, knee, ankle, toe), _ = self.seen(joints)
+        thick = look["girth"] ** 0.5
+        middle = (ankle + toe) / 2
+        shoe = _Tube([ankle + (0.18 * (ankle - toe)[0], 1.4), middle + (0, 1.5), toe + (0, 1.8)],
+                     (2.4, 2.4, 2.0))  # fmt: skip
+        sole = max(ankle[1], toe[1]) + 3.0
+        marks = [(_box(-1.1, -3, 1.1, 9) + middle, fine["shoes_ink"]),
+                 (_box(-9, sole - ankle[1], 9, 9) + ankle, (226, 224, 218))]  # fmt: skip
+        paint(shoe.outline(0.8, 1.0), look["shoes"], marks, depth=0.9)
+        if look["bottom"] == "trousers":
+            tube = _Tube([hip, knee, ankle], np.array((5.4, 4.1, 3.3)) * thick)
+            n = tube.length
+            marks = tube.trimmed(fine["legs"], fine["legs_ink"], 0.62 * n, 0.86 * n)
+            folds = self.folds(tube, (0.46 * n, 2.5), (0.95 * n, -1.5), (0.2 * n, 3))
+            paint(tube.outline(0, 0.3), look["bottom_colour"], marks, 2.0, folds)
+            return
+        tube = _Tube([hip, knee, ankle], np.array((5.4, 3.4, 2.5)) * thick)
+        paint(tube.outline(), look["skin"], depth=1.6)
+        sock = _Tube([ankle + 0.3 * (knee - ankle), ankle], (2.75, 2.6))
+        marks = sock.trimmed(fine["legs"], fine["legs_ink"], 0.5, sock.length - 0.5)
+        paint(sock.outline(0, 0.3), look["bottom_colour"], marks, depth=1.0)
+        if look["bottom"] == "shorts":
+            short = _Tube([hip, (hip + knee) / 2, knee], np.array((5.7, 5.5, 5.0)) * thick)
+            marks = short.trimmed(fine["legs"], fine["legs_ink"], 12, short.length - 0.5)
+            paint(short.outline(0, 0.2), look["bottom_colour"], marks, depth=2.2)
+
+    def skirt(self):
+        axis, _ = self.seen([(0, 49, 0), (0, 56, 0), (0, 68, 0)])
+        tube = _Tube(axis, [self.half(9.2, 7), self.half(10.8, 8.6), self.half(12.4, 10)], 0.14)
+        n = tube.length
+        marks = tube.trimmed(self.fine["legs"], self.fine["legs_ink"], n - 10, n - 1)
+        folds = self.folds(tube, (n * 0.6, 8), (n * 0.5, 9))
+        self.canvas.paint(tube.outline(0, 0.16), self.look["bottom_colour"], marks, 2.6, folds)
+
+    # -- arms and bags
+    def arm(self, joints, carries):
+        look, fine, paint = self.look, self.fine, self.canvas.paint
+        (shoulder, elbow, wrist), _ = self.seen(joints)
+        thick = look["girth"] ** 0.5
+        hand = wrist + 0.13 * (wrist - elbow)
+        paint(_ellipse(*hand, 1.9, 2.3), look["skin"], depth=0.8, shadow=40)
+        if look["top"] in ("sweater", "hoodie", "coat"):
+            sleeve = _Tube([shoulder, elbow, wrist], np.array((4.1, 3.6, 2.9)) * thick)
+            n = sleeve.length
+            marks = sleeve.trimmed(fine["sleeves"], fine["sleeves_ink"], 0.5 * n, 0.88 * n)
+            folds = self.folds(sleeve, (0.5 * n, 1.5), (0.94 * n, 1.0))
+            paint(sleeve.outline(0.9, 0.35), look["top_colour"], marks, 1.7, folds)
+        else:
+            bare = _Tube([shoulder, elbow, wrist], np.array((3.3, 2.6, 2.0)) * thick)
+            paint(bare.outline(0.9), look["skin"], depth=1.4)
+            sleeve = _Tube([shoulder, (shoulder + elbow) / 2, 0.1 * shoulder + 0.9 * elbow],
+                           np.array((4.2, 4.3, 4.0)) * thick, bow=0.15)  # fmt: skip
+            n = sleeve.length
+            marks = sleeve.trimmed(fine["sleeves"], fine["sleeves_ink"], 3, n + 0.3)
+            paint(sleeve.outline(0.9, 0.25), look["top_colour"], marks, depth=1.7)
+        if carries:
+            x, y = hand
+            grip = [(x - 2.6, y + 7), (x - 2.2, y), (x + 2.2, y), (x + 2.6, y + 7)]
+            grip = _Tube(grip, (0.5,) * 4).outline()
+            paint(grip, _shade(look["bag_colour"], 0.6), depth=0.4, shadow=0)
+            self.bag(_Tube([(x, y + 6), (x, y + 8), (x, y + 17)], (4.0, 5.0, 5.6)), 3.0, 10.5)
+
+    def bag(self, tube, v0, v1):
+        colour = self.look["bag_colour"]
+        marks = tube.patterned(self.fine["bag"], colour, v0, v1)
+        self.canvas.paint(tube.outline(0.2, 0.25), colour, marks, depth=1.6)
+
+    def shoulder_bag(self, spot):
+        ((x, y),), _ = self.seen([spot])
+        half = max(3.2, math.hypot(3.8 * self.cos, 7 * self.sin))
+        self.bag(_Tube([(x, y - 5), (x, y - 3), (x, y + 6)], (half * 0.8, half, half)), 3.4, 10)
+
+    def backpack(self):
+        ((x, y),), _ = self.seen([(0, 19, -8.5)])
+        half = math.hypot(7.6 * self.cos, 4.6 * self.sin)
+        radii = half * np.array((0.55, 0.9, 1, 1))
+        axis = [(x, y), (x, y + 2), (x, y + 12), (x, y + 23)]
+        self.bag(_Tube(axis, radii, bow=self.pitch), 10, 21)
+
+    # -- trunk
+    def trunk(self):
+        look, fine, paint = self.look, self.fine, self.canvas.paint
+        # Height, half the width and half the depth from the neck to the hem.
+        levels = [(15.2, 3.4, 3.2), (17, 7.4, 4.6), (19.2, 10.2, 6), (25, 10.8, 7.2),
+                  (33, 10.2, 7), (41, 9.4, 6.4), (47, 9.9, 7), (53, 10.4, 7.4)]  # fmt: skip
+        if look["top"] == "coat":
+            levels.append((66, 11.2, 8.8))
+        elif look["top"] == "dress":
+            levels.append((68, 12.4, 9.4))
+        axis, _ = self.seen([(0, y, 0) for y, _, _ in levels])
+        tube = _Tube(axis, [self.half(a, b) for _, a, b in levels], self.pitch)
+        n, colour = tube.length, look["top_colour"]
+        if look["print"]:
+            toward = self.side if self.facing else self.side - math.copysign(math.pi, self.side)
+            middle = np.array((np.clip(toward, -0.7, 0.7) * tube.girth, 17.5))
+            marks = [(tube.place(_dense(polygon) * 6.6 + middle), fine["print_ink"] if ink else colour)
+                     for polygon, ink in PRINTS[fine["print"]]]  # fmt: skip
+        else:
+            marks = tube.patterned(fine["pattern"], colour, 6.5, n + 3, look["tint"])
+        if look["top"] in ("coat", "hoodie") and self.facing and abs(self.side) < 1.2:
+            u = self.side * tube.girth
+            zip_line = _strip(np.linspace(2, n, 9), u - 0.35, u + 0.35)[:, ::-1]
+            marks.append((tube.place(zip_line), _shade(colour, 0.45)))
+        folds = self.folds(tube, (0.62 * n, 3), (0.72 * n, -3), (0.28 * n, 3), (0.9 * n, 4))
+        paint(tube.outline(0, 0.18), colour, marks, 3.2, folds)
+
+        straps = []
+        if look["bag"] == "backpack" and self.facing:
+            for angle in (self.side - 0.62, self.side + 0.62):
+                if abs(angle) < 1.3:
+                    u = angle * tube.girth
+                    straps.append(_strip(np.linspace(1.5, 20, 8), u - 1.2, u + 1.2)[:, ::-1])
+        elif look["bag"] == "shoulder bag":
+            down = np.linspace(1, 33, 9)
+            across = np.interp(down, (1, 33), (-0.55, 0.9)) * tube.girth
+            strap = _strip(down, -1.1, 1.1)[:, ::-1]
+            strap[:, 0] += np.r_[across, across[::-1]] * (1 if self.facing else -1)
+            straps.append(strap)
+        if straps:
+            paint([tube.place(s) for s in straps], _shade(look["bag_colour"], 0.8), depth=0.6)
+
+    # -- head
+    def long_hair(self):
+        """Hair that falls behind the neck."""
+        (x, y), style = self.seen([(0, 7.2, 0.8)])[0][0], self.look["hair_style"]
+        back = x - 2 * self.sin
+        if style == "long":
+            tube = _Tube([(back, y - 4), (back, y + 2), (back, y + 10), (back, y + 19)],
+                         (4.2, 5.7, 6.0, 4.4))  # fmt: skip
+        elif style == "bob":
+            tube = _Tube([(back, y - 4), (back, y + 2), (back, y + 8)], (4.4, 6.0, 5.8))
+        elif style == "ponytail":
+            knot, fall = x - 6.0 * self.sin, x - 8.5 * self.sin
+            tube = _Tube([(knot, y - 2.5), (fall, y + 2), (fall, y + 13)], (1.8, 2.6, 0.9))
+        else:
+            return
+        self.canvas.paint(tube.outline(0, 0.5), self.look["hair"], depth=1.5)
+
+    def neck_and_head(self):
+        look, paint, cos, sin = self.look, self.canvas.paint, self.cos, self.sin
+        neck, _ = self.seen([(0, 11, 0.5), (0, 14, 0.3), (0, 17.2, 0.2)])
+        colour, hood = look["top_colour"], look["top"] == "hoodie"
+        if hood and self.facing:
+            collar = _ellipse(*(neck[2] - (0, 0.6)), 5.8 * look["girth"], 2.8)
+            paint(collar, _shade(colour, 0.85), depth=1.2)
+        tube = _Tube(neck, (2.5, 2.5, 2.9))
+        paint(tube.outline(0, 0.6 if self.facing else 0.2), _shade(look["skin"], 0.9), depth=1.2)
+        ((x, y),), _ = self.seen([(0, 7.2, 0.8)])
+        skin, hair = np.array(look["skin"]), np.array(look["hair"])
+        wide, tall = 5.0, 6.7
+        egg = _circle(32)
+        egg[:, 0] *= 1 - 0.14 * np.maximum(egg[:, 1], 0)  # a chin
+        for ear in (1, -1):
+            spot = _ellipse(x + ear * 5 * cos + 0.3 * sin, y + 1, 1.1, 1.7)
+            paint(spot, skin * 0.94, depth=0.6, shadow=20)
+        sweep = np.linspace(-math.pi / 2, math.pi / 2, 25)  # across the visible half of the head
+        around = np.abs((sweep - self.side + math.pi) % (2 * math.pi) - math.pi)  # from the nose
+        across, back = x + np.sin(sweep) * wide, x + np.sin(sweep[::-1]) * wide
+        face = self.face(x, y, wide, skin, hair)
+        if look["beard"]:
+            low = y + np.interp(around, (0, 0.3, 0.9, 1.4, 1.5), (2.7, 2.9, 2.2, 0.5, 9))
+            jaw = np.r_[np.stack([across, low], 1), np.stack([back, np.full(25, y + 9)], 1)]
+            face.insert(0, (jaw, hair * 0.5 + skin * 0.3))
+        paint(egg * (wide, tall) + (x, y), skin, face, depth=1.9)
+
+        style = look["hair_style"]
+        puff = {"afro": 2.6, "crop": 0.15, "short": 0.6}.get(style, 0.7)
+        fringe = {"bob": -1.7, "afro": -3.4, "crop": -3.9}.get(style, -3.1)
+        temple = {"crop": -1.5, "short": -0.4}.get(style, 2.5)
+        nape = {"crop": 2.5, "bob": 6.5, "long": 6.5}.get(style, 5.0)
+        line = np.interp(around, (0, 0.75, 1.05, 1.5, 2.0, 3.15),
+                         (fringe, fringe + 0.5, temple, temple + 1.2, nape - 0.8, nape))  # fmt: skip
+        arc = np.linspace(-math.pi / 2 - 0.25, math.pi / 2 + 0.25, 25)
+        crown = np.stack([x + (wide + puff) * np.sin(arc),
+                          y - 0.2 - (tall + puff) * np.cos(arc)], 1)  # fmt: skip
+        edge = np.stack([x + (back - x) * (1 + 0.15 * puff), y + line[::-1]], 1)
+        gloss = _ellipse(x - 1.8, y - 4.7 - puff, 2.6, 0.7)
+        paint(np.r_[crown, edge], hair, [(gloss, hair * 1.18 + 14)], depth=1.5, shadow=60)
+        if style == "bun":
+            bun = _ellipse(x - 4.2 * sin, y - (6.6 if self.facing else 5.1), 2.7, 2.5)
+            paint(bun, hair, depth=1.1)
+        if look["hat"]:
+            self.hat(x, y, wide, crown)
+        if hood and not self.facing:
+            spot = _ellipse(*(neck[2] + (0, 1.4)), 6.2 * look["girth"], 4.2)
+            paint(spot, _shade(colour, 0.92), depth=1.6)
+
+    def face(self, x, y, wide, skin, hair):
+        """Marks of eyes, brows, cheeks, nose and mouth, as far as they face the viewer."""
+        marks = []
+
+        def spot(direction, height, rx, ry, colour):
+            angle = (direction + self.side + math.pi) % (2 * math.pi) - math.pi
+            if abs(angle) < 1.35:
+                rx = rx * (0.35 + 0.65 * math.cos(angle))
+                at = x + wide * 0.92 * math.sin(angle), y + height
+                marks.append((_ellipse(*at, rx, ry, 14), colour))
+
+        for eye in (-0.42, 0.42):
+            spot(eye * 1.5, 2.3, 1.2, 0.9, skin * (1.0, 0.9, 0.88))
+            spot(eye, 0.2, 1.0, 0.62, (236, 232, 226))
+            spot(eye, 0.25, 0.62, 0.7, (44, 32, 28))
+            spot(eye, -1.25, 1.25, 0.32, hair * 0.75)
+        spot(0.05, 1.7, 0.55, 1.3, skin * 0.86)
+        spot(0, 3.9, 1.35, 0.5, skin * (0.80, 0.58, 0.56))
+        return marks
+
+    def hat(self, x, y, wide, crown):
+        cloth, paint = _shade(self.look["bag_colour"], 1.1), self.canvas.paint
+        rim = np.linspace(1, -1, 25)
+        lower = np.stack([x + (wide + 0.8) * rim, y - 2.4 + 0.5 * (1 - rim**2)], 1)
+        paint(np.r_[crown - (0, 0.4), lower], cloth, depth=1.6)
+        if self.look["hat"] == "beanie":
+            band = [(x - wide - 0.5, y - 3.0), (x, y - 2.4), (x + wide + 0.5, y - 3.0)]
+            band = _Tube(band, (1.3, 1.4, 1.3)).outline(0, 0.4)
+            paint(band, cloth * 0.8, depth=0.7)
+        elif self.cos > -0.3:
+            half = 4.2 * abs(self.cos) + 2.6 * abs(self.sin)
+            brim = _ellipse(x + 4.6 * self.sin, y - 2.3 + 0.5 * self.cos, half, 1.1)
+            paint(brim, cloth * 0.75, depth=0.5, shadow=90)
 
 
 def _pose(rng):
-    """Joints in three dimensions: x to the person's left, y down, z forward; left side first."""
-    walking = rng.random() < 0.7
-    stride = math.radians(rng.uniform(13, 25) if walking else rng.uniform(0, 3))
+    """Joints of both legs and both arms: x to the person's left, y down, z forward."""
+    walks = rng.random() < 0.7
+    stride = math.radians(rng.uniform(13, 25) if walks else rng.uniform(0, 3))
     first = 1 if rng.random() < 0.5 else -1
     legs, arms = [], []
+
+    def reach(out, angle):
+        return np.array((out, math.cos(angle), math.sin(angle)))
+
     for side in (1, -1):
         swing = stride * side * first
         bend = math.radians(rng.uniform(2, 7)) + (0.9 * stride if swing < 0 else 0)
-        hip = np.array([side * 4.4, 50, 0])
-        out = 0.035 if not walking else 0.0
-        knee = hip + 23 * np.array([out * side, math.cos(swing), math.sin(swing)])
-        ankle = knee + 21.5 * np.array([out * side, math.cos(swing - bend), math.sin(swing - bend)])
+        out = 0 if walks else 0.035 * side
+        hip = np.array((side * 4.4, 50, 0))
+        knee = hip + 23 * reach(out, swing)
+        ankle = knee + 21.5 * reach(out, swing - bend)
         lift = max(0.0, bend - 0.15)
-        toe = ankle + 5.6 * np.array([0.12 * side, math.sin(lift) * 0.9, math.cos(lift)])
+        toe = ankle + 5.6 * np.array((0.12 * side, 0.9 * math.sin(lift), math.cos(lift)))
         legs.append(np.stack([hip, knee, ankle, toe]))
-        kind = rng.choice(["hang", "hang", "hang", "bent", "pocket"])
-        back = -0.75 * swing + rng.uniform(-0.05, 0.08)
+        kind = ("hang", "hang", "hang", "bent", "pocket")[rng.integers(5)]
+        outward, inward = {"hang": (0.12, 0.05), "bent": (0.16, -0.25), "pocket": (0.32, -0.38)}[
+            kind
+        ]
         flex = {"hang": rng.uniform(0.1, 0.35), "bent": rng.uniform(1.3, 1.8), "pocket": 0.5}[kind]
-        outwards = {"hang": 0.12, "bent": 0.16, "pocket": 0.32}[kind]
-        inwards = {"hang": 0.05, "bent": -0.25, "pocket": -0.38}[kind]
-        shoulder = np.array([side * 10.2, 20.5, 0])
-        elbow = shoulder + 14.5 * np.array([side * outwards, math.cos(back), math.sin(back)])
-        wrist = elbow + 13 * np.array(
-            [side * inwards, math.cos(back + flex), math.sin(back + flex)]
-        )
+        back = rng.uniform(-0.05, 0.08) - 0.75 * swing
+        shoulder = np.array((side * 9.6, 20.8, 0))
+        elbow = shoulder + 14.5 * reach(side * outward, back)
+        wrist = elbow + 13 * reach(side * inward, back + flex)
         arms.append(np.stack([shoulder, elbow, wrist]))
     return legs, arms
 
 
-def _draw_figure(figure, look, rng):
-    """Paint a person, far parts first."""
-    view, fine, girth = figure.view, look["fine"], look["girth"]
-    turn = math.radians(view["turn"] + rng.uniform(-1, 1) * view["spread"])
-    cos, sin = math.cos(turn), math.sin(turn)
-    legs, arms = _pose(rng)
-    ground = 96.5 - max(leg[2, 1] for leg in legs)  # the standing foot is on the ground
-
-    def seen(joints):
-        """Turn joints to the camera: ((n, 2) in the picture plane, (n,) towards the viewer)."""
-        x, y, z = np.moveaxis(np.atleast_2d(joints), -1, 0)
-        near = z * cos - x * sin
-        flat = np.stack([girth * (x * cos + z * sin), y + ground + view["pitch"] * near], -1)
-        flat[..., 1] = 100 - (100 - flat[..., 1]) * look["height"]
-        return flat, near
-
-    def width(side, depth):  # half the width of an elliptic trunk seen from this angle
-        return girth * math.hypot(side * cos, depth * sin)
-
-    top, skin = look["top_colour"], look["skin"]
-    ink, cloth = _two_tones(top, COVERED[fine["torso"][0]], look["tint"])
-    long_sleeves = look["top"] in ("sweater", "hoodie", "coat")
-    facing = cos > 0
-    wave = rng.uniform(-1, 1, (8, 2))
-
-    def marks(tube, pattern, v0, v1, colour, tint=look["tint"], u=None):
-        kind, period = pattern
-        light, dark = _two_tones(colour, COVERED[kind], tint)
-        u = math.pi * tube.girth if u is None else u
-        shift = -tube.turn * tube.girth  # patterns run all around: draw what faces the viewer
-        reach = min(u, tube.girth * math.pi / 2 + period)
-        low = math.floor((shift - reach) / period) * period
-        ground_cloth = _band(np.linspace(shift - reach, shift + reach, 9), v0, v1)
-        polygons = _pattern(kind, period, low, shift + reach, v0, v1)
-        polygons[..., 1] = np.clip(polygons[..., 1], v0, v1)
-        placed = tube.place(polygons)
-        return [(tube.place(ground_cloth), dark), *((polygon, light) for polygon in placed)]
-
-    def creases(tube, places):
-        lines = []
-        for (v, slant), (a, b) in zip(places, wave, strict=False):
-            r = tube.girth
-            lines.append(tube.place(np.array([
-                (r * (0.9 + 0.3 * a) - tube.turn * r, v),
-                (-r * 0.2 * b - tube.turn * r, v + slant)])))  # fmt: skip
-        return lines
-
-    # -- parts, painted below in the order that the view asks for
-    def paint_leg(leg):
-        flat, near = seen(leg)
-        _, knee, ankle, toe = flat
-        shoe = _Tube(np.stack([ankle + (-0.18 * (toe - ankle)[0], 1.6), 0.5 * (ankle + toe) + (0, 1.5),
-                               toe + (0, 1.7)]), (2.3, 2.35, 1.9))  # fmt: skip
-        light, dark = _two_tones(look["shoes"], 0.5, (1, 1, 1), 110)
-        bare = look["bottom"] in ("shorts", "skirt")
-        colour = skin if bare else look["bottom_colour"]
-        calf = 2.5 if bare else 3.1
-        tube = _Tube(
-            flat[:3], np.array((5.4, 4.0 if not bare else 3.4, calf)) * girth**0.5, bow=0.1
-        )
-        length = tube.v[-1]
-        shoe_ground = ankle + (0, 3.2)
-        if near[3] < near[2]:  # seen from behind, the heel is in front
-            figure.paint(shoe.outline(1.0), dark, shadow=0)
-        stripes = []
-        if fine["shoes"] != "plain":
-            box = {"hoops": _box(-9, 0.4, 9, 1.7), "stripes": _box(-0.9, -3, 0.9, 9),
-                   "toe": _box(-9, 2.6, 9, 9)}[fine["shoes"]]  # fmt: skip
-            stripes = [(box + ankle, light)]
-        figure.paint(shoe.outline(1.0), dark, stripes, depth=0.9)
-        sole = _box(-9, 0, 9, 3) + (shoe_ground[0], max(ankle[1], toe[1]) + 2.6)
-        del sole
-        if bare:
-            figure.paint(tube.outline(), skin, depth=1.6)
-            if look["bottom"] == "shorts":
-                short = _Tube(np.stack([flat[0], 0.5 * (flat[0] + knee), knee + 0.06 * (ankle - knee)]),
-                              np.array((5.7, 5.4, 4.9)) * girth**0.5, bow=0.12)  # fmt: skip
-                zone = marks(
-                    short, fine["legs"], short.v[-1] * 0.35, short.v[-1] + 3, colour_of_legs
-                )
-                figure.paint(short.outline(0.25), look["bottom_colour"], zone, depth=2.2)
-            sock = _Tube(np.stack([ankle + 0.25 * (knee - ankle), ankle]), (2.7, 2.6))
-            zone = marks(sock, fine["legs"], 0, sock.v[-1] + 1, (150, 150, 150))
-            figure.paint(sock.outline(0.3), (150, 150, 150), zone, depth=1.0)
-        else:
-            zone = marks(tube, fine["legs"], length * 0.50, length * 0.90, colour_of_legs)
-            figure.paint(tube.outline(0.35), colour, zone, depth=2.0,
-                         folds=creases(tube, ((length * 0.46, 2.5), (length * 0.95, -1.5), (length * 0.2, 3))))  # fmt: skip
-
-    colour_of_legs = look["bottom_colour"]
-
-    def paint_arm(arm, bag):
-        flat, _ = seen(arm)
-        shoulder, elbow, wrist = flat
-        hand = wrist + (wrist - elbow) * 0.13
-        figure.paint(_ellipse(*hand, 1.9, 2.3), skin, depth=0.8, shadow=40)
-        radii = np.array((4.1, 3.4, 2.7)) if long_sleeves else np.array((3.3, 2.6, 2.0))
-        tube = _Tube(flat, radii * girth**0.5, bow=0.1)
-        if long_sleeves:
-            length = tube.v[-1]
-            zone = marks(tube, fine["sleeves"], length * 0.3, length * 0.82, top)
-            figure.paint(tube.outline(0.35), top, zone, depth=1.7,
-                         folds=creases(tube, ((length * 0.5, 1.5), (length * 0.9, 1.0))))  # fmt: skip
-        else:
-            figure.paint(tube.outline(), skin, depth=1.4)
-            sleeve = _Tube(
-                np.stack([shoulder, 0.5 * (shoulder + elbow), elbow]),
-                np.array((4.4, 4.3, 3.9)) * girth**0.5,
-                bow=0.15,
-            )
-            zone = marks(sleeve, fine["sleeves"], sleeve.v[-1] * 0.25, sleeve.v[-1] + 2, top)
-            figure.paint(sleeve.outline(0.3), top, zone, depth=1.7)
-        if bag:
-            colour = look["bag_colour"]
-            x, y = hand
-            handle = [
-                _Tube(
-                    [(x - 2.6, y + 7), (x - 2.2, y), (x + 2.2, y), (x + 2.6, y + 7)], (0.5,) * 4
-                ).outline()
-            ]
-            figure.paint(handle, np.array(colour) * 0.6, depth=0.4, shadow=0)
-            body = _Tube([(x, y + 6), (x, y + 8), (x, y + 17)], (4.0, 5.0, 5.6))
-            figure.paint(
-                body.outline(0.25), colour, marks(body, fine["bag"], 2.5, 9, colour), depth=1.5
-            )
-
-    trunk_end = {"coat": 66, "dress": 68}.get(look["top"], 53)
-    levels = np.array([(15.2, 3.4, 3.2), (17.0, 7.6, 4.6), (19.2, 10.6, 6.0), (25, 11.0, 7.2),
-                       (33, 10.2, 7.0), (41, 9.4, 6.4), (47, 9.9, 7.0), (53, 10.4, 7.4)])  # fmt: skip
-    if trunk_end > 53:
-        levels = np.concatenate(
-            [levels, [(trunk_end, 12.0 if look["top"] == "dress" else 11.2, 8.8)]]
-        )
-    axis = np.stack([np.zeros(len(levels)), levels[:, 0], np.zeros(len(levels))], 1)
-    trunk = _Tube(seen(axis)[0], [width(a, b) for _, a, b in levels], turn=0.0, bow=view["pitch"])
-    side = math.atan2(sin, cos)  # where the person's front is, around the trunk
-
-    def around(angle):
-        """The u of a direction (0 front, pi back) on the trunk, or None when it faces away."""
-        seen_angle = (angle + side + math.pi) % (2 * math.pi) - math.pi
-        return seen_angle * trunk.girth if abs(seen_angle) < 1.25 else None
-
-    def paint_trunk():
-        zone = []
-        if look["print"]:
-            middle = around(0.0) if facing else around(math.pi)
-            for polygon, is_ink in PRINTS[fine["print"]]:
-                dense = np.concatenate(
-                    [
-                        np.linspace(a, b, 5)[:-1]
-                        for a, b in zip(polygon, np.roll(polygon, -1, 0), strict=True)
-                    ]
-                )
-                light, dark = _two_tones(top, 0.45, look["tint"])
-                zone.append(
-                    (trunk.place(dense * 6.6 + (middle or 0, 17)), light if is_ink else top)
-                )
-        else:
-            zone = marks(trunk, fine["torso"], 5.0, trunk.v[-1] + 3, top)
-        end = trunk.v[-1]
-        folds = creases(trunk, ((end * 0.62, 3), (end * 0.72, -3), (end * 0.28, 3), (end * 0.9, 4)))
-        figure.paint(trunk.outline(0.18), top, zone, depth=3.2, folds=folds)
-        if look["top"] == "coat" and facing:
-            seam = around(0.0)
-            if seam is not None:
-                line = trunk.place(_band(np.linspace(3, end, 9), seam - 0.45, seam + 0.45)[:, ::-1])
-                figure.paint(line, np.array(top) * 0.45, depth=0.4, shadow=30)
-        if look["bag"] in ("backpack", "shoulder bag") and (
-            facing or look["bag"] == "shoulder bag"
-        ):
-            straps = []
-            if look["bag"] == "backpack":
-                for angle in (-0.62, 0.62):
-                    u = around(angle)
-                    if u is not None:
-                        straps.append(_band(np.linspace(1.5, 20, 8), u - 1.2, u + 1.2)[:, ::-1])
-            else:
-                down = np.linspace(1.0, 33, 9)
-                slope = np.interp(down, (1, 33), (-0.55, 0.9)) * trunk.girth * (1 if facing else -1)
-                strip = _band(down, -1.1, 1.1)[:, ::-1]
-                strip[:, 0] += np.concatenate([slope, slope[::-1]])
-                straps.append(strip)
-            if straps:
-                figure.paint(
-                    [trunk.place(s) for s in straps], np.array(look["bag_colour"]) * 0.8, depth=0.6
-                )
-
-    def paint_skirt():
-        if look["bottom"] == "skirt":
-            axis = seen([(0, 49, 0), (0, 56, 0), (0, 66, 0)])[0]
-            skirt = _Tube(axis, [width(9.2, 7), width(10.8, 8.4), width(12.4, 10)], bow=0.12)
-            zone = marks(skirt, fine["legs"], 5, skirt.v[-1] + 3, colour_of_legs)
-            figure.paint(skirt.outline(0.18), look["bottom_colour"], zone, depth=2.6)
-
-    def paint_backpack():
-        centre, _ = seen((0, 19, -8.5))
-        x, y = centre[0]
-        half = math.hypot(7.6 * cos, 4.6 * sin)
-        body = _Tube(
-            [(x, y), (x, y + 2), (x, y + 12), (x, y + 23)],
-            (half * 0.55, half * 0.9, half, half),
-            bow=view["pitch"],
-        )
-        colour = look["bag_colour"]
-        zone = marks(body, fine["bag"], 11, 21, colour)
-        figure.paint(body.outline(0.35), colour, zone, depth=1.9)
-
-    def paint_shoulder_bag():
-        spot, _ = seen((10.5, 51, 2.0))
-        x, y = spot[0]
-        half = max(3.0, math.hypot(3.6 * cos, 7 * sin))
-        body = _Tube([(x, y - 5), (x, y - 3), (x, y + 6)], (half * 0.8, half, half))
-        colour = look["bag_colour"]
-        figure.paint(body.outline(0.3), colour, marks(body, fine["bag"], 4, 9.5, colour), depth=1.4)
-
-    order = np.argsort([seen(arm)[1][0] for arm in arms])
-    bag_arm = 0 if look["bag"] == "handbag" else None
-    far = [i for i in order if seen(arms[i])[1][0] < -3]
-    neck = seen([(0, 11, 0.5), (0, 14, 0.3), (0, 17.2, 0.2)])[0]
-    head = seen([(0, 7.2, 0.8)])[0][0]
-    if facing:
-        _paint_back_hair(figure, look, head, cos, sin)
-        if look["bag"] == "backpack":
-            paint_backpack()
-    for i in far:
-        paint_arm(arms[i], i == bag_arm)
-    if look["bag"] == "shoulder bag" and seen((10.5, 51, 2.0))[1][0] < 0:
-        paint_shoulder_bag()
-    for leg in sorted(legs, key=lambda leg: seen(leg)[1][1]):
-        paint_leg(leg)
-    paint_skirt()
-    paint_trunk()
-    if look["bag"] == "shoulder bag" and seen((10.5, 51, 2.0))[1][0] >= 0:
-        paint_shoulder_bag()
-    for i in order:
-        if i not in far:
-            paint_arm(arms[i], i == bag_arm)
-    if not facing and look["bag"] == "backpack":
-        paint_backpack()
-    if look["top"] == "hoodie" and facing:
-        figure.paint(
-            _ellipse(*(neck[2] + (0, -0.6)), 5.6 * girth, 2.6), np.array(top) * 0.85, depth=1.2
-        )
-    figure.paint(
-        _Tube(neck, (2.5, 2.5, 2.9)).outline(0.6 if facing else 0.2),
-        np.array(skin) * 0.9,
-        depth=1.2,
-    )
-    _paint_head(figure, look, head, side, cos, sin)
-    if look["top"] == "hoodie" and not facing:
-        figure.paint(
-            _ellipse(*(neck[2] + (0, 1.4)), 6.0 * girth, 4.0), np.array(top) * 0.92, depth=1.6
-        )
-    if not facing:
-        _paint_back_hair(figure, look, head, cos, sin)
-
-
-def _paint_back_hair(figure, look, head, cos, sin):
-    """Hair that falls behind the neck."""
-    x, y = head
-    back = x - 2.0 * sin
-    colour = look["hair"]
-    if look["hair_style"] == "long":
-        tube = _Tube(
-            [(back, y - 4), (back, y + 2), (back, y + 10), (back - 0.6 * sin, y + 19)],
-            (4.2, 5.7, 6.0, 4.4),
-        )
-        figure.paint(tube.outline(0.5), colour, depth=1.6)
-    elif look["hair_style"] == "bob":
-        tube = _Tube([(back, y - 4), (back, y + 2), (back, y + 8)], (4.4, 6.0, 5.8))
-        figure.paint(tube.outline(0.35), colour, depth=1.6)
-    elif look["hair_style"] == "ponytail":
-        knot = x - 6.0 * sin
-        tube = _Tube(
-            [(knot, y - 2.5), (knot - 2.4 * sin, y + 2), (knot - 2.6 * sin, y + 13)],
-            (1.8, 2.6, 0.9),
-        )
-        figure.paint(tube.outline(0.9), colour, depth=0.9)
-
-
-def _paint_head(figure, look, head, side, cos, sin):
-    """The skull with its face, hair and hat, turned by `side` (0: towards the viewer)."""
-    x, y = head
-    skin, hair = np.array(look["skin"]), np.array(look["hair"])
-    rx, ry = 5.0, 6.7
-    angle = np.linspace(0, 2 * math.pi, 33)[:-1]
-    egg = np.stack([x + rx * np.cos(angle) * (1 - 0.14 * np.maximum(np.sin(angle), 0)),
-                    y + ry * np.sin(angle)], 1)  # fmt: skip
-    for ear in (1, -1):
-        figure.paint(
-            _ellipse(x + ear * 5.0 * cos + 0.3 * sin, y + 1.0, 1.1, 1.7),
-            skin * 0.94,
-            depth=0.6,
-            shadow=20,
-        )
-
-    def spot(direction, height, rx_spot, ry_spot):
-        """A feature of the face at a direction (radians from the nose), or nothing when it is away."""
-        a = direction + side
-        a = (a + math.pi) % (2 * math.pi) - math.pi
-        if abs(a) > 1.35:
-            return None
-        return _ellipse(
-            x + rx * 0.92 * math.sin(a),
-            y + height,
-            rx_spot * (0.35 + 0.65 * math.cos(a)),
-            ry_spot,
-            14,
-        )
-
-    features = []
-    for eye in (-0.42, 0.42):
-        for shape, colour in ((spot(eye, 0.2, 1.0, 0.62), (236, 232, 226)), (spot(eye, 0.25, 0.62, 0.7), (44, 32, 28)),
-                              (spot(eye, -1.25, 1.25, 0.32), hair * 0.75)):  # fmt: skip
-            features.append((shape, colour))
-        features.append((spot(eye * 1.5, 2.3, 1.1, 0.8), skin * (1.0, 0.9, 0.88)))
-    features.append((spot(0.05, 1.7, 0.55, 1.3), skin * 0.86))
-    features.append((spot(0.0, 3.9, 1.35, 0.5), skin * (0.80, 0.58, 0.56)))
-    sweep = np.linspace(-math.pi / 2, math.pi / 2, 25)
-    directions = np.abs((sweep - side + math.pi) % (2 * math.pi) - math.pi)  # 0 is the nose
-    if look["beard"]:
-        low = np.interp(directions, (0, 0.3, 0.9, 1.4, 1.5), (2.7, 2.9, 2.2, 0.5, 9))
-        line = np.stack([x + rx * np.sin(sweep), y + low], 1)
-        below = np.stack([x + (rx + 1) * np.sin(sweep[::-1]), np.full(25, y + 9.0)], 1)
-        features.insert(0, (np.concatenate([line, below]), hair * 0.5 + skin * 0.3))
-    figure.paint(egg, skin, [f for f in features if f[0] is not None], depth=1.9)
-
-    style = look["hair_style"]
-    puff = {"afro": 2.6, "crop": 0.15, "short": 0.6}.get(style, 0.7)
-    fringe = {"bob": -1.7, "afro": -3.4, "crop": -3.9}.get(style, -3.1)
-    temple = {"crop": -1.5, "short": -0.4}.get(style, 2.5)
-    nape = {"crop": 2.5, "bob": 6.5, "long": 6.5, "afro": 5.0}.get(style, 5.0)
-    hairline = np.interp(
-        directions,
-        (0, 0.75, 1.05, 1.5, 2.0, 3.15),
-        (fringe, fringe + 0.5, temple, temple + 1.2, nape - 0.8, nape),
-    )
-    arc = np.linspace(-math.pi / 2 - 0.25, math.pi / 2 + 0.25, 25)
-    crown = np.stack([x + (rx + puff) * np.sin(arc), y - 0.2 - (ry + puff) * np.cos(arc)], 1)
-    edge = np.stack([x + (rx + 0.75 * puff) * np.sin(sweep[::-1]), y + hairline[::-1]], 1)
-    cap = np.concatenate([crown, edge])
-    if look["hat"] is None:
-        shine = [
-            (
-                np.stack([x - 1.8 + 2.6 * np.cos(angle), y - 4.7 - puff + 0.7 * np.sin(angle)], 1),
-                hair * 1.18 + 14,
-            )
-        ]
-        figure.paint(cap, hair, shine, depth=1.5, shadow=60)
-        if style == "bun":
-            figure.paint(
-                _ellipse(x - 4.2 * sin, y - 6.6 + (0 if cos > 0 else 1.5), 2.7, 2.5),
-                hair,
-                depth=1.1,
-            )
-        return
-    figure.paint(cap, hair, depth=1.2, shadow=40)
-    cloth = np.array(look["bag_colour"]) * 1.1
-    brow = np.full(25, -2.4)
-    hat = np.concatenate(
-        [
-            crown * (1, 1) + (0, -0.4),
-            np.stack([x + (rx + 0.8) * np.sin(sweep[::-1]), y + brow + 0.5 * np.cos(sweep)], 1),
-        ]
-    )
-    figure.paint(hat, cloth, depth=1.6)
-    if look["hat"] == "beanie":
-        figure.paint(
-            _Tube(
-                [(x - rx - 0.5, y - 3.0), (x, y - 2.4), (x + rx + 0.5, y - 3.0)], (1.3, 1.4, 1.3)
-            ).outline(0.4),
-            cloth * 0.8,
-            depth=0.7,
-        )
-    elif cos > -0.3:
-        figure.paint(
-            _ellipse(x + 4.6 * sin, y - 2.3 + 0.5 * cos, 4.2 * abs(cos) + 2.6 * abs(sin), 1.1),
-            cloth * 0.75,
-            depth=0.5,
-            shadow=90,
-        )
-
-
 # ---------------------------------------------------------------- scenes
-_panoramas = {}
+class _Scene:
+    """A long picture of a camera's surroundings; lengths are shares of its height."""
+
+    def __init__(self, height, width):
+        self.tall, self.wide = 2 * height, 12 * width
+        self.end = self.wide / self.tall
+        self.image = Image.new("RGB", (self.wide, self.tall))
+        self.draw = ImageDraw.Draw(self.image, "RGBA")
+
+    def box(self, x0, y0, x1, y1, colour, alpha=255):
+        corners = [n * self.tall for n in (x0, y0, x1, y1)]
+        self.draw.rectangle(corners, fill=(*_rgb(colour), alpha))
+
+    def disc(self, x, y, rx, ry, colour):
+        corners = [n * self.tall for n in (x - rx, y - ry, x + rx, y + ry)]
+        self.draw.ellipse(corners, fill=_rgb(colour))
+
+    def shape(self, points, colour, alpha=255):
+        self.draw.polygon([n * self.tall for n in points], fill=(*_rgb(colour), alpha))
+
+    def fade(self, y0, y1, top, bottom):
+        """From one colour above to another below."""
+        for y in range(int(y0 * self.tall), int(y1 * self.tall) + 1):
+            share = (y / self.tall - y0) / (y1 - y0)
+            colour = _shade(top, 1 - share) + _shade(bottom, share)
+            self.draw.line((0, y, self.wide, y), fill=_rgb(colour))
+
+    def slabs(self, y0, colour, columns):
+        """Joints of a floor in perspective."""
+        for i in range(7):
+            y = y0 + (1 - y0) * (i / 6) ** 1.7
+            self.box(0, y, self.end, y + 0.004, colour)
+        for i in range(columns):
+            x, slope = self.end * i / columns, (i % 7 - 3) * 0.12 * (1 - y0)
+            self.shape((x, y0, x + 0.004, y0, x + slope + 0.007, 1, x + slope, 1), colour)
 
 
-def _panorama(scene, height, width, seed):
-    """A camera's surroundings, six images wide, drawn once in a process."""
-    key = scene, height, width, seed
-    if key not in _panoramas:
-        rng = np.random.default_rng((seed, 3, sorted(_SCENES).index(scene)))
-        tall, wide = 2 * height, 12 * width
-        image = Image.new("RGB", (wide, tall), (128, 128, 128))
-        _SCENES[scene](ImageDraw.Draw(image, "RGBA"), image, rng, tall, wide)
-        image = image.filter(ImageFilter.GaussianBlur(tall * 0.006))
-        grain = _clouds(rng, tall, wide, tall // 40) + 0.6 * _clouds(rng, tall, wide, tall // 8)
-        pixels = np.asarray(image, float) * (1 + 0.10 * grain)[..., None]
-        image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
-        _panoramas[key] = image.reduce(2)
-    return _panoramas[key]
-
-
-def _clouds(rng, tall, wide, cell):
-    """Smooth noise between about -1 and 1, in lumps of `cell` pixels."""
-    coarse = rng.integers(0, 256, (tall // cell + 2, wide // cell + 2), dtype=np.uint8)
-    return (
-        np.asarray(Image.fromarray(coarse).resize((wide, tall), Image.Resampling.BICUBIC), float)
-        / 128
-        - 1
-    )
-
-
-def _gradient(draw, top, bottom, y0, y1, wide):
-    for y in range(y0, y1):
-        share = (y - y0) / max(1, y1 - y0)
-        draw.line(
-            (0, y, wide, y), fill=_rgb(np.array(top) * (1 - share) + np.array(bottom) * share)
-        )
-
-
-def _floor(draw, y0, tall, wide, line, columns):
-    """Joints of slabs in perspective."""
-    for i in range(7):
-        y = y0 + (tall - y0) * (i / 6) ** 1.7
-        draw.line((0, y, wide, y), fill=line, width=max(1, tall // 200))
-    for i in range(columns + 1):
-        x = wide * i / columns
-        draw.line(
-            (x, y0, x + (tall - y0) * ((i % 7) - 3) * 0.12, tall),
-            fill=line,
-            width=max(1, tall // 200),
-        )
-
-
-def _street(draw, image, rng, tall, wide):
-    floor = int(0.70 * tall)
-    x = 0
-    while x < wide:
-        span = int(tall * rng.uniform(0.55, 0.95))
-        wall = np.array(
-            ((196, 180, 156), (168, 118, 98), (150, 158, 168), (206, 196, 182), (142, 134, 120))[
-                rng.integers(5)
-            ]
-        )
-        draw.rectangle((x, 0, x + span, floor), fill=_rgb(wall))
-        draw.rectangle((x + span - tall * 0.02, 0, x + span, floor), fill=_rgb(wall * 0.8))
-        count = max(1, int(span / (0.24 * tall)))
+def _street(scene, rng):
+    walls = ((196, 180, 156), (168, 118, 98), (150, 158, 168), (206, 196, 182), (142, 134, 120))
+    shops = ((120, 60, 56), (56, 88, 84), (70, 72, 96), (150, 120, 70))
+    x = 0.0
+    while x < scene.end:
+        span = rng.uniform(0.55, 0.95)
+        wall, shop = np.array(walls[rng.integers(5)]), shops[rng.integers(4)]
+        scene.box(x, 0, x + span, 0.71, wall)
+        scene.box(x + span - 0.02, 0, x + span, 0.71, wall * 0.8)
+        count = int(span / 0.24)
         for i in range(count):
             left = x + (i + 0.22) * span / count
             right = left + 0.55 * span / count
-            for low, high in ((0.03, 0.2), (0.26, 0.40)):
-                draw.rectangle(
-                    (left - 4, low * tall - 4, right + 4, high * tall + 4), fill=_rgb(wall * 1.12)
-                )
-                draw.rectangle((left, low * tall, right, high * tall), fill=(70, 84, 98))
-                draw.polygon(
-                    (left, high * tall, left, low * tall, right, low * tall), fill=(110, 128, 142)
-                )
-        shop = np.array(
-            ((120, 60, 56), (56, 88, 84), (70, 72, 96), (150, 120, 70))[rng.integers(4)]
-        )
-        draw.rectangle(
-            (x + 0.04 * tall, 0.455 * tall, x + span - 0.05 * tall, 0.52 * tall), fill=_rgb(shop)
-        )
-        draw.rectangle(
-            (x + 0.06 * tall, 0.52 * tall, x + span - 0.07 * tall, floor - 0.03 * tall),
-            fill=(58, 64, 70),
-        )
+            for low, high in ((0.03, 0.20), (0.26, 0.40)):
+                scene.box(left - 0.015, low - 0.015, right + 0.015, high + 0.015, wall * 1.12)
+                scene.box(left, low, right, high, (70, 84, 98))
+                scene.shape((left, high, left, low, right, low), (110, 128, 142))
+        scene.box(x + 0.06, 0.52, x + span - 0.07, 0.68, (58, 64, 70))
         for _ in range(5):
             glow = x + rng.uniform(0.1, 0.8) * span
-            draw.rectangle(
-                (glow, 0.55 * tall, glow + 0.05 * tall, 0.66 * tall),
-                fill=(*_rgb(rng.uniform(120, 220, 3)), 150),
-            )
+            scene.box(glow, 0.56, glow + 0.05, 0.66, rng.uniform(120, 220, 3), 150)
+        scene.box(x + 0.04, 0.455, x + span - 0.05, 0.525, shop)
         x += span
-    _gradient(draw, (150, 146, 140), (178, 174, 166), floor, tall, wide)
-    draw.rectangle((0, floor, wide, floor + 0.015 * tall), fill=(112, 108, 104))
-    _floor(draw, floor + int(0.015 * tall), tall, wide, (138, 134, 128), 44)
-    for _ in range(4):
-        x = rng.uniform(0, wide)
-        draw.rectangle((x, 0, x + 0.022 * tall, 0.80 * tall), fill=(58, 62, 64))
-        draw.ellipse(
-            (x - 0.02 * tall, 0.785 * tall, x + 0.042 * tall, 0.815 * tall), fill=(52, 54, 56)
-        )
+    scene.fade(0.70, 1, (150, 146, 140), (178, 174, 166))
+    scene.box(0, 0.70, scene.end, 0.715, (112, 108, 104))
+    scene.slabs(0.715, (140, 136, 130), 44)
     for _ in range(3):
-        x = rng.uniform(0, wide)
-        paint = _rgb(rng.uniform(60, 190, 3))
-        draw.rounded_rectangle((x, 0.60 * tall, x + 0.55 * tall, 0.72 * tall), 12, fill=paint)
-        draw.polygon(
-            (
-                x + 0.1 * tall,
-                0.60 * tall,
-                x + 0.17 * tall,
-                0.535 * tall,
-                x + 0.38 * tall,
-                0.535 * tall,
-                x + 0.46 * tall,
-                0.60 * tall,
-            ),
-            fill=(64, 74, 84),
-        )
+        x, paint = rng.uniform(0, scene.end), rng.uniform(60, 190, 3)
+        scene.box(x, 0.60, x + 0.55, 0.71, paint)
+        roof = (x + 0.08, 0.60, x + 0.17, 0.535, x + 0.38, 0.535, x + 0.47, 0.60)
+        scene.shape(roof, (64, 74, 84))
         for wheel in (0.11, 0.43):
-            draw.ellipse(
-                (
-                    x + (wheel - 0.045) * tall,
-                    0.675 * tall,
-                    x + (wheel + 0.045) * tall,
-                    0.765 * tall,
-                ),
-                fill=(36, 36, 38),
-            )
+            scene.disc(x + wheel, 0.715, 0.045, 0.045, (36, 36, 38))
+    for _ in range(4):
+        x = rng.uniform(0, scene.end)
+        scene.disc(x + 0.01, 0.80, 0.03, 0.015, (52, 54, 56))
+        scene.box(x, 0, x + 0.022, 0.80, (58, 62, 64))
 
 
-def _wall(draw, image, rng, tall, wide):
-    floor = int(0.76 * tall)
-    draw.rectangle((0, 0, wide, floor), fill=(188, 176, 164))
-    rise, run = tall / 30, tall / 13
-    for row in range(int(floor / rise) + 1):
-        for column in range(int(wide / run) + 2):
+def _wall(scene, rng):
+    scene.box(0, 0, scene.end, 0.77, (188, 176, 164))
+    rise, run = 1 / 30, 1 / 13
+    for row in range(23):
+        for column in range(int(scene.end / run) + 2):
             x, y = (column - (row % 2) * 0.5) * run, row * rise
             tone = np.array((158, 92, 74)) * rng.uniform(0.82, 1.14) + rng.uniform(-6, 6, 3)
-            draw.rectangle((x + 2, y + 2, x + run - 2, y + rise - 2), fill=_rgb(tone))
-    draw.rectangle((0, floor - 0.05 * tall, wide, floor), fill=(120, 112, 106))
+            scene.box(x + 0.008, y + 0.008, x + run, y + rise, tone)
+    scene.box(0, 0.71, scene.end, 0.765, (120, 112, 106))
     for _ in range(6):
-        x, y, w, h = (
-            rng.uniform(0, wide),
-            rng.uniform(0.08, 0.3) * tall,
-            rng.uniform(0.14, 0.24) * tall,
-            rng.uniform(0.2, 0.32) * tall,
-        )
-        draw.rectangle((x, y, x + w, y + h), fill=_rgb(rng.uniform(150, 230, 3)))
+        x, y, w, h = rng.uniform((0, 0.08, 0.14, 0.2), (scene.end, 0.3, 0.24, 0.32))
+        scene.box(x, y, x + w, y + h, rng.uniform(150, 230, 3))
         for i in range(4):
-            draw.rectangle(
-                (
-                    x + 0.1 * w,
-                    y + (0.12 + 0.2 * i) * h,
-                    x + rng.uniform(0.4, 0.9) * w,
-                    y + (0.22 + 0.2 * i) * h,
-                ),
-                fill=_rgb(rng.uniform(60, 190, 3)),
-            )
+            top = y + (0.12 + 0.2 * i) * h
+            right = x + rng.uniform(0.4, 0.9) * w
+            scene.box(x + 0.1 * w, top, right, top + 0.1 * h, rng.uniform(60, 190, 3))
     for _ in range(4):
-        x = rng.uniform(0, wide)
-        draw.rectangle((x, 0, x + 0.03 * tall, floor), fill=(92, 98, 100))
-        draw.rectangle((x, 0, x + 0.008 * tall, floor), fill=(130, 136, 138))
-    _gradient(draw, (92, 92, 96), (124, 124, 126), floor, tall, wide)
-    draw.polygon(
-        (0, 0.90 * tall, wide, 0.90 * tall, wide, 0.915 * tall, 0, 0.915 * tall),
-        fill=(176, 174, 160),
-    )
+        x = rng.uniform(0, scene.end)
+        scene.box(x, 0, x + 0.03, 0.76, (92, 98, 100))
+        scene.box(x, 0, x + 0.008, 0.76, (130, 136, 138))
+    scene.fade(0.76, 1, (92, 92, 96), (124, 124, 126))
+    scene.box(0, 0.90, scene.end, 0.915, (176, 174, 160))
     for _ in range(160):
-        x, y = rng.uniform(0, wide), rng.uniform(floor, tall)
-        draw.ellipse((x, y, x + 5, y + 2), fill=_rgb((rng.uniform(70, 150),) * 3))
+        x, y, tone = rng.uniform((0, 0.77, 70), (scene.end, 1, 150))
+        scene.disc(x, y, 0.01, 0.004, (tone, tone, tone))
 
 
-def _park(draw, image, rng, tall, wide):
-    floor = int(0.52 * tall)
-    _gradient(draw, (186, 208, 224), (214, 224, 214), 0, floor, wide)
-    for layer, (low, tone) in enumerate(
-        ((0.16, (122, 148, 112)), (0.30, (88, 122, 78)), (0.42, (66, 100, 58)))
-    ):
-        for _ in range(90 + 60 * layer):
-            x, y, r = (
-                rng.uniform(0, wide),
-                rng.uniform(low - 0.12, low + 0.10) * tall,
-                rng.uniform(0.03, 0.08) * tall,
-            )
-            draw.ellipse(
-                (x - r, y - r, x + r, y + r), fill=_rgb(np.array(tone) * rng.uniform(0.82, 1.18))
-            )
-        if layer < 2:
-            draw.rectangle((0, (low + 0.08) * tall, wide, floor), fill=_rgb(np.array(tone) * 0.85))
-    draw.rectangle((0, 0.47 * tall, wide, floor), fill=(60, 90, 54))
-    _gradient(draw, (112, 150, 78), (134, 166, 88), floor, tall, wide)
+def _park(scene, rng):
+    scene.fade(0, 0.52, (186, 208, 224), (214, 224, 214))
+    for low, tone, count in ((0.16, (122, 148, 112), 90), (0.30, (88, 122, 78), 150),
+                             (0.42, (66, 100, 58), 210)):  # fmt: skip
+        scene.box(0, low + 0.06, scene.end, 0.52, _shade(tone, 0.85))
+        for _ in range(count):
+            x, y, r, bright = rng.uniform((0, low - 0.12, 0.03, 0.82),
+                                          (scene.end, low + 0.10, 0.08, 1.18))  # fmt: skip
+            scene.disc(x, y, r, r, _shade(tone, bright))
+    scene.fade(0.52, 1, (112, 150, 78), (134, 166, 88))
     for _ in range(2600):
-        x, y = rng.uniform(0, wide), floor + (tall - floor) * rng.random() ** 0.7
-        h = 3 + 12 * (y - floor) / tall
-        draw.line(
-            (x, y, x + rng.uniform(-3, 3), y - h),
-            fill=_rgb(np.array((118, 152, 78)) * rng.uniform(0.78, 1.2)),
-            width=1,
-        )
-    draw.polygon(
-        (0, 0.80 * tall, wide, 0.76 * tall, wide, 0.90 * tall, 0, 0.97 * tall), fill=(198, 182, 150)
-    )
-    for _ in range(5):
-        x, w = rng.uniform(0, wide), rng.uniform(0.03, 0.055) * tall
-        draw.polygon(
-            (x, 0, x + w, 0, x + 1.25 * w, 0.64 * tall, x - 0.25 * w, 0.64 * tall),
-            fill=(92, 74, 58),
-        )
-        draw.polygon(
-            (x, 0, x + 0.3 * w, 0, x + 0.2 * w, 0.64 * tall, x - 0.25 * w, 0.64 * tall),
-            fill=(118, 98, 78),
-        )
-    for _ in range(3):
-        x = rng.uniform(0, wide)
-        for y in (0.56, 0.60, 0.65):
-            draw.rectangle((x, y * tall, x + 0.36 * tall, (y + 0.025) * tall), fill=(138, 96, 62))
-        for leg in (0.03, 0.31):
-            draw.rectangle(
-                (x + leg * tall, 0.56 * tall, x + (leg + 0.02) * tall, 0.74 * tall),
-                fill=(70, 66, 62),
-            )
+        x, y = rng.uniform(0, scene.end), 0.52 + 0.48 * rng.random() ** 0.7
+        lean, h = rng.uniform(-0.01, 0.01), 0.012 + 0.047 * (y - 0.52)
+        blade = (x, y, x + lean, y - h, x + 0.004, y)
+        scene.shape(blade, _shade((118, 152, 78), rng.uniform(0.78, 1.2)))
+    path = (0, 0.80, scene.end, 0.76, scene.end, 0.90, 0, 0.97)
+    scene.shape(path, (198, 182, 150))
     for _ in range(140):
-        x, y = rng.uniform(0, wide), rng.uniform(0.6, 0.76) * tall
-        draw.ellipse(
-            (x, y, x + 5, y + 4),
-            fill=((238, 232, 214), (226, 196, 90), (214, 128, 130))[rng.integers(3)],
-        )
+        x, y = rng.uniform((0, 0.6), (scene.end, 0.76))
+        petal = ((238, 232, 214), (226, 196, 90), (214, 128, 130))[rng.integers(3)]
+        scene.disc(x, y, 0.01, 0.008, petal)
+    for _ in range(3):
+        x = rng.uniform(0, scene.end)
+        for leg in (0.03, 0.31):
+            scene.box(x + leg, 0.56, x + leg + 0.02, 0.74, (70, 66, 62))
+        for y in (0.56, 0.60, 0.65):
+            scene.box(x, y, x + 0.36, y + 0.025, (138, 96, 62))
+    for _ in range(5):
+        x, w = rng.uniform((0, 0.03), (scene.end, 0.055))
+        trunk = (x, 0, x + w, 0, x + 1.25 * w, 0.64, x - 0.25 * w, 0.64)
+        scene.shape(trunk, (92, 74, 58))
+        scene.shape((x, 0, x + 0.3 * w, 0, x + 0.2 * w, 0.64, x - 0.25 * w, 0.64), (118, 98, 78))
 
 
-def _corridor(draw, image, rng, tall, wide):
-    floor = int(0.66 * tall)
-    _gradient(draw, (226, 222, 208), (204, 200, 188), 0, floor, wide)
-    draw.rectangle((0, 0.40 * tall, wide, floor), fill=(150, 168, 166))
-    draw.rectangle((0, 0.39 * tall, wide, 0.405 * tall), fill=(112, 104, 92))
-    _gradient(draw, (150, 144, 132), (202, 196, 184), floor, tall, wide)
-    x = 0.1 * tall
-    while x < wide:
+def _corridor(scene, rng):
+    scene.fade(0, 0.66, (228, 224, 212), (206, 202, 190))
+    scene.box(0, 0.40, scene.end, 0.66, (150, 168, 166))
+    scene.box(0, 0.39, scene.end, 0.405, (112, 104, 92))
+    scene.fade(0.66, 1, (146, 140, 128), (196, 190, 178))
+    scene.slabs(0.66, (166, 160, 148), 30)
+    x = 0.1
+    while x < scene.end:
         kind = rng.integers(3)
-        if kind == 0:
-            draw.rectangle((x - 8, 0.07 * tall, x + 0.30 * tall + 8, floor), fill=(116, 104, 90))
-            draw.rectangle((x, 0.09 * tall, x + 0.30 * tall, floor), fill=(164, 128, 92))
-            draw.rectangle(
-                (x + 0.06 * tall, 0.15 * tall, x + 0.24 * tall, 0.34 * tall), fill=(150, 178, 184)
-            )
-            draw.ellipse(
-                (x + 0.26 * tall, 0.40 * tall, x + 0.285 * tall, 0.425 * tall), fill=(214, 204, 170)
-            )
-            draw.rectangle((x, floor, x + 0.30 * tall, 0.84 * tall), fill=(150, 124, 98, 70))
-        elif kind == 1:
-            draw.rectangle((x, 0.12 * tall, x + 0.36 * tall, 0.34 * tall), fill=(172, 132, 90))
+        if kind == 0:  # a door and its reflection
+            scene.box(x - 0.03, 0.07, x + 0.33, 0.66, (116, 104, 90))
+            scene.box(x, 0.09, x + 0.30, 0.66, (164, 128, 92))
+            scene.box(x + 0.06, 0.15, x + 0.24, 0.34, (150, 178, 184))
+            scene.disc(x + 0.27, 0.41, 0.013, 0.013, (214, 204, 170))
+            scene.box(x, 0.66, x + 0.30, 0.84, (150, 124, 98), 70)
+        elif kind == 1:  # a notice board
+            scene.box(x, 0.12, x + 0.36, 0.34, (172, 132, 90))
             for _ in range(9):
-                u, v = x + rng.uniform(0.02, 0.29) * tall, rng.uniform(0.14, 0.28) * tall
-                draw.rectangle(
-                    (u, v, u + 0.05 * tall, v + 0.05 * tall), fill=_rgb(rng.uniform(170, 250, 3))
-                )
-        else:
-            draw.rectangle((x, 0.46 * tall, x + 0.12 * tall, 0.70 * tall), fill=(92, 106, 116))
-            draw.rectangle((x, 0.46 * tall, x + 0.12 * tall, 0.49 * tall), fill=(128, 142, 150))
-        x += rng.uniform(0.42, 0.75) * tall
-    draw.rectangle((0, floor - 0.02 * tall, wide, floor), fill=(104, 98, 92))
-    _floor(draw, floor, tall, wide, (150, 144, 134), 30)
-    for i in range(7):
-        x = (i + 0.4) * wide / 7
-        draw.polygon(
-            (x, floor, x + 0.16 * tall, floor, x + 0.24 * tall, tall, x - 0.08 * tall, tall),
-            fill=(236, 232, 222, 60),
-        )
+                u, v = rng.uniform((x + 0.02, 0.14), (x + 0.29, 0.28))
+                scene.box(u, v, u + 0.05, v + 0.05, rng.uniform(170, 250, 3))
+        else:  # a bin
+            scene.box(x, 0.46, x + 0.12, 0.70, (92, 106, 116))
+            scene.box(x, 0.46, x + 0.12, 0.49, (128, 142, 150))
+        x += rng.uniform(0.42, 0.75)
+    scene.box(0, 0.64, scene.end, 0.66, (104, 98, 92))
+    for i in range(7):  # light from the ceiling on the polished floor
+        x = (i + 0.4) * scene.end / 7
+        gleam = (x, 0.66, x + 0.16, 0.66, x + 0.24, 1, x - 0.08, 1)
+        scene.shape(gleam, (236, 232, 222), 60)
 
 
 _SCENES = {"street": _street, "wall": _wall, "park": _park, "corridor": _corridor}
+_panoramas = {}
 
 
-def _photograph(figure, view, rng, panorama):
-    """Put the figure into its scene with a shadow, and see it through the camera."""
-    height, width = figure.height, figure.width
+def _panorama(name, height, width, seed):
+    """A camera's surroundings, six images wide, drawn once in a process."""
+    key = name, height, width, seed
+    if key not in _panoramas:
+        rng = np.random.default_rng((seed, 3, list(_SCENES).index(name)))
+        scene = _Scene(height, width)
+        _SCENES[name](scene, rng)
+        image = scene.image.filter(ImageFilter.GaussianBlur(height * 0.012))
+        pixels = np.asarray(image, float)
+        for lump, strength in ((height // 32, 0.05), (height // 4, 0.04)):
+            pixels = pixels * (1 + strength * _clouds(rng, image.size, lump))
+        _panoramas[key] = _image(pixels).reduce(2)
+    return _panoramas[key]
+
+
+def _clouds(rng, size, lump):
+    """Smooth noise (h, w, 1) between about -1 and 1, in lumps of so many pixels."""
+    width, height = size
+    coarse = rng.integers(0, 256, (height // lump + 2, width // lump + 2), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(smooth, float)[..., None] / 128 - 1
+
+
+def _image(pixels):
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def _photograph(canvas, rng, panorama):
+    """Put the person into the scene with a shadow, and take the picture."""
+    view, height, width = canvas.view, canvas.height, canvas.width
     left = int(rng.integers(panorama.width - width + 1))
     scene = panorama.crop((left, 0, left + width, height))
-    alpha = figure.alpha.reduce(OVERSAMPLING)
-    # The shadow: the silhouette laid down on the ground away from the light, soft with distance.
-    foot = figure.foot / OVERSAMPLING
+    alpha = canvas.alpha.reduce(OVERSAMPLING)
+    # The shadow: the silhouette laid on the ground, away from the light, and dark at the feet.
+    x, y = canvas.foot / OVERSAMPLING
     lean, flat = -1.5 * view["light"][0], 0.16 + 0.5 * view["pitch"]
-    lying = alpha.transform(
-        alpha.size,
-        Image.Transform.AFFINE,
-        (1, -lean, lean * foot[1], 0, 1 / flat, foot[1] * (1 - 1 / flat)),
-        Image.Resampling.BILINEAR,
-    )
+    to_silhouette = (1, -lean, lean * y, 0, 1 / flat, y - y / flat)
+    bilinear = Image.Resampling.BILINEAR
+    lying = alpha.transform(alpha.size, Image.Transform.AFFINE, to_silhouette, bilinear)
     contact = Image.new("L", alpha.size)
-    x, y = foot
-    box = (x - 0.2 * width, y - 0.018 * height, x + 0.2 * width, y + 0.014 * height)
-    ImageDraw.Draw(contact).ellipse(box, fill=255)
-    shadow = ImageChops.lighter(
-        lying.filter(ImageFilter.GaussianBlur(height / 90)).point(
-            [n * 4 // 10 for n in range(256)]
-        ),
-        contact.filter(ImageFilter.GaussianBlur(height / 70)).point(
-            [n * 6 // 10 for n in range(256)]
-        ),
-    )
-    scene = Image.composite(Image.new("RGB", scene.size, (22, 20, 28)), scene, shadow)
+    spot = (x - 0.2 * width, y - 0.018 * height, x + 0.2 * width, y + 0.014 * height)
+    ImageDraw.Draw(contact).ellipse(spot, fill=255)
+    soft = ImageFilter.BoxBlur(height / 70)
+    shadow = ImageChops.lighter(lying.filter(soft).point(_SHARES[100]),
+                                contact.filter(soft).filter(soft).point(_SHARES[150]))  # fmt: skip
+    scene.paste((22, 20, 28), (0, 0), shadow)
 
-    # The canvas was black outside the figure, so its reduction is already weighted by alpha.
-    cut_out = Image.composite(figure.rgb, Image.new("RGB", figure.rgb.size), figure.alpha)
-    share = np.asarray(alpha, float)[..., None] / 255
-    pixels = np.asarray(cut_out.reduce(OVERSAMPLING), float) + (1 - share) * np.asarray(
-        scene, float
-    )
-    across = np.linspace(-1, 1, width)[None, :, None] * 0.06 * view["light"][0]
-    pixels *= (1 - across) * np.array(view["gain"]) * rng.uniform(0.92, 1.08)
+    # The canvas is made black outside the person: its reduction is then weighted by alpha.
+    cut_out = Image.composite(canvas.rgb, Image.new("RGB", canvas.rgb.size), canvas.alpha)
+    behind = np.asarray(scene, float) * (1 - np.asarray(alpha, float)[..., None] / 255)
+    pixels = np.asarray(cut_out.reduce(OVERSAMPLING), float) + behind
+    sideways = 0.06 * view["light"][0] * np.linspace(-1, 1, width)[:, None]
+    pixels *= (1 - sideways) * np.array(view["gain"]) * rng.uniform(0.92, 1.08)
     gamma = view["gamma"] * rng.uniform(0.95, 1.05)
-    table = [round(255 * (n / 255) ** gamma) for n in range(256)] * 3
-    image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).point(table)
-    blur = view["blur"] * rng.uniform(0.7, 1.3) * height / 128
-    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(blur)), float)
-    pixels += view["noise"] * rng.standard_normal(pixels.shape)
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    pixels = 255 * (np.clip(pixels, 0, 255) / 255) ** gamma
+    blur = view["blur"] * rng.uniform(0.5, 1.7) * height / 128
+    pixels = np.asarray(_image(pixels).filter(ImageFilter.GaussianBlur(blur)), float)
+    return _image(pixels + view["noise"] * rng.standard_normal(pixels.shape))
 
 
 # ---------------------------------------------------------------- files
@@ -1199,28 +1060,25 @@ def _draw_all(folder, image_size, people, seed, verbose):
     """Draw every image into a temporary neighbour of `folder`, renamed when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    workers = []
     try:
         for part in ("train", "query", "gallery"):
             (building / part).mkdir()
-        count = max(1, min(os.cpu_count() or 1, 8, people))
-        commands = [
-            [sys.executable, __file__, building, *image_size, people, seed, worker, count]
-            for worker in range(count)
-        ]
         progress = None
         if verbose:
             import keras
 
             print(f"Drawing {2 * people} people, once, into {folder}")
             progress = keras.utils.Progbar(2 * people, unit_name="person")
-        workers = [
-            subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
-            for command in commands
-        ]
+        count = min(os.cpu_count() or 1, 8)
+        for worker in range(count):
+            words = (sys.executable, __file__, building, *image_size, people, seed, worker, count)
+            command = [str(word) for word in words]
+            workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         lock = threading.Lock()
 
         def follow(worker):
-            for _ in worker.stdout:
+            for _ in worker.stdout:  # a line for each person drawn
                 with lock:
                     if progress is not None:
                         progress.add(1)
@@ -1230,28 +1088,27 @@ def _draw_all(folder, image_size, people, seed, verbose):
             reader.start()
         for reader in readers:
             reader.join()
-        if any(worker.wait() for worker in workers):
-            raise OSError("a drawing process failed; its message is above")
+        if any([worker.wait() for worker in workers]):
+            raise OSError("a drawing process failed, see above")
         try:
             building.rename(folder)
         except OSError:
             if not folder.is_dir():  # unless another process was first with the same images
                 raise
     finally:
+        for worker in workers:
+            worker.kill()
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _draw_share(folder, height, width, people, seed, worker, workers):
-    """Draw every `workers`-th person, saying so in a line for each."""
-    last = None
+    """Draw every `workers`-th person, with a line on stdout for each."""
     for part, person, camera, shot in _shots(people):
-        if person % workers != worker:
-            continue
-        image = draw_person(person, camera, shot, (height, width), seed)
-        image.save(Path(folder) / _file_name(part, person, camera, shot), compress_level=6)
-        if person != last:
-            print(person, flush=True)
-            last = person
+        if person % workers == worker:
+            image = draw_person(person, camera, shot, (height, width), seed)
+            image.save(Path(folder) / _file_name(part, person, camera, shot), compress_level=4)
+            if (camera, shot) == (CAMERAS, SHOTS - 1):
+                print(person, flush=True)
 
 
 if __name__ == "__main__":

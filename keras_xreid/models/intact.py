@@ -13,7 +13,7 @@ Where the paper is silent, ours: norms are means over elements, so pixels are mu
 `pixel_scale` before the squared error of Eq. 4, chosen so that no weighted term dominates at the
 start; the generator's adversarial loss is non-saturating; while G is trained, D and phi normalise
 by the batch, as they did in their own phase; no batch normalization in G's residual blocks, which
-halves the speed on a CPU (a switch); Adam; gallery images and queries known to be of high
+would halve the speed on a CPU (a switch); Adam; gallery images and queries known to be of high
 resolution bypass G; embeddings are compared by cosine. The text also speaks of regularising D
 with Eq. 8; Algorithm 1 and Figure 2 say G only, and they are followed.
 """

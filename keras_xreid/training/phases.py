@@ -125,7 +125,7 @@ class PhasedModel(keras.Model):
     def get_compile_config(self):
         if not self.compiled:
             return {}
-        config = {part: o for part, o in self._part_optimizers.items()}
+        config = dict(self._part_optimizers)
         return keras.saving.serialize_keras_object({"optimizer": config, **self._compile_arguments})
 
     def compile_from_config(self, config):
