@@ -41,6 +41,7 @@ import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.evaluation import figures, report  # noqa: E402
 from keras_xreid.evaluation.each_rate import PROTOCOLS  # noqa: E402
+from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
 
 
@@ -118,21 +119,24 @@ class Run:
         self._check(presets)
         self.image_size = presets[options.preset]["image_size"]
         self.backbone = options.backbone or presets[options.preset]["backbone"]
-        # Bad data is found before the folder is made, and leaves nothing behind.
         self.data = xr.datasets.load(
             options.data, options.data_dir, split=options.split, limit=options.limit,
             image_size=self.image_size,
         )  # fmt: skip
         check_people(self.data.train)
-        for record in self.data.query + self.data.gallery:
+        for record in self.data.train + self.data.query + self.data.gallery:
             record.read()
-        self.folder = Path(options.out or f"runs/{system}-{options.data}")
-        self._open_folder()
         autodiff.repeatable(options.seed)
         keras.config.set_dtype_policy(options.precision)
         self.rows, self.speeds, self._checkpoints = [], {}, []
+
+    def begin(self):
+        """Opens the run folder; whatever can be refused is refused before, and leaves nothing."""
+        o = self.options
+        self.folder = Path(o.out or f"runs/{self.system}-{o.data}")
+        self._open_folder()
         print(
-            f"{system} on {options.data} ({len({r.person for r in self.data.train})} people, "
+            f"{self.system} on {o.data} ({len({r.person for r in self.data.train})} people, "
             f"{len(self.data.train)} images to train on), Keras {keras.__version__} on "
             f"{keras.backend.backend()}, results in {self.folder}"
         )
@@ -141,6 +145,10 @@ class Run:
         o = self.options
         if o.preset not in presets:
             raise xr.InputError(f"unknown preset {o.preset!r}: known are {', '.join(presets)}")
+        if o.backbone is not None and o.backbone not in BACKBONES:
+            raise xr.InputError(
+                f"unknown backbone {o.backbone!r}: known are {', '.join(BACKBONES)}"
+            )
         if o.protocol not in PROTOCOLS:
             raise xr.InputError(
                 f"unknown protocol {o.protocol!r}: known are {', '.join(PROTOCOLS)}"

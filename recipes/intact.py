@@ -77,11 +77,11 @@ def main(options):
         raise xr.InputError(f"--association {options.association!r}: give r-to-d, d-to-r or common")
     run = Run("intact", options, PRESETS)
     batches = run.batches(xr.PairBatches, rates=options.train_rates)
+    reid = pretrained(options.reid, run, batches.people) if options.reid else None
+    run.begin()
 
     # Stage 1: C, on high-resolution images.
-    if options.reid:
-        reid = pretrained(options.reid, run, batches.people)
-    else:
+    if reid is None:
         epochs = run.epochs(scheduled_epochs(options), options.reid_epochs)
         reid = train_network(run, epochs)
         xr.save(reid, run.folder / "reid.weights.h5")

@@ -17,7 +17,7 @@ def fill(model, seed=0):
         if name in ("gamma", "moving_variance"):
             value = rng.uniform(0.7, 1.3, shape)
         elif name in ("kernel", "pointwise_kernel", "depthwise_kernel") and len(shape) > 1:
-            value = rng.normal(0, (1.5 / np.prod(shape[:-1])) ** 0.5, shape)
+            value = rng.normal(0, (0.7 / np.prod(shape[:-1])) ** 0.5, shape)
         else:
             value = rng.normal(0, 0.1, shape)
         variable.assign(value.astype("float32"))

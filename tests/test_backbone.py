@@ -118,7 +118,7 @@ def test_the_global_data_format_does_not_matter(name):
 
 def test_bad_requests_are_refused_in_one_line():
     for arguments, message in (
-        (("vgg", SIZE), "unknown backbone 'vgg': the known ones are resnet50, resnet_tiny, os"),
+        (("vgg", SIZE), "unknown backbone 'vgg': known are resnet50, resnet_tiny, os"),
         (("resnet_tiny", (64, 16)), "at least 32"),
         (("resnet_tiny", SIZE, "imagenet"), "only resnet50"),
         (("resnet50", SIZE, "coco"), "'coco' for resnet50"),

@@ -59,7 +59,7 @@ def test_a_step_by_hand():
 
 
 def test_what_compile_refuses():
-    with pytest.raises(ValueError, match="no optimizer for b: .* a"):
+    with pytest.raises(ValueError, match=r"no optimizer for b: .* a"):
         Chase().compile({"a": "sgd"})
     shared = keras.optimizers.SGD(0.1)
     with pytest.raises(ValueError, match="share"):

@@ -7,6 +7,7 @@ from keras_xreid.errors import InputError
 from keras_xreid.layers.osnet import WIDTHS, batch_norm, convolution, osnet, stem
 
 RESNETS = ("resnet50", "resnet_tiny")
+NAMES = (*RESNETS, *WIDTHS)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -56,10 +57,8 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
             )
         return _pyramid(name_or_model, image_size)
     name = name_or_model
-    if name not in (*RESNETS, *WIDTHS):
-        raise InputError(
-            f"unknown backbone {name!r}: the known ones are {', '.join((*RESNETS, *WIDTHS))}"
-        )
+    if name not in NAMES:
+        raise InputError(f"unknown backbone {name!r}: known are {', '.join(NAMES)}")
     if weights is not None and (name, weights) != ("resnet50", "imagenet"):
         raise InputError(
             f"no weights {weights!r} for {name}: only resnet50 has some, 'imagenet'; use None"

@@ -1,0 +1,73 @@
+"""Scores saved weights on any data set: only its query and gallery folders are needed.
+
+python recipes/evaluate.py --weights runs/intact-synthetic --data synthetic
+python recipes/evaluate.py --weights FILE.weights.h5 --data market1501 --data-dir DIR
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import common  # first: it chooses the backend
+
+import keras  # isort: skip
+
+import keras_xreid as xr
+from keras_xreid.evaluation import report
+
+
+@dataclasses.dataclass
+class EvaluateOptions:
+    weights: str
+    """A .weights.h5 file, or the folder of a finished run."""
+    data: str = "synthetic"
+    """Data set: synthetic, market1501 or csv."""
+    data_dir: str | None = None
+    """Folder of the data set; synthetic needs none."""
+    split: str = "test"
+    """test or dev."""
+    protocol: str = "each-rate"
+    """each-rate: every query at every rate, against the full high-resolution gallery."""
+    rates: tuple[float, ...] = (1, 2, 3, 4, 8)
+    """Down-sampling rates scored."""
+    train_rates: tuple[float, ...] = (2, 3, 4)
+    """Rates that the mean is taken over."""
+    out: str | None = None
+    """Folder for metrics.json and manifest.jsonl; nothing is written if not given."""
+
+
+def main(options):
+    began = time.perf_counter()
+    model = xr.load(options.weights)
+    data = xr.datasets.load(
+        options.data, options.data_dir, split=options.split, image_size=model.image_size,
+        need=("query", "gallery"),
+    )  # fmt: skip
+    folder = Path(options.out) if options.out else None
+    if folder and (folder / "metrics.json").exists():
+        raise xr.InputError(f"{folder} holds scores already: give another --out")
+    results = xr.evaluate(model, data, options.rates, options.train_rates, options.protocol)
+    print(report.score_table(results))
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = xr.manifest_rows(data, options.rates)
+    metrics = {
+        "system": type(model).__name__,
+        "weights": options.weights,
+        "dataset": options.data,
+        "split": options.split,
+        "protocol": options.protocol,
+        "manifest_sha256": xr.write_manifest(folder / "manifest.jsonl", rows),
+        "backend": keras.backend.backend(),
+        "keras": keras.__version__,
+        "backbone": model.backbone,
+        "parameters": model.count_params(),
+        "seconds": time.perf_counter() - began,
+        **results,
+    }
+    report.write_json_atomic(folder / "metrics.json", metrics)
+
+
+if __name__ == "__main__":
+    common.start(main, EvaluateOptions, __doc__)

@@ -1,0 +1,337 @@
+"""Every recipe from the command line to its files, and what it says to bad input."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_xreid as xr
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+MARKET = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"
+
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(m) is None for m in ("tyro", "matplotlib", "skimage")),
+    reason='recipes need pip install "keras-xreid[recipes]"',
+)
+
+
+def command(recipe, *arguments):
+    return [sys.executable, str(RECIPES / f"{recipe}.py"), *map(str, arguments)]
+
+
+def run(recipe, *arguments):
+    """A recipe in a process of its own, as a user starts it."""
+    done = subprocess.run(
+        command(recipe, *arguments), capture_output=True, text=True, check=False, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A small csv data set: 6 people to train on and 4 to find, 2 cameras, 2 images each."""
+    folder = tmp_path_factory.mktemp("people")
+    rng = np.random.default_rng(0)
+    lines = ["path,person,camera,split"]
+    for person in range(10):
+        colours = rng.integers(0, 255, (8, 4, 3))
+        for camera in (1, 2):
+            for shot in range(2):
+                noisy = np.clip(colours + rng.normal(0, 15, colours.shape), 0, 255).astype("uint8")
+                name = f"{person}_{camera}_{shot}.png"
+                Image.fromarray(noisy).resize((64, 128), Image.Resampling.BICUBIC).save(
+                    folder / name
+                )
+                split = "train" if person < 6 else ("query" if shot == 0 else "gallery")
+                lines.append(f"{name},p{person},{camera},{split}")
+    (folder / "people.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def short(people, out, *more):
+    return ("--data", "csv", "--data-dir", people, "--steps", 2, "--batch-size", 4,
+            "--rates", 1, 4, "--train-rates", 2, 4, "--out", out, *more)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(people, tmp_path_factory):
+    """A finished short run of INTACT."""
+    out = tmp_path_factory.mktemp("runs") / "intact"
+    printed = run("intact", *short(people, out))
+    return out, printed
+
+
+def test_a_run_folder_holds_what_it_promises(finished):
+    out, printed = finished
+    assert {p.name for p in out.iterdir()} == {
+        "metrics.json", "history.csv", "model.weights.h5", "reid.weights.h5", "manifest.jsonl",
+        "figures", "report.md", "options.json",
+    }  # fmt: skip
+    figures = {p.name for p in (out / "figures").iterdir()}
+    assert figures == {"recovered.png", "ranked.png", "rank1.png", "losses.png"}
+    metrics = json.loads((out / "metrics.json").read_text())
+    for key in ("system", "dataset", "protocol", "manifest_sha256", "backend", "keras", "preset",
+                "backbone", "seed", "parameters", "seconds", "images_per_second", "per_rate",
+                "mean_lr", "enlarged", "image_quality", "standard_error"):  # fmt: skip
+        assert metrics[key] is not None, key
+    assert set(metrics["per_rate"]) == {"1", "4"}
+    assert set(metrics["per_rate"]["4"]) == {"rank1", "rank5", "rank10", "rank20", "mAP"}
+    assert metrics["enlarged"]["per_rate"]["1"] == metrics["per_rate"]["1"]
+    assert metrics["enlarged"]["image_quality"]["4"]["psnr"] > 10
+    assert set(metrics["images_per_second"]) == {"reid", "intact"}
+    assert metrics["short_run"] is True
+    for name in ("rank-1", "recovered", "merely enlarged", "association", "discriminator"):
+        assert name in printed
+    history = (out / "history.csv").read_text().splitlines()
+    assert len(history) == 3 and history[1].startswith("reid,1,")
+
+
+def test_the_saved_weights_score_as_the_run_did(finished, people):
+    out, _ = finished
+    metrics = json.loads((out / "metrics.json").read_text())
+    data = xr.datasets.load("csv", people)
+    again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False)
+    assert again["per_rate"] == metrics["per_rate"]
+    assert again["enlarged"]["per_rate"] == metrics["enlarged"]["per_rate"]
+
+
+def test_evaluate_recipe(finished, people, tmp_path):
+    out, _ = finished
+    run("evaluate", "--weights", out / "model.weights.h5", "--data", "csv", "--data-dir", people,
+        "--rates", 1, 4, "--out", tmp_path / "scores")  # fmt: skip
+    ours = json.loads((out / "metrics.json").read_text())
+    again = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert again["per_rate"] == ours["per_rate"]
+
+
+def test_first_stage_is_reused(finished, people, tmp_path):
+    reid = finished[0] / "reid.weights.h5"
+    run("intact", *short(people, tmp_path / "mse", "--supervision", "mse", "--reid", reid))
+    metrics = json.loads((tmp_path / "mse" / "metrics.json").read_text())
+    assert set(metrics["images_per_second"]) == {"intact"}
+    ours = json.loads((finished[0] / "metrics.json").read_text())
+    assert metrics["per_rate"]["1"] == ours["per_rate"]["1"]
+    assert metrics["manifest_sha256"] == ours["manifest_sha256"]
+
+
+def test_ablations(people, tmp_path):
+    arguments = ("intact-5", "--data", "csv", "--data-dir", people, "--steps", 1, "--epochs", 1,
+                 "--out", tmp_path / "rows")  # fmt: skip
+    printed = run("ablations", *arguments)
+    assert "W/O (Fig. 5 (d))" in printed and "88.1" in printed
+    assert (tmp_path / "rows" / "ablations.md").exists()
+    again = run("ablations", *arguments)  # nothing is run again
+    assert "== " not in again and "88.1" in again
+
+
+def weights_of(out):
+    found = {}
+
+    def keep(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with h5py.File(out / "model.weights.h5") as file:
+        file.visititems(keep)
+    return found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
+def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):
+    reid = finished[0] / "reid.weights.h5"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = ("--reid", reid, "--epochs", 3, "--rates", 1, 2)
+    arguments = [a if a != 2 else 5 for a in short(people, whole)]
+    arguments = [str(a) for a in arguments]
+    arguments[arguments.index("--steps") + 1] = "5"
+    run("intact", *arguments, *options)
+
+    arguments[arguments.index("--out") + 1] = str(killed)
+    process = subprocess.Popen(
+        command("intact", *arguments, *options), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    checkpoint = killed / "checkpoint-intact.weights.h5"
+    deadline = time.monotonic() + 600
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists() and not (killed / "metrics.json").exists()
+    with h5py.File(checkpoint) as file:
+        assert file.attrs["epoch"] < 3
+
+    printed = run("intact", *arguments, *options, "--resume")
+    assert "going on after epoch" in printed
+    first, second = weights_of(whole), weights_of(killed)
+    assert first.keys() == second.keys() and len(first) > 50
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    rows = (killed / "history.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ["1", "2", "3"]
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Runs a recipe in this process and returns the one line that it leaves with."""
+
+    def leave_of(recipe, *arguments):
+        import baseline
+        import common
+        import intact
+
+        module = {"baseline": baseline, "intact": intact}[recipe]
+        options = {"baseline": "BaselineOptions", "intact": "IntactOptions"}[recipe]
+        monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            common.start(module.main, getattr(module, options), module.__doc__)
+        assert left.value.code == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith(f"{recipe}.py: ")
+        return lines[0]
+
+    return leave_of
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--data", "imagenet"), ["imagenet", "market1501", "csv", "synthetic"]),
+        (("--preset", "huge"), ["huge", "tiny", "paper"]),
+        (("--backbone", "vgg"), ["vgg", "osnet_x1_0", "resnet50"]),
+        (("--rates", "0.5"), ["--rates", "0.5", "1"]),
+        (("--train-rates", "2", "0"), ["--train-rates", "0", "1"]),
+        (("--data", "market1501"), ["market1501", "--data-dir"]),
+        (("--precision", "float16"), ["float16", "mixed_bfloat16"]),
+        (("--protocol", "mystery"), ["mystery", "each-rate"]),
+        (("--epochs", "0"), ["--epochs", "0"]),
+        (("--split-id", "3"), ["split 3"]),
+        (("--resume", "--overwrite"), ["--resume", "--overwrite"]),
+    ],
+)
+def test_bad_options(refused, people, tmp_path, arguments, words):
+    given = ("--data", "csv", "--data-dir", people, "--out", tmp_path / "run", *arguments)
+    if "--data" in arguments:
+        given = ("--out", tmp_path / "run", *arguments)
+    line = refused("intact", *given)
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_folder(refused, tmp_path):
+    (tmp_path / "query").mkdir()
+    line = refused(
+        "intact", "--data", "market1501", "--data-dir", tmp_path, "--out", tmp_path / "r"
+    )
+    assert "bounding_box_train" in line and "expected" in line
+    assert not (tmp_path / "r").exists()
+
+
+def with_csv(people, tmp_path, change):
+    """The csv set with its lines changed."""
+    lines = (people / "people.csv").read_text().splitlines()
+    moved = [lines[0]] + [f"{people}/{line}" for line in lines[1:]]
+    path = tmp_path / "people.csv"
+    path.write_text("\n".join(change(moved)) + "\n")
+    return path
+
+
+def test_person_with_a_single_image(refused, people, tmp_path):
+    path = with_csv(
+        people,
+        tmp_path,
+        lambda lines: [lines[0], *[x for x in lines[1:] if ",p3," not in x or "3_1_0" in x]],
+    )
+    line = refused("intact", "--data", "csv", "--data-dir", path, "--out", tmp_path / "run")
+    assert "p3" in line and "single" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no picture"])
+@pytest.mark.parametrize("split", ["train", "query"])
+def test_broken_image(refused, people, tmp_path, content, split):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(content)
+    person = "p1" if split == "train" else "p9"
+    path = with_csv(people, tmp_path, lambda lines: [*lines, f"{broken},{person},2,{split}"])
+    line = refused("intact", "--data", "csv", "--data-dir", path, "--out", tmp_path / "run")
+    assert "broken.png" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_that_holds_something_is_left_alone(refused, finished, people, tmp_path):
+    out, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    line = refused("intact", *short(people, out))
+    assert "--overwrite" in line and "--resume" in line
+    assert "finished" in refused("intact", *short(people, out, "--resume"))
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    other = tmp_path / "letters"
+    other.mkdir()
+    (other / "dear.txt").write_text("keep me")
+    assert "other files" in refused("intact", *short(people, other, "--overwrite"))
+    assert (other / "dear.txt").read_text() == "keep me"
+    assert "no run to resume" in refused("intact", *short(people, tmp_path / "new", "--resume"))
+
+
+def test_unwritable_out(refused, people, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refused("intact", *short(people, tmp_path / "file" / "run"))
+    assert "cannot write" in line
+
+
+def test_weights_of_another_model(refused, finished, people, tmp_path):
+    out, _ = finished
+    line = refused("intact", *short(people, tmp_path / "a", "--reid", out / "model.weights.h5"))
+    assert "INTACT" in line and "Baseline" in line
+    reid = out / "reid.weights.h5"
+    line = refused("intact", *short(people, tmp_path / "b", "--reid", reid, "--limit", "3"))
+    assert "number of people 6" in line and "3" in line
+    line = refused(
+        "intact", *short(people, tmp_path / "c", "--reid", reid, "--backbone", "osnet_x0_25")
+    )
+    assert "resnet_tiny" in line and "osnet_x0_25" in line
+    line = refused("intact", *short(people, tmp_path / "d", "--reid", tmp_path / "no.weights.h5"))
+    assert "no.weights.h5" in line
+    assert not any((tmp_path / name).exists() for name in "abcd")
+
+
+def test_no_backend(monkeypatch, capsys):
+    import common
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for value in (None, "jax"):
+        monkeypatch.delenv("KERAS_BACKEND")
+        if value:
+            monkeypatch.setenv("KERAS_BACKEND", value)
+        with pytest.raises(SystemExit) as left:
+            common.choose_backend()
+        assert left.value.code == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and "installed" in lines[0]
+        monkeypatch.setenv("KERAS_BACKEND", "torch")
+
+
+@pytest.mark.skipif(not MARKET.exists(), reason="needs the folder market1501-501ids")
+def test_market_1501_from_its_folder(tmp_path):
+    out = tmp_path / "market"
+    run("baseline", "--data", "market1501", "--data-dir", MARKET, "--limit", 6, "--steps", 1,
+        "--rates", 1, 4, "--out", out)  # fmt: skip
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["enlarged"] is None and metrics["image_quality"] is None
+    assert set(metrics["per_rate"]) == {"1", "4"}
