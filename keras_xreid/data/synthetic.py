@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-VERSION = "3"  # part of the cache's name: raise it whenever a single pixel changes
+VERSION = "5"  # part of the cache's name: raise it whenever a single pixel changes
 PEOPLE = 100  # in the training part, and as many others in the test part
 GROUP = 4  # people who differ in fine detail only
 CAMERAS = 4
@@ -52,22 +52,22 @@ ACCENTS = ((240, 238, 230), (34, 32, 36), (206, 48, 48), (238, 200, 62), (58, 14
 VIEWS = (
     {"scene": "street", "turn": 0, "spread": 32, "pitch": 0.10, "scale": 0.885, "tilt": -0.8,
      "shear": 0.01, "widen": 0.02, "light": (-0.8, -0.5), "gain": (1.05, 1.01, 0.94),
-     "gamma": 0.93, "blur": 0.45, "noise": 1.2},
+     "gamma": 0.93, "blur": 0.45, "noise": 0.9},
     {"scene": "wall", "turn": 180, "spread": 32, "pitch": 0.14, "scale": 0.86, "tilt": 1.6,
      "shear": -0.03, "widen": 0.09, "light": (0.8, -0.6), "gain": (0.93, 0.99, 1.07),
-     "gamma": 1.08, "blur": 0.55, "noise": 2.0},
+     "gamma": 1.08, "blur": 0.55, "noise": 1.4},
     {"scene": "park", "turn": 42, "spread": 22, "pitch": 0.08, "scale": 0.91, "tilt": 0.4,
      "shear": 0.03, "widen": -0.02, "light": (0.6, -0.9), "gain": (1.01, 1.04, 0.93),
-     "gamma": 0.98, "blur": 0.42, "noise": 1.5},
+     "gamma": 0.98, "blur": 0.42, "noise": 1.0},
     {"scene": "corridor", "turn": -140, "spread": 24, "pitch": 0.17, "scale": 0.84, "tilt": -2.0,
      "shear": 0.02, "widen": 0.13, "light": (-0.3, -1.0), "gain": (1.04, 0.98, 0.96),
-     "gamma": 1.02, "blur": 0.60, "noise": 2.2},
+     "gamma": 1.02, "blur": 0.60, "noise": 1.6},
 )
 
 # Patterns: kind and period in hundredths of the body height (1 is 1.1 pixels of 128), and the
 # share of the cloth that each kind covers with ink.
-PATTERNS = (("hoops", 4.6), ("hoops", 8.4), ("stripes", 4.6), ("stripes", 8.4), ("checks", 5.8),
-            ("checks", 10.4), ("diagonal", 6.2), ("chevrons", 7.2), ("dots", 6.4), ("grid", 7.4))
+PATTERNS = (("hoops", 5.6), ("hoops", 9.6), ("stripes", 5.6), ("stripes", 9.6), ("checks", 7.0),
+            ("checks", 11.6), ("diagonal", 7.2), ("chevrons", 8.0), ("dots", 7.4), ("grid", 8.4))
 COVERED = {"hoops": 0.5, "stripes": 0.5, "checks": 0.5, "diagonal": 0.5, "chevrons": 0.5,
            "dots": 0.42, "grid": 0.51}
 TRIMS = ("ring", "two rings", "three rings", "wide ring", "seam")
@@ -212,6 +212,7 @@ def describe_person(person, seed=0):
         "pattern": own(PATTERNS),
         "print": own(tuple(PRINTS)),
         "print_ink": accent(look["top_colour"]),
+        "hem_ink": accent(look["top_colour"]),
         "sleeves": own(TRIMS),
         "sleeves_ink": accent(look["top_colour"]),
         "legs": own(TRIMS),
@@ -312,7 +313,7 @@ PRINTS = {
 # fmt: on
 
 
-def _two_tones(colour, covered, tint=(1, 1, 1), contrast=95):
+def _two_tones(colour, covered, tint=(1, 1, 1), contrast=80):
     """Ink and ground whose mean, weighted by the share that the ink covers, is the colour."""
     colour, step = np.array(colour, float), contrast * np.array(tint, float)
     # As far apart as the range of values allows, and still balanced.
@@ -356,7 +357,7 @@ class _Tube:
         return np.concatenate([self.axis + side, last, (self.axis - side)[::-1], first])
 
     def place(self, cloth):
-        """Map cloth (..., 2), u around the tube (0 faces the viewer) and v down it, to the plane."""
+        """Map cloth (..., 2), u around the tube (0 faces the viewer), v down it, to the plane."""
         u, v = cloth[..., 0], np.clip(cloth[..., 1], 0, None)
         angle = np.clip(u / self.girth, -math.pi / 2, math.pi / 2)
         radius = np.interp(v, self.v, self.radius)
@@ -381,9 +382,9 @@ class _Tube:
         if trim == "seam":
             strips = [_strip(np.linspace(1, self.length + 3, 12), -0.95, 0.95)[:, ::-1]]
         else:
-            count, wide = {"ring": (1, 1.9), "two rings": (2, 1.7), "three rings": (3, 1.5),
-                           "wide ring": (1, 4.2)}[trim]  # fmt: skip
-            starts = v1 - wide - np.arange(count) * min(3.6, (v1 - v0 - wide) / max(1, count - 1))
+            count, wide = {"ring": (1, 2.2), "two rings": (2, 2.1), "three rings": (3, 1.8),
+                           "wide ring": (1, 5.0)}[trim]  # fmt: skip
+            starts = v1 - wide - np.arange(count) * min(4.0, (v1 - v0 - wide) / max(1, count - 1))
             around = np.linspace(-reach, reach, 9)
             strips = [_strip(around, s, s + wide) for s in starts]
         return [(self.place(np.stack(strips)), ink)]
@@ -547,9 +548,9 @@ class _Body:
         look, fine, paint = self.look, self.fine, self.canvas.paint
         (hip, knee, ankle, toe), _ = self.seen(joints)
         thick = look["girth"] ** 0.5
-        middle = (ankle + toe) / 2
-        shoe = _Tube([ankle + (0.18 * (ankle - toe)[0], 1.4), middle + (0, 1.5), toe + (0, 1.8)],
-                     (2.4, 2.4, 2.0))  # fmt: skip
+        middle, heel = (ankle + toe) / 2, 0.18 * (ankle - toe)[0]
+        below = np.array(((heel, 1.4), (0, 1.5), (0, 1.8)))
+        shoe = _Tube(np.stack([ankle, middle, toe]) + below, (2.4, 2.4, 2.0))
         sole = max(ankle[1], toe[1]) + 3.0
         marks = [(_box(-1.1, -3, 1.1, 9) + middle, fine["shoes_ink"]),
                  (_box(-9, sole - ankle[1], 9, 9) + ankle, (226, 224, 218))]  # fmt: skip
@@ -640,10 +641,13 @@ class _Body:
         if look["print"]:
             toward = self.side if self.facing else self.side - math.copysign(math.pi, self.side)
             middle = np.array((np.clip(toward, -0.7, 0.7) * tube.girth, 17.5))
-            marks = [(tube.place(_dense(polygon) * 6.6 + middle), fine["print_ink"] if ink else colour)
-                     for polygon, ink in PRINTS[fine["print"]]]  # fmt: skip
+            marks = [
+                (tube.place(_dense(shape) * 6.6 + middle), fine["print_ink"] if inked else colour)
+                for shape, inked in PRINTS[fine["print"]]
+            ]
         else:
             marks = tube.patterned(fine["pattern"], colour, 6.5, n + 3, look["tint"])
+        marks += tube.trimmed("ring", fine["hem_ink"], 0, n - 0.4)
         if look["top"] in ("coat", "hoodie") and self.facing and abs(self.side) < 1.2:
             u = self.side * tube.girth
             zip_line = _strip(np.linspace(2, n, 9), u - 0.35, u + 0.35)[:, ::-1]
@@ -715,8 +719,8 @@ class _Body:
         fringe = {"bob": -1.7, "afro": -3.4, "crop": -3.9}.get(style, -3.1)
         temple = {"crop": -1.5, "short": -0.4}.get(style, 2.5)
         nape = {"crop": 2.5, "bob": 6.5, "long": 6.5}.get(style, 5.0)
-        line = np.interp(around, (0, 0.75, 1.05, 1.5, 2.0, 3.15),
-                         (fringe, fringe + 0.5, temple, temple + 1.2, nape - 0.8, nape))  # fmt: skip
+        heights = fringe, fringe + 0.5, temple, temple + 1.2, nape - 0.8, nape
+        line = np.interp(around, (0, 0.75, 1.05, 1.5, 2.0, 3.15), heights)
         arc = np.linspace(-math.pi / 2 - 0.25, math.pi / 2 + 0.25, 25)
         crown = np.stack([x + (wide + puff) * np.sin(arc),
                           y - 0.2 - (tall + puff) * np.cos(arc)], 1)  # fmt: skip
@@ -788,9 +792,8 @@ def _pose(rng):
         toe = ankle + 5.6 * np.array((0.12 * side, 0.9 * math.sin(lift), math.cos(lift)))
         legs.append(np.stack([hip, knee, ankle, toe]))
         kind = ("hang", "hang", "hang", "bent", "pocket")[rng.integers(5)]
-        outward, inward = {"hang": (0.12, 0.05), "bent": (0.16, -0.25), "pocket": (0.32, -0.38)}[
-            kind
-        ]
+        outward = {"hang": 0.12, "bent": 0.16, "pocket": 0.32}[kind]
+        inward = {"hang": 0.05, "bent": -0.25, "pocket": -0.38}[kind]
         flex = {"hang": rng.uniform(0.1, 0.35), "bent": rng.uniform(1.3, 1.8), "pocket": 0.5}[kind]
         back = rng.uniform(-0.05, 0.08) - 0.75 * swing
         shoulder = np.array((side * 9.6, 20.8, 0))
@@ -865,7 +868,7 @@ def _street(scene, rng):
     scene.box(0, 0.70, scene.end, 0.715, (112, 108, 104))
     scene.slabs(0.715, (140, 136, 130), 44)
     for _ in range(3):
-        x, paint = rng.uniform(0, scene.end), rng.uniform(60, 190, 3)
+        x, paint = rng.uniform(0, scene.end), BAGS[rng.integers(len(BAGS))]
         scene.box(x, 0.60, x + 0.55, 0.71, paint)
         roof = (x + 0.08, 0.60, x + 0.17, 0.535, x + 0.38, 0.535, x + 0.47, 0.60)
         scene.shape(roof, (64, 74, 84))
@@ -1028,7 +1031,7 @@ def _photograph(canvas, rng, panorama):
     pixels *= (1 - sideways) * np.array(view["gain"]) * rng.uniform(0.92, 1.08)
     gamma = view["gamma"] * rng.uniform(0.95, 1.05)
     pixels = 255 * (np.clip(pixels, 0, 255) / 255) ** gamma
-    blur = view["blur"] * rng.uniform(0.5, 1.7) * height / 128
+    blur = view["blur"] * rng.uniform(0.5, 2.0) * height / 128
     pixels = np.asarray(_image(pixels).filter(ImageFilter.GaussianBlur(blur)), float)
     return _image(pixels + view["noise"] * rng.standard_normal(pixels.shape))
 
@@ -1088,7 +1091,7 @@ def _draw_all(folder, image_size, people, seed, verbose):
             reader.start()
         for reader in readers:
             reader.join()
-        if any([worker.wait() for worker in workers]):
+        if any(worker.wait() for worker in workers):
             raise OSError("a drawing process failed, see above")
         try:
             building.rename(folder)
