@@ -10,7 +10,8 @@ scored at every rate, recovered and, as a control, merely enlarged.
 
 import dataclasses
 
-from baseline import scheduled_epochs, train_network
+from baseline import EPOCHS as REID_EPOCHS
+from baseline import train_network
 from common import Options, Run, start  # before Keras: it chooses the backend
 
 import keras  # isort: skip
@@ -82,7 +83,7 @@ def main(options):
 
     # Stage 1: C, on high-resolution images.
     if reid is None:
-        epochs = run.epochs(scheduled_epochs(options), options.reid_epochs)
+        epochs = run.epochs(REID_EPOCHS[options.preset], options.reid_epochs)
         reid = train_network(run, epochs)
         xr.save(reid, run.folder / "reid.weights.h5")
 
