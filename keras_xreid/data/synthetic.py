@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-VERSION = "6"  # part of the cache's name: raise it whenever a single pixel changes
+VERSION = "7"  # part of the cache's name: raise it whenever a single pixel changes
 PEOPLE = 100  # in the training part, and as many others in the test part
 GROUP = 4  # people who differ in fine detail only
 CAMERAS = 4
@@ -112,7 +112,8 @@ def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, 
         raise InputError(f"{people} people cannot be told apart: ask for 2 or more")
     if seed < 0:
         raise InputError(f"seed {seed} is negative: give 0 or more")
-    parent = Path(cache_dir) if cache_dir is not None else _keras_home() / "keras_xreid"
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    parent = Path(cache_dir) if cache_dir is not None else home / "keras_xreid"
     folder = parent / f"synthetic-{VERSION}-{height}x{width}-{people}-{seed}"
     if not folder.is_dir():
         try:
@@ -428,9 +429,9 @@ class _Canvas:
         polygons = [self.project(outline) for outline in outlines]
         points = np.concatenate(polygons)
         reach = max(2, round(depth * self.unit))
-        corner = np.floor(points.min(0)).astype(int) - 2 * reach
+        corner = np.floor(points.min(0)).astype(int) - reach
         # Even, as the light is worked out at half the size.
-        size = tuple(int(n) // 2 * 2 for n in np.ceil(points.max(0)) + 2 * reach + 1 - corner)
+        size = tuple(int(n) // 2 * 2 for n in np.ceil(points.max(0)) + reach + 1 - corner)
         mask = Image.new("L", size)
         _fill(mask, [polygon - corner for polygon in polygons], 255)
         cloth = Image.new("RGB", size, _rgb(colour))
@@ -1038,15 +1039,6 @@ def _photograph(canvas, rng, panorama):
 
 
 # ---------------------------------------------------------------- files
-def _keras_home():
-    import keras
-
-    home = getattr(keras.config, "keras_home", None)
-    if home is not None:
-        return Path(home())
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-
-
 def _shots(people):
     """(part, person, camera, shot) of every image, in the order of the file names."""
     for person in range(1, 2 * people + 1):
@@ -1120,7 +1112,7 @@ def _draw_share(folder, height, width, people, seed, worker, workers):
     for part, person, camera, shot in _shots(people):
         if person % workers == worker:
             image = draw_person(person, camera, shot, (height, width), seed)
-            image.save(Path(folder) / _file_name(part, person, camera, shot), compress_level=4)
+            image.save(Path(folder) / _file_name(part, person, camera, shot), compress_level=1)
             if (camera, shot) == (CAMERAS, SHOTS - 1):
                 print(person, flush=True)
 
