@@ -28,7 +28,7 @@ def intact(**kwargs):
     """INTACT as a toy: every part there, few channels."""
     options = {
         "preset": "tiny", "image_size": SIZE, "generator_widths": (4, 6, 8, 8),
-        "discriminator_width": 4,
+        "discriminator_width": 4, "batch_normalization": True,
     }  # fmt: skip
     return fill(xr.INTACT(PEOPLE, **{**options, **kwargs}))
 
