@@ -36,13 +36,13 @@ def save(model, path):
         raise InputError(f"{path}: the name of a weights file ends in .weights.h5")
     if not isinstance(model.backbone, str):
         raise InputError(
-            f"a model on {type(model.backbone).__name__} cannot be rebuilt from a weights file: "
+            f"a model on {model.backbone['class_name']} cannot be rebuilt from a weights file: "
             "save it whole, model.save('name.keras')"
         )
     config = {
         name: value
         for name, value in model.get_config().items()
-        if name not in ("name", "trainable", "dtype")
+        if name not in ("name", "trainable")
     }
     # A compiled model would save its optimizers' state too.
     bare = type(model).from_config(config)

@@ -76,14 +76,23 @@ class AblationOptions:
 
 def run(recipe, folder, *arguments):
     """Runs a recipe into a folder unless it is finished there; returns its metrics."""
-    if not (folder / "metrics.json").exists():
+    if not (folder / "report.md").exists():
         resume = ["--resume"] if (folder / "options.json").exists() else []
         print(f"\n== {folder.name}: recipes/{recipe} {' '.join(arguments)}", flush=True)
         command = [sys.executable, str(HERE / recipe), *arguments, "--out", str(folder), *resume]
         status = subprocess.run(command, check=False).returncode
         if status:
             raise xr.InputError(f"{folder} was not finished (exit status {status})")
-    return json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
+    # A row that was run before may have been run otherwise.
+    for name, value in zip(arguments[::2], arguments[1::2], strict=False):
+        found = metrics["options"].get(name.lstrip("-").replace("-", "_"))
+        if found is not None and str(found) != value:
+            raise xr.InputError(f"{folder} was run with {name} {found}, not {value}: give an --out")
+    for name in ("limit", "steps"):
+        if metrics["options"][name] is not None and f"--{name}" not in arguments:
+            raise xr.InputError(f"{folder} holds a short run (--{name}): give another --out")
+    return metrics
 
 
 def row_runs(options, settings):
@@ -168,7 +177,8 @@ def main(options):
         header, rows, sentence = show(table, options)
         source = papers.rows("INTACT", int(table[-1]))[0]
         title = (
-            f"INTACT Table {source.table}, {options.data}, mean over the trained low-resolution "
+            f"INTACT Table {source.table}, {options.data} ({options.split} people), "
+            f"mean over the trained low-resolution "
             f"rates, {options.epochs} epochs a row, seeds {', '.join(map(str, options.seeds))}; "
             f"paper's numbers on {source.dataset}"
         )

@@ -47,8 +47,8 @@ def main(options):
     if options.train_on not in ("hr", "hr+lr"):
         raise xr.InputError(f"--train-on {options.train_on!r}: give hr or hr+lr")
     run = Run("baseline", options, PRESETS)
-    run.begin()
     rates = (1,) if options.train_on == "hr" else (1, *options.train_rates)
+    run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
     model = train_network(run, epochs, rates, options.label_smoothing)
     run.finish(model)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import shutil
 import sys
@@ -34,13 +35,17 @@ def choose_backend():
 
 
 choose_backend()
+if importlib.util.find_spec("tyro") is None:
+    leave('recipes need tyro, which is not installed: pip install "keras-xreid[recipes]"')
 
 import keras  # noqa: E402
+import tyro  # noqa: E402
 
 import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.evaluation import figures, report  # noqa: E402
 from keras_xreid.evaluation.each_rate import PROTOCOLS  # noqa: E402
+from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
 
@@ -91,10 +96,6 @@ class Options:
 
 def start(run, options_class, description):
     """Reads the command line, runs `run(options)`, turns bad input into one line and status 2."""
-    try:
-        import tyro
-    except ImportError:
-        leave('recipes need tyro, which is not installed: pip install "keras-xreid[recipes]"')
     options = tyro.cli(options_class, description=description)
     try:
         run(options)
@@ -124,6 +125,10 @@ class Run:
             image_size=self.image_size,
         )  # fmt: skip
         check_people(self.data.train)
+        if not counted_queries(self.data.query, self.data.gallery).any():
+            raise xr.InputError(
+                f"no query of {options.data} has a gallery image of its person by another camera"
+            )
         for record in self.data.train + self.data.query + self.data.gallery:
             record.read()
         autodiff.repeatable(options.seed)
@@ -159,19 +164,25 @@ class Run:
             raise xr.InputError(f"split {o.split_id} of {o.data}: it has one, --split-id 0")
         for name in ("train_rates", "rates"):
             values = getattr(o, name)
-            if not values or min(values) < 1:
+            if not values or not all(1 <= value < math.inf for value in values):
                 raise xr.InputError(
                     f"--{name.replace('_', '-')} {' '.join(f'{v:g}' for v in values)}: "
                     "every rate is 1 (high resolution) or more"
                 )
             whole = tuple(int(v) if v == int(v) else v for v in values)
             setattr(o, name, whole)
-        for name in ("epochs", "batch_size", "limit", "steps"):
-            value = getattr(o, name)
+        for name in ("epochs", "reid_epochs", "batch_size", "limit", "steps"):
+            value = getattr(o, name, None)
             if value is not None and value < 1:
                 raise xr.InputError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
-        if o.seed < 0:
-            raise xr.InputError(f"--seed is {o.seed}: give 0 or more")
+        if not 0 <= o.seed < 2**32:
+            raise xr.InputError(f"--seed is {o.seed}: give 0 to {2**32 - 1}")
+        if o.workers < 0:
+            raise xr.InputError(f"--workers is {o.workers}: give 0 or more")
+        if not 0 <= getattr(o, "label_smoothing", 0.0) < 1:
+            raise xr.InputError(f"--label-smoothing is {o.label_smoothing}: give 0 to below 1")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise xr.InputError('figures need matplotlib: pip install "keras-xreid[recipes]"')
         if o.resume and o.overwrite:
             raise xr.InputError("--resume and --overwrite exclude each other: give one")
 
@@ -182,7 +193,7 @@ class Run:
         asked = {k: v for k, v in asked.items() if k not in ("resume", "overwrite", "out")}
         asked["backend"] = keras.backend.backend()
         if o.resume:
-            if (folder / "metrics.json").exists():
+            if (folder / "report.md").exists():
                 raise xr.InputError(f"the run in {folder} is finished: there is nothing to resume")
             if not note.exists():
                 raise xr.InputError(f"{folder} holds no run to resume: start it without --resume")
@@ -206,14 +217,14 @@ class Run:
                     )
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "figures").mkdir()
             report.write_json_atomic(note, asked)
         except OSError as error:
             raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
 
     def epochs(self, scheduled, given=None):
         """Epochs of a stage: as given, one in a short run (--steps), or as scheduled."""
-        return given or (1 if self.options.steps else scheduled)
+        short = 1 if self.options.steps else scheduled
+        return short if given is None else given
 
     def batches(self, kind, **kwargs):
         """Training batches of a kind, `xr.ImageBatches` or `xr.PairBatches`, as the options say."""
@@ -278,6 +289,7 @@ class Run:
             "options": json.loads((self.folder / "options.json").read_text()),
         }
         print(report.score_table(metrics))
+        # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         report.write_json_atomic(self.folder / "metrics.json", metrics)
         figures.draw_figures(
             self.folder / "figures", model, self.data, results, kept, train_rates=o.train_rates

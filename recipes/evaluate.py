@@ -44,16 +44,20 @@ def main(options):
         need=("query", "gallery"),
     )  # fmt: skip
     folder = Path(options.out) if options.out else None
-    if folder and (folder / "metrics.json").exists():
-        raise xr.InputError(f"{folder} holds scores already: give another --out")
+    if folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
+        if any(folder.iterdir()):
+            raise xr.InputError(f"{folder} is not empty: give another --out")
     results = xr.evaluate(model, data, options.rates, options.train_rates, options.protocol)
     print(report.score_table(results))
     if folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     rows = xr.manifest_rows(data, options.rates)
     metrics = {
-        "system": type(model).__name__,
+        "system": type(model).__name__.lower(),
         "weights": options.weights,
         "dataset": options.data,
         "split": options.split,
@@ -61,7 +65,10 @@ def main(options):
         "manifest_sha256": xr.write_manifest(folder / "manifest.jsonl", rows),
         "backend": keras.backend.backend(),
         "keras": keras.__version__,
+        "preset": model.preset,
         "backbone": model.backbone,
+        "seed": None,
+        "images_per_second": None,
         "parameters": model.count_params(),
         "seconds": time.perf_counter() - began,
         **results,

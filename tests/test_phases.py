@@ -58,6 +58,14 @@ def test_a_step_by_hand():
     assert values(model) == [0.75, 0.75, 0.0]
 
 
+def test_a_part_without_an_optimizer_stays_as_it_is():
+    model = Chase()
+    model.c.trainable = True
+    model.compile(sgd())
+    step(model, ONE)
+    assert values(model) == [0.5, 0.5, 0.0]
+
+
 def test_what_compile_refuses():
     with pytest.raises(ValueError, match=r"no optimizer for b: .* a"):
         Chase().compile({"a": "sgd"})
@@ -211,3 +219,25 @@ def test_many_batches_through_fit():
     history = model.fit(Repeat(points(1), points(2)), epochs=3, verbose=0, shuffle=False).history
     assert len(history["d"]) == 3
     assert int(model.optimizers["generator"].iterations) == 6
+
+
+def test_a_phase_without_anything_to_train_is_no_error():
+    model = Chase()
+    model.compile(sgd())
+    model.b.trainable = False
+    step(model, ONE)
+    assert values(model) == [0.5, 0.0, 0.0]
+
+
+def test_weights_of_the_model_itself_are_saved(tmp_path):
+    class Scaled(Chase):
+        def __init__(self):
+            super().__init__()
+            self.scale = self.add_weight(shape=(), initializer="zeros", name="scale")
+
+    model = Scaled()
+    model.scale.assign(3.0)
+    model.save_weights(tmp_path / "scaled.weights.h5")
+    again = Scaled()
+    again.load_weights(tmp_path / "scaled.weights.h5")
+    assert float(keras.ops.convert_to_numpy(again.scale)) == 3.0

@@ -7,14 +7,14 @@ from keras_xreid.layers.backbone import build_backbone
 
 
 def build_reid_network(people, backbone, image_size, weights=None, last_stride=1):
-    """A re-identification network: backbone, average pooling, embedding, classifier.
+    """Builds a re-identification network: backbone, average pooling, embedding, classifier.
 
     OSNet has a fully connected layer of 512 with batch normalization and ReLU before its
     embedding, as published; with the ResNets the average of the last feature map is the embedding.
 
     Args:
         people: int, number of training people, the classifier's outputs.
-        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
         image_size: (height, width) of its input.
         weights: None or "imagenet", for the backbone.
         last_stride: 1 or 2, stride of the last stage of a ResNet.
@@ -23,6 +23,11 @@ def build_reid_network(people, backbone, image_size, weights=None, last_stride=1
         A functional `keras.Model` from (n, height, width, 3) in [0, 1] to a list: the embedding,
         (n, d), and the classifier's logits, (n, people).
     """
+    if not isinstance(backbone, str):
+        # A copy: freezing this network, or training it, leaves the given backbone as it is.
+        copy = type(backbone).from_config(backbone.get_config())
+        copy.set_weights(backbone.get_weights())
+        backbone = copy
     network = build_backbone(backbone, image_size, weights=weights, last_stride=last_stride)
     image = keras.Input((*image_size, 3), name="image")
     taps = network(image)

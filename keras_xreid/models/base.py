@@ -22,18 +22,19 @@ class ReIDModel(PhasedModel):
     def __init__(self, people, backbone, image_size, last_stride=1, **kwargs):
         super().__init__(**kwargs)
         self.people = int(people)
+        # Of a given object only the configuration is kept: its layers are copied into the parts,
+        # and as an attribute it would be trained and saved a second time.
+        if not isinstance(backbone, str):
+            backbone = keras.saving.serialize_keras_object(backbone)
         self.backbone = backbone
         self.image_size = tuple(int(side) for side in image_size)
         self.last_stride = last_stride
 
     def get_config(self):
-        backbone = self.backbone
-        if not isinstance(backbone, str):
-            backbone = keras.saving.serialize_keras_object(backbone)
         return {
             **super().get_config(),
             "people": self.people,
-            "backbone": backbone,
+            "backbone": self.backbone if isinstance(self.backbone, str) else dict(self.backbone),
             "image_size": list(self.image_size),
             "last_stride": self.last_stride,
         }
@@ -43,7 +44,16 @@ class ReIDModel(PhasedModel):
         config = dict(config)
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
-        return cls(**config)
+        # Parts are built in the constructor, so they take the policy that is in force there.
+        policy = config.pop("dtype", None)
+        if isinstance(policy, dict):
+            policy = keras.saving.deserialize_keras_object(policy)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy or before)
+        try:
+            return cls(**config)
+        finally:
+            keras.config.set_dtype_policy(before)
 
     def embed(self, images, rates=None, batch_size=64):
         """Turns images into embeddings.

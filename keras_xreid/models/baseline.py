@@ -43,13 +43,11 @@ class Baseline(ReIDModel):
         last_stride=1, weights=None, **kwargs,
     ):  # fmt: skip
         sizes = PRESETS[preset]
-        super().__init__(
-            people, backbone or sizes["backbone"], image_size or sizes["image_size"], last_stride,
-            **kwargs,
-        )  # fmt: skip
+        backbone = backbone or sizes["backbone"]
+        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
         self.preset, self.label_smoothing = preset, label_smoothing
         self.network = build_reid_network(
-            self.people, self.backbone, self.image_size, weights, last_stride
+            self.people, backbone, self.image_size, weights, last_stride
         )
         self.built = True
 

@@ -88,10 +88,8 @@ class INTACT(ReIDModel):
         discriminator_width=None, last_stride=1, **kwargs,
     ):  # fmt: skip
         sizes = PRESETS[preset]
-        super().__init__(
-            people, backbone or sizes["backbone"], image_size or sizes["image_size"], last_stride,
-            **kwargs,
-        )  # fmt: skip
+        backbone = backbone or sizes["backbone"]
+        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
         if supervision not in SUPERVISIONS:
             raise ValueError(f"supervision {supervision!r} is not one of {', '.join(SUPERVISIONS)}")
         self.preset, self.supervision = preset, supervision
@@ -103,7 +101,7 @@ class INTACT(ReIDModel):
         self.discriminator_width = discriminator_width or sizes["discriminator_width"]
 
         self.reid = build_reid_network(
-            self.people, self.backbone, self.image_size, last_stride=last_stride
+            self.people, backbone, self.image_size, last_stride=last_stride
         )
         self.reid.trainable = False
         self.generator = build_generator(

@@ -18,7 +18,9 @@ def _torch(loss, variables, kept, state):
         total, logs = loss()
     # autograd.grad rather than backward(): nothing to zero, and nothing is left behind in the
     # parts that the phase only passes through.
-    gradients = torch.autograd.grad(total, [v.value for v in variables], allow_unused=True)
+    gradients = [None] * len(variables)
+    if variables and total.requires_grad:
+        gradients = torch.autograd.grad(total, [v.value for v in variables], allow_unused=True)
     gradients = [
         torch.zeros_like(v.value) if g is None else g
         for g, v in zip(gradients, variables, strict=True)

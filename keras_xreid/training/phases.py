@@ -27,6 +27,14 @@ class Phase(NamedTuple):
     terms: tuple[str, ...]
 
 
+class _PartOptimizers(keras.optimizers.MultiOptimizer):
+    """A `MultiOptimizer` that leaves alone what it was not built over: parts that are frozen."""
+
+    def finalize_variable_values(self, var_list):
+        owned = {id(variable) for variable in self._trainable_variables}
+        super().finalize_variable_values([v for v in var_list if id(v) in owned])
+
+
 class PhasedModel(keras.Model):
     """A `keras.Model` whose train step runs a list of phases, one after the other.
 
@@ -95,7 +103,7 @@ class PhasedModel(keras.Model):
         # Routed by identity, not by path, and built over all parts now, before a callback
         # freezes any. Inner optimizers are applied directly: MultiOptimizer.apply wants every
         # gradient at once.
-        multi = keras.optimizers.MultiOptimizer(lambda variable: owner[id(variable)])
+        multi = _PartOptimizers(lambda variable: owner[id(variable)])
         multi.build(owned)
         self._part_optimizers = optimizers
         self._compile_arguments = {
@@ -200,9 +208,13 @@ class PhasedModel(keras.Model):
 
     # Keras saves no seeds; without them a resumed run would draw its dropout anew.
     def save_own_variables(self, store):
+        super().save_own_variables(store)
         for index, seed in enumerate(self.seed_states):
             store[f"seed_{index}"] = keras.ops.convert_to_numpy(seed)
 
     def load_own_variables(self, store):
+        names = list(store.keys())  # Keras's store has keys, but is not iterable
+        own = {name: store[name] for name in names if not name.startswith("seed_")}
+        super().load_own_variables(own)
         for index, seed in enumerate(self.seed_states):
             seed.assign(store[f"seed_{index}"][()])
