@@ -21,7 +21,7 @@ def leave(message):
 
 def choose_backend():
     """Sets KERAS_BACKEND to an installed backend, before Keras is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors here are remarks
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     chosen = os.environ.get("KERAS_BACKEND") or (installed[0] if installed else None)
     if chosen is None:
