@@ -5,7 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tests run in two processes; threads of their own would only get in each other's way.
+for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(variable, "1")
 if "KERAS_BACKEND" not in os.environ:
     installed = [b for b in ("torch", "tensorflow", "jax") if importlib.util.find_spec(b)]
     os.environ["KERAS_BACKEND"] = installed[0]
