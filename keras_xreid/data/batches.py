@@ -142,7 +142,7 @@ class _Batches(keras.utils.PyDataset):
         Returns:
             The batch, a dict of NumPy arrays.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how it makes a batch")
 
     def _generator(self, epoch, index):
         """The random numbers of one batch; index -1 is for the epoch's order."""
