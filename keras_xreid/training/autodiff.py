@@ -8,13 +8,19 @@ import contextlib
 
 import keras
 
+from keras_xreid.training import fast_torch  # noqa: F401  (switched on by importing it)
+
 BACKEND = keras.backend.backend()
 
 
 def _torch(loss, variables, kept, state):
     import torch
 
-    with keras.StatelessScope() as scope:
+    # PyTorch keeps for the backward pass what a gradient of any trainable variable would need. Of
+    # the parts that the loss only passes through none is wanted: they are seen detached.
+    own = {id(v) for v in variables}
+    passed = [(v, v.value.detach()) for v in state if v.trainable and id(v) not in own]
+    with keras.StatelessScope(passed) as scope:
         total, logs = loss()
     # autograd.grad rather than backward(): nothing to zero, and nothing is left behind in the
     # parts that the phase only passes through.

@@ -1,0 +1,450 @@
+"""Keras on PyTorch at the speed of PyTorch: no layout copies, fused kernels, memory freed early.
+
+Importing `keras_xreid` with the PyTorch backend switches this on, for the versions of Keras it was
+tested with; the environment variable `KERAS_XREID_FAST_TORCH=0` or `disable()` switches it off.
+Results agree with plain Keras to the accuracy of float32; weights and files are the same.
+
+What Keras 3.15 does, and what is done here:
+
+- Keras copies the input of every convolution and pooling to channels first, and PyTorch copies it
+  back to channels last, the order its kernels prefer. Here the input is only viewed in the other
+  order: in memory it has channels last already.
+- The kernel of a convolution is copied to PyTorch's order in every call. Here the variable is laid
+  out in memory once as PyTorch reads it; its shape and values, and what is saved, stay Keras's.
+- The bias is added in a pass of its own over the feature map, and so are zeros around it. Here the
+  convolution does both.
+- Batch normalization is a dozen elementwise operations, each with its own backward pass. Here it
+  is one kernel. PyTorch's running variance is unbiased and Keras's is not, so the moving averages
+  are updated here, from the statistics that the kernel returns.
+- Adam is ten passes over the weights. Here it is one.
+- A functional model calls each layer through some hundred lines of Python that convert and check,
+  and keeps every intermediate tensor until it has finished. Here layers whose inputs are known to
+  be right compute at once, ReLU works in place where nobody else reads its input, and a tensor is
+  let go after its last use.
+
+Each function below stands for one of Keras's, takes what that takes and hands what it does not
+treat to Keras's own: it could replace it there.
+"""
+
+import logging
+import os
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+TESTED = ("3.15",)
+_replaced = []
+
+
+def enabled():
+    """Returns whether the fast path is on."""
+    return bool(_replaced)
+
+
+def enable():
+    """Replaces the slow functions of Keras's PyTorch backend, if this Keras was tested.
+
+    Returns:
+        Whether the fast path is on.
+
+    Example:
+
+    >>> fast_torch.disable()    # plain Keras, to compare
+    >>> fast_torch.enable()
+    True
+    """
+    if enabled():
+        return True
+    if keras.backend.backend() != "torch":
+        return False
+    version = ".".join(keras.__version__.split(".")[:2])
+    if version not in TESTED:
+        logging.getLogger("keras_xreid").warning(
+            "Keras %s is not among those that the fast path on PyTorch was tested with (%s): "
+            "going on with plain Keras, about half as fast",
+            keras.__version__, ", ".join(TESTED),
+        )  # fmt: skip
+        return False
+    for owner, name, function in _replacements():
+        _replaced.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, function)
+    return True
+
+
+def disable():
+    """Puts Keras's own functions back."""
+    while _replaced:
+        owner, name, original = _replaced.pop()
+        setattr(owner, name, original)
+
+
+def _replacements():
+    """Triples (owner, name, function) of what stands for what; PyTorch is imported here only."""
+    import torch
+    from keras.src.backend.torch import core, nn
+    from keras.src.backend.torch.optimizers.torch_adam import Adam
+    from keras.src.layers.convolutional.base_conv import BaseConv
+    from keras.src.models.functional import Functional, operation_fn, unpack_singleton
+
+    plain_conv, plain_conv_call = nn.conv, BaseConv.call
+    plain_batch_normalization_call = layers.BatchNormalization.call
+    plain_update_step = Adam._parallel_update_step
+    plain_functional_call = Functional.call
+
+    # --- convolution and pooling ---
+
+    def transpose_spatial_inputs(inputs):
+        # A view. What is asked for channels last in memory finds that it has them.
+        return torch.movedim(inputs, -1, 1)
+
+    def laid_out(kernel):
+        """A kernel (height, width, in, out) that lies in memory as (out, height, width, in)."""
+        if isinstance(kernel, keras.Variable):
+            value = kernel._value
+            if value is not None and not torch.compiler.is_compiling():
+                order = value.permute(3, 0, 1, 2)
+                if not order.is_contiguous() and value.device.type != "meta":
+                    value.data = order.contiguous().permute(1, 2, 3, 0)
+        return nn.convert_to_tensor(kernel)
+
+    def conv_2d(inputs, kernel, bias, strides, padding, dilation_rate, after=None):
+        """Convolves channels last; `padding` is "valid", "same" or one number for each axis."""
+        inputs, kernel = nn.convert_to_tensor(inputs), laid_out(kernel)
+        groups, rest = divmod(inputs.shape[-1], kernel.shape[2])
+        if rest:
+            raise ValueError(
+                f"Input channels ({inputs.shape[-1]}) must be divisible by "
+                f"kernel input channels ({kernel.shape[2]})"
+            )
+        x, kernel = inputs.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+        if padding == "same":
+            x, padding = nn._apply_same_padding(
+                x, kernel.shape[2:], strides, "channels_first", "conv", dilation_rate
+            )
+        elif padding == "valid":
+            padding = 0
+        bias = None if bias is None else nn.convert_to_tensor(bias)
+        y = torch.conv2d(x, kernel, bias, strides, padding, dilation_rate, groups)
+        return (y if after is None else after(y)).permute(0, 2, 3, 1)
+
+    def conv(inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1):
+        channels_last = nn.backend.standardize_data_format(data_format) == "channels_last"
+        if not channels_last or len(kernel.shape) != 4:
+            return plain_conv(inputs, kernel, strides, padding, data_format, dilation_rate)
+        strides = nn.standardize_tuple(strides, 2, "strides")
+        return conv_2d(inputs, kernel, None, strides, padding, dilation_rate)
+
+    def conv_call(self, inputs, around=None, after=None):
+        """`around`: zeros to add above and below, left and right; `after`: works in place."""
+        direct = (
+            self.rank == 2
+            and self.data_format == "channels_last"
+            and type(self).convolution_op is BaseConv.convolution_op
+        )
+        if not direct:
+            return plain_conv_call(self, inputs)
+        outputs = conv_2d(
+            inputs, self.kernel, self.bias if self.use_bias else None, self.strides,
+            around or self.padding, self.dilation_rate, after,
+        )  # fmt: skip
+        return outputs if self.activation is None else self.activation(outputs)
+
+    # --- batch normalization ---
+
+    def batch_normalization_call(self, inputs, training=None, mask=None, after=None):
+        direct = (
+            mask is None
+            and not self.renorm
+            and self.axis in (-1, inputs.ndim - 1)
+            and inputs.dtype in (torch.float32, torch.bfloat16, torch.float16)
+            and self.moving_mean.dtype == "float32"
+        )
+        if not direct:
+            y = plain_batch_normalization_call(self, inputs, training=training, mask=mask)
+            return y if after is None else after(y)
+        x = torch.movedim(inputs, -1, 1)
+        gamma = self.gamma.value if self.scale else None
+        beta = self.beta.value if self.center else None
+        if training and self.trainable:
+            y, mean, scale = torch.native_batch_norm(
+                x, gamma, beta, None, None, True, 0.0, self.epsilon
+            )
+            # The kernel returns 1 / sqrt(variance + epsilon).
+            variance = scale.square().reciprocal().sub(self.epsilon).clamp(min=0)
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(torch.lerp(batch, moving.value, self.momentum))
+        else:
+            y, _, _ = torch.native_batch_norm(
+                x, gamma, beta, self.moving_mean.value, self.moving_variance.value, False, 0.0,
+                self.epsilon,
+            )  # fmt: skip
+        y = torch.movedim(y if after is None else after(y), 1, -1)
+        return nn.cast(y, self.compute_dtype)
+
+    # --- Adam ---
+
+    def lies_like(tensor, model):
+        """Whether two tensors of one shape have their elements in the same order in memory."""
+        strides = zip(tensor.stride(), model.stride(), model.shape, strict=True)
+        return all(a == b for a, b, size in strides if size > 1)
+
+    def update_step(self, grads, variables, learning_rate):
+        values = [v.value for v in variables]
+        index = [self._get_variable_index(v) for v in variables]
+        moments = [[of[i].value for i in index] for of in (self._momentums, self._velocities)]
+        tensors = [t for group in (values, grads, *moments) for t in group]
+        direct = values[0].device.type in ("cpu", "cuda") and not self.amsgrad
+        if not direct or any(t.dtype != torch.float32 for t in tensors):
+            return plain_update_step(self, grads, variables, learning_rate)
+        # The kernel runs through memory, so all four of a kind must lie there alike.
+        for value, *own in zip(values, *moments, strict=True):
+            for moment in own:
+                if not lies_like(moment, value):
+                    moment.data = torch.empty_like(value).copy_(moment)
+        grads = [
+            g if lies_like(g, v) else torch.empty_like(v).copy_(g)
+            for g, v in zip(grads, values, strict=True)
+        ]
+        step = keras.ops.cast(self.iterations + 1, "float32")
+        rate = keras.ops.cast(learning_rate, "float32")
+        rate = rate * torch.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        # PyTorch adds epsilon after it has corrected the second moment, Keras before. So the
+        # correction is in the rate, and PyTorch is told a step so late that it corrects nothing.
+        late = torch.full((), 1e9, device=values[0].device)
+        torch._fused_adam_(
+            values, grads, *moments, [], [late] * len(values), lr=rate, beta1=self.beta_1,
+            beta2=self.beta_2, weight_decay=0.0, eps=self.epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+    # --- functional models ---
+
+    def in_place(layer):
+        """The function that stands for a ReLU and overwrites what it is given."""
+        if type(layer) is layers.LeakyReLU:
+            return lambda x: torch.nn.functional.leaky_relu_(x, layer.negative_slope)
+        return torch.relu_
+
+    def add(tensors, spare):
+        """The sum, without gradients in the memory of the operand that nobody else reads."""
+        if spare is None or torch.is_grad_enabled() or len({t.shape for t in tensors}) > 1:
+            total = tensors[0] + tensors[1]
+            others = tensors[2:]
+        else:
+            total, others = tensors[spare], tensors[:spare] + tensors[spare + 1 :]
+        for tensor in others:
+            total += tensor
+        return total
+
+    def direct_call(chain, spare):
+        """What stands for a chain of layers: a function of the first one's inputs."""
+        around = None
+        if type(chain[0]) is layers.ZeroPadding2D and len(chain) > 1:
+            around = tuple(begin for begin, _ in chain[0].padding)
+            chain = chain[1:]
+        layer = chain[0]
+        after = in_place(chain[1]) if len(chain) > 1 else None
+        if type(layer) is layers.Conv2D:
+            return lambda x, training: conv_call(layer, *x, around=around, after=after)
+        if type(layer) is layers.BatchNormalization:
+            return lambda x, training: batch_normalization_call(layer, *x, training, after=after)
+        if type(layer) is layers.MaxPooling2D and around:
+            return lambda x, training: torch.nn.functional.max_pool2d(
+                x[0].permute(0, 3, 1, 2), layer.pool_size, layer.strides, around
+            ).permute(0, 2, 3, 1)
+        if type(layer) is layers.Add:
+            after = after or (lambda x: x)
+            return lambda x, training: after(add(x, spare))
+        if type(layer) is layers.Multiply:
+            return lambda x, training: layer.call(x)
+        return lambda x, training: layer.call(*x)
+
+    def functional_call(self, inputs, training=None, mask=None, **kwargs):
+        if mask is not None or kwargs:
+            return plain_functional_call(self, inputs, training=training, mask=mask, **kwargs)
+        inputs = self._standardize_inputs(inputs)
+        plan = self.__dict__.get("_plan")
+        if plan is None or any(layer.dtype_policy is not known for layer, known in plan.policies):
+            plan = _make_plan(self, direct_call)
+            # Past Keras's own __setattr__, which would look for layers in it.
+            object.__setattr__(self, "_plan", plan)
+        dtype = core.to_torch_dtype(self.compute_dtype) if plan.policies else None
+        values = {id(x): y for x, y in zip(self.inputs, inputs, strict=True)}
+        for step in plan.steps:
+            given = [values[id(x)] for x in step.inputs]
+            if step.direct is not None and all(
+                isinstance(x, torch.Tensor) and x.dtype == dtype and not hasattr(x, "_keras_mask")
+                for x in given
+            ):
+                outputs = step.direct(given, training)
+            else:
+                args, more = step.nodes[0].arguments.fill_in(values)
+                outputs = operation_fn(step.nodes[0].operation, training=training)(*args, **more)
+                for node in step.nodes[1:]:
+                    outputs = operation_fn(node.operation, training=training)(outputs)
+                del args
+            for x, y in zip(step.nodes[-1].outputs, keras.tree.flatten(outputs), strict=False):
+                values[id(x)] = y
+            del given, outputs
+            for x in step.last_used:
+                del values[id(x)]
+        return unpack_singleton(
+            keras.tree.pack_sequence_as(
+                self._outputs_struct, [values[id(x)] for x in self.outputs]
+            )
+        )
+
+    return [
+        (nn, "_transpose_spatial_inputs", transpose_spatial_inputs),
+        (nn, "conv", conv),
+        (BaseConv, "call", conv_call),
+        (layers.BatchNormalization, "call", batch_normalization_call),
+        (Adam, "_parallel_update_step", update_step),
+        (Functional, "call", functional_call),
+    ]
+
+
+# --- how a functional model is run ---------------------------------------------------------------
+
+MERGING = (layers.Add, layers.Multiply)
+DIRECT = (
+    *MERGING, layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose, layers.Dense,
+    layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, layers.Activation,
+    layers.ZeroPadding2D, layers.MaxPooling2D, layers.AveragePooling2D,
+    layers.GlobalAveragePooling2D,
+)  # fmt: skip
+
+
+class _Step(NamedTuple):
+    """A chain of nodes that are run as one.
+
+    `direct` stands for the layers of all of them, or is None; `inputs` are the tensors that the
+    first one reads, `last_used` those of them that nobody reads later.
+    """
+
+    nodes: tuple
+    direct: object
+    inputs: tuple
+    last_used: tuple
+
+
+class _Plan(NamedTuple):
+    """The steps of a functional model, and the policies of the layers that are called directly."""
+
+    steps: tuple
+    policies: tuple
+
+
+def _make_plan(function, direct_call):
+    # In Keras's order. An input node computes nothing.
+    nodes = [
+        node
+        for depth in sorted(function._nodes_by_depth, reverse=True)
+        for node in function._nodes_by_depth[depth]
+        if node.operation and not node.is_input
+    ]
+    readers, makers = {}, {id(x): node for node in nodes for x in node.outputs}
+    for node in nodes:
+        for x in node.input_tensors:
+            readers.setdefault(id(x), []).append(node)
+    for x in function.outputs:
+        readers.setdefault(id(x), []).append(None)
+
+    def only_reader(node):
+        read = readers.get(id(node.outputs[0]), [])
+        return read[0] if len(read) == 1 and len(node.outputs) == 1 else None
+
+    def spare_operand(node):
+        """The first operand of a sum, or of two either one, that is new memory and read here only.
+
+        With gradients it would be needed no longer too, but it is a view, and to overwrite views
+        costs more than it saves.
+        """
+        read = node.input_tensors
+        for i in range(2 if len(read) == 2 else 1):
+            maker = makers.get(id(read[i]))
+            if maker and only_reader(maker) is node and _is_new(maker.operation, layers.Multiply):
+                return i
+        return None
+
+    steps, policies, done = [], [], set()
+    for node in nodes:
+        if id(node) in done:
+            continue
+        chain = [node]
+        if _is_direct(node, function):
+            while following := only_reader(chain[-1]):
+                if not _is_direct(following, function) or not _joins(chain, following, makers):
+                    break
+                chain.append(following)
+            direct = direct_call([n.operation for n in chain], spare_operand(node))
+            policies += [(n.operation, n.operation.dtype_policy) for n in chain]
+        else:
+            direct = None
+        done.update(id(n) for n in chain)
+        steps.append(_Step(tuple(chain), direct, tuple(node.input_tensors), ()))
+
+    kept, planned = {id(x) for x in function.outputs}, []
+    for step in reversed(steps):
+        last = {id(x): x for x in step.inputs if id(x) not in kept}
+        kept |= last.keys()
+        planned.append(step._replace(last_used=tuple(last.values())))
+    return _Plan(tuple(reversed(planned)), tuple(policies))
+
+
+def _is_direct(node, function):
+    """Whether a layer may be run by its `call`, which converts and checks nothing."""
+    layer, arguments = node.operation, node.arguments
+    if type(layer) not in DIRECT or layer.activity_regularizer is not None:
+        return False
+    if any(value is not None for value in arguments.kwargs.values()):  # mask=None says nothing
+        return False
+    if getattr(layer, "quantization_mode", None) or layer.dtype_policy != function.dtype_policy:
+        return False
+    if type(layer) in MERGING:
+        shapes = {len(x.shape) for x in node.input_tensors}
+        return isinstance(arguments.args[0], (list, tuple)) and len(shapes) == 1
+    return len(arguments.args) == 1 and len(node.input_tensors) == 1
+
+
+def _joins(chain, following, makers):
+    """Whether a node can be run as one with those before it, of which it is the only reader."""
+    before, layer = chain[-1].operation, following.operation
+    if type(before) is layers.ZeroPadding2D and len(chain) == 1:
+        if before.data_format != "channels_last" or any(a != b for a, b in before.padding):
+            return False
+        if getattr(layer, "data_format", None) != "channels_last":
+            return False
+        if getattr(layer, "padding", None) != "valid":
+            return False
+        if type(layer) is layers.Conv2D:
+            return True
+        # PyTorch pads a maximum with minus infinity: all the same behind a ReLU.
+        maker = makers.get(id(chain[0].input_tensors[0]))
+        return (
+            type(layer) is layers.MaxPooling2D
+            and maker is not None
+            and _is_relu(maker.operation)
+            and all(2 * a <= size for (a, _), size in zip(before.padding, layer.pool_size))
+        )
+    return _is_new(before, layers.Add) and (_is_relu(layer) or type(layer) is layers.LeakyReLU)
+
+
+def _is_new(layer, *more):
+    """Whether what a layer returns is new memory that its own backward pass does not read again."""
+    if type(layer) is layers.Conv2D:
+        linear = layer.activation is None or layer.activation is keras.activations.linear
+        return linear and layer.data_format == "channels_last"
+    return type(layer) in (layers.BatchNormalization, *more)
+
+
+def _is_relu(layer):
+    if type(layer) is layers.Activation:
+        return layer.activation is keras.activations.relu
+    return type(layer) is layers.ReLU and (
+        layer.max_value is None and layer.negative_slope == 0 and layer.threshold == 0
+    )
+
+
+if os.environ.get("KERAS_XREID_FAST_TORCH", "1") != "0":
+    enable()
