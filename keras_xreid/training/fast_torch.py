@@ -289,9 +289,7 @@ def _replacements():
             for x in step.last_used:
                 del values[id(x)]
         return unpack_singleton(
-            keras.tree.pack_sequence_as(
-                self._outputs_struct, [values[id(x)] for x in self.outputs]
-            )
+            keras.tree.pack_sequence_as(self._outputs_struct, [values[id(x)] for x in self.outputs])
         )
 
     return [
@@ -425,7 +423,9 @@ def _joins(chain, following, makers):
             type(layer) is layers.MaxPooling2D
             and maker is not None
             and _is_relu(maker.operation)
-            and all(2 * a <= size for (a, _), size in zip(before.padding, layer.pool_size))
+            and all(
+                2 * a <= size for (a, _), size in zip(before.padding, layer.pool_size, strict=True)
+            )
         )
     return _is_new(before, layers.Add) and (_is_relu(layer) or type(layer) is layers.LeakyReLU)
 

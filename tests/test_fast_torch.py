@@ -1,0 +1,341 @@
+"""The fast path on PyTorch against plain Keras: the same numbers, forwards and backwards."""
+
+import contextlib
+import logging
+import os
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_xreid.layers.association import Association
+from keras_xreid.layers.backbone import build_backbone
+from keras_xreid.layers.discriminator import build_image_discriminator
+from keras_xreid.layers.generator import build_generator
+from keras_xreid.training import fast_torch
+
+if os.environ["KERAS_BACKEND"] != "torch":
+    pytest.skip("the fast path is for PyTorch", allow_module_level=True)
+torch = pytest.importorskip("torch")
+
+
+@contextlib.contextmanager
+def plain():
+    on = fast_torch.enabled()
+    fast_torch.disable()
+    try:
+        yield
+    finally:
+        if on:
+            fast_torch.enable()
+
+
+@pytest.fixture(autouse=True)
+def fast():
+    before = fast_torch.enabled()
+    fast_torch.enable()
+    yield
+    if not before:
+        fast_torch.disable()
+
+
+def fill(model, seed=0):
+    """Random weights of a size that keeps activations alive, running variances positive."""
+    rng = np.random.default_rng(seed)
+    for v in model.weights:
+        if v.path.endswith(("moving_variance", "gamma")):
+            v.assign(rng.uniform(0.5, 1.5, v.shape))
+        else:
+            v.assign(rng.normal(0, 1 / np.sqrt(np.prod(v.shape[:-1]) or 1), v.shape))
+
+
+def run(model, arrays, training):
+    """Outputs, gradients of inputs and weights, and the state afterwards, as NumPy arrays."""
+    before = [v.numpy() for v in model.non_trainable_variables]
+    inputs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    outputs = model(inputs if len(inputs) > 1 else inputs[0], training=training)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    rng = np.random.default_rng(1)
+    loss = sum((y * torch.tensor(rng.normal(size=y.shape), dtype=y.dtype)).sum() for y in outputs)
+    wanted = inputs + [v.value for v in model.trainable_variables]
+    gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+    state = [v.numpy() for v in model.non_trainable_variables]
+    for v, value in zip(model.non_trainable_variables, before, strict=True):
+        v.assign(value)
+    return [None if a is None else a.detach().numpy() for a in (*outputs, *gradients)] + state
+
+
+def compare(model, arrays, training, tolerance=1e-5):
+    """Fast, and plain, within a tolerance relative to the largest element of all arrays.
+
+    Of all: the gradient of a bias before a batch normalization is zero but for rounding.
+    """
+    ours = run(model, arrays, training)
+    with plain():
+        theirs = run(model, arrays, training)
+    scale = max(np.abs(a).max() for a in theirs if a is not None)
+    assert scale > 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, atol=tolerance * max(1.0, scale), rtol=0)
+
+
+LAYERS = {
+    "conv": layers.Conv2D(5, 3),
+    "conv_same_bias_relu": layers.Conv2D(5, 3, padding="same", activation="relu"),
+    "conv_stride_same": layers.Conv2D(5, 3, strides=2, padding="same", use_bias=False),
+    "conv_even": layers.Conv2D(5, (2, 4), strides=(1, 2), padding="same"),
+    "conv_dilated": layers.Conv2D(5, 3, dilation_rate=2, padding="same"),
+    "conv_groups": layers.Conv2D(8, 3, groups=2),
+    "conv_1x1": layers.Conv2D(6, 1, strides=2),
+    "depthwise": layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2),
+    "depthwise_stride": layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False),
+    "separable": layers.SeparableConv2D(5, 3),
+    "transposed": layers.Conv2DTranspose(5, 4, strides=2, padding="same"),
+    "transposed_odd": layers.Conv2DTranspose(5, 3, strides=2, padding="same"),
+    "max_pool": layers.MaxPooling2D(3, 2, padding="same"),
+    "average_pool": layers.AveragePooling2D(2),
+    "global_pool": layers.GlobalAveragePooling2D(keepdims=True),
+    "batch_norm": layers.BatchNormalization(momentum=0.9, epsilon=1e-5),
+    "batch_norm_bare": layers.BatchNormalization(center=False, scale=False),
+    "batch_norm_axis_1": layers.BatchNormalization(axis=1),
+    "padding": layers.ZeroPadding2D(((1, 2), (0, 1))),
+    "dense": layers.Dense(3, activation="relu"),
+    "leaky": layers.LeakyReLU(0.2),
+    "channels_first": layers.Conv2D(5, 3, padding="same", data_format="channels_first"),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_gives_the_same(name, training):
+    layer = type(LAYERS[name]).from_config(LAYERS[name].get_config())
+    model = keras.Sequential([keras.Input((9, 8, 4)), layer])
+    fill(model)
+    x = np.random.default_rng(2).normal(0.3, 1.0, (3, 9, 8, 4)).astype("float32")
+    compare(model, [x], training)
+    # Called by itself, and in memory that does not have channels last.
+    with torch.no_grad():
+        other = torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        ours = layer(other).numpy()
+        with plain():
+            theirs = layer(other).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_batch_norm_of_vectors_and_of_one_image():
+    model = keras.Sequential([keras.Input((6,)), layers.BatchNormalization()])
+    fill(model)
+    x = np.random.default_rng(2).normal(0.5, 1.0, (5, 6)).astype("float32")
+    for training in (True, False):
+        compare(model, [x], training)
+    compare(model, [x[:1]], True)
+
+
+def test_batch_norm_is_exact_where_plain_keras_loses_digits():
+    # Keras takes E[x^2] - E[x]^2, which cancels where the mean is large.
+    x = np.random.default_rng(2).normal(10.0, 0.01, (50, 6)).astype("float32")
+    y = layers.BatchNormalization(epsilon=1e-5)(x, training=True).detach().numpy()
+    exact = x.astype("float64")
+    exact = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5)
+    np.testing.assert_allclose(y, exact, atol=1e-3)
+
+
+def test_moving_variance_is_keras_biased_one():
+    layer = layers.BatchNormalization(momentum=0.0)
+    x = np.array([[1.0], [3.0]], "float32")
+    layer(x, training=True)
+    np.testing.assert_allclose(layer.moving_mean.numpy(), [2.0], atol=1e-6)
+    np.testing.assert_allclose(layer.moving_variance.numpy(), [1.0], atol=1e-5)  # unbiased: 2
+
+
+NETWORKS = {
+    "resnet_tiny": lambda: build_backbone("resnet_tiny", (32, 32)),
+    "osnet_x0_25": lambda: build_backbone("osnet_x0_25", (32, 32)),
+    "generator": lambda: build_generator((32, 16), (4, 6, 8, 8), batch_normalization=False),
+    "generator_bn": lambda: build_generator((32, 16), (4, 6, 8, 8), batch_normalization=True),
+    "discriminator": lambda: build_image_discriminator((32, 32), 4, 16),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_gives_the_same(name, training):
+    model = NETWORKS[name]()
+    fill(model)
+    x = np.random.default_rng(3).uniform(0, 1, (4, *model.input_shape[1:])).astype("float32")
+    # Deep networks amplify the last digit, and a ReLU may fall on its other side.
+    compare(model, [x], training, tolerance=1e-3)
+
+
+def test_association_gives_the_same():
+    model = Association(6, 5, latent=4, hidden=8)
+    fill(model)
+    rng = np.random.default_rng(4)
+    fc, fd = (torch.tensor(rng.normal(size=(6, n)), dtype=torch.float32) for n in (6, 5))
+    ours = [float(v) for v in model.distances(fc, fd)]
+    with plain():
+        theirs = [float(v) for v in model.distances(fc, fd)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def block(x):
+    """What must not be overwritten: a tensor that is also an output, and one read twice."""
+    a = layers.BatchNormalization(name="a")(layers.Conv2D(4, 3, padding="same")(x))
+    b = layers.ReLU()(a)  # a is read again below
+    c = layers.Activation("linear")(a)  # the very same tensor, under another name
+    d = layers.ReLU()(layers.Conv2D(4, 1, name="d")(b))
+    e = layers.BatchNormalization(name="e")(layers.Conv2D(4, 1)(d))  # an output, and added
+    f = layers.Add()([e, c, d])
+    g = layers.LeakyReLU(0.1)(f)
+    h = layers.Add()([g, g])
+    p = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(h))  # of both signs: zeros win
+    q = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(layers.ReLU()(h)))
+    return [e, f, layers.Multiply()([p, q]), x]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_is_overwritten_that_somebody_reads(training):
+    x = keras.Input((8, 6, 3))
+    model = keras.Model(x, block(x))
+    fill(model)
+    array = np.random.default_rng(5).normal(size=(3, 8, 6, 3)).astype("float32")
+    compare(model, [array], training)
+    with torch.no_grad():  # sums are made in place then
+        ours = [y.numpy() for y in model(array)]
+        with plain():
+            theirs = [y.numpy() for y in model(array)]
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+def test_padding_and_relu_are_joined_to_their_neighbours():
+    network = build_backbone("resnet_tiny", (32, 32))
+    network(np.zeros((1, 32, 32, 3), "float32"))
+    chains = [[n.operation.name for n in step.nodes] for step in network._plan.steps]
+    assert ["conv1_conv_pad", "conv1_conv"] in chains
+    assert ["conv1_bn", "conv1_relu"] in chains
+    assert ["conv1_pool_pad", "conv1_pool"] in chains
+    assert ["stage1_block1_add", "stage1_block1_out"] in chains
+
+
+SEEN, ALIVE = weakref.WeakSet(), []
+
+
+class Watch(layers.Layer):
+    """Counts, at each call, how many of the tensors that it returned are still there."""
+
+    def call(self, x):
+        y = x * 1.0
+        SEEN.add(y)
+        ALIVE.append(len(SEEN))
+        return y
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_a_tensor_is_let_go_after_its_last_use(is_plain):
+    x = y = keras.Input((4,))
+    for _ in range(6):
+        y = Watch()(y)
+    model = keras.Model(x, y)
+    ALIVE.clear()
+    SEEN.clear()
+    with plain() if is_plain else contextlib.nullcontext(), torch.no_grad():
+        model(np.ones((2, 4), "float32"))
+    assert max(ALIVE) == (6 if is_plain else 2)
+
+
+def test_kernels_are_saved_as_keras_has_them(tmp_path):
+    model = NETWORKS["discriminator"]()
+    fill(model)
+    values = model.get_weights()
+    model(np.zeros((1, 32, 32, 3), "float32"))
+    kernel = model.layers[2].kernel
+    assert not kernel.value.is_contiguous()  # it was laid out
+    for a, b in zip(model.get_weights(), values, strict=True):
+        np.testing.assert_array_equal(a, b)
+    model.save_weights(tmp_path / "a.weights.h5")
+    other = NETWORKS["discriminator"]()
+    other.load_weights(tmp_path / "a.weights.h5")
+    for a, b in zip(other.get_weights(), values, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.Adam(1e-2),
+        lambda: keras.optimizers.Adam(1e-2, amsgrad=True),
+        lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1),
+        lambda: keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(1e-2, 10), epsilon=1e-3, global_clipnorm=0.5
+        ),
+    ],
+    ids=["adam", "amsgrad", "adamw", "schedule"],
+)
+def test_adam_takes_the_same_steps(make):
+    def steps():
+        model = NETWORKS["discriminator"]()
+        fill(model)
+        optimizer = make()
+        x = np.random.default_rng(6).uniform(0, 1, (4, 32, 32, 3)).astype("float32")
+        for _ in range(4):
+            loss = model(x, training=True)[1].square().mean()
+            wanted = model.trainable_variables
+            optimizer.apply(torch.autograd.grad(loss, [v.value for v in wanted]), wanted)
+        return [v.numpy() for v in (*wanted, *optimizer.variables)]
+
+    ours = steps()
+    with plain():
+        theirs = steps()
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_adam_by_hand():
+    # Keras: p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps), epsilon not corrected.
+    variable = keras.Variable([1.0, -2.0])
+    optimizer = keras.optimizers.Adam(0.1, beta_1=0.8, beta_2=0.9, epsilon=0.5)
+    m = v = np.zeros(2)
+    expected = np.array([1.0, -2.0])
+    for t, g in enumerate(([0.5, 1.0], [-1.0, 2.0], [0.1, 0.0]), start=1):
+        g = np.array(g)
+        optimizer.apply([torch.tensor(g, dtype=torch.float32)], [variable])
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
+        rate = 0.1 * np.sqrt(1 - 0.9**t) / (1 - 0.8**t)
+        expected = expected - rate * m / (np.sqrt(v) + 0.5)
+        np.testing.assert_allclose(variable.numpy(), expected, atol=1e-6)
+
+
+def test_mixed_bfloat16_gives_the_same():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = NETWORKS["discriminator"]()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    fill(model)
+    x = np.random.default_rng(8).uniform(0, 1, (4, 32, 32, 3)).astype("float32")
+    with torch.no_grad():
+        ours = model(x, training=False)
+        with plain():
+            theirs = model(x, training=False)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype == torch.bfloat16
+        np.testing.assert_allclose(a.float(), b.float(), atol=0.05 * float(b.float().abs().max()))
+
+
+def test_another_keras_stays_plain_and_says_so(monkeypatch, caplog):
+    original = layers.BatchNormalization.call
+    with plain():
+        untouched = layers.BatchNormalization.call
+        monkeypatch.setattr(fast_torch, "TESTED", ("3.0",))
+        with caplog.at_level(logging.WARNING, logger="keras_xreid"):
+            assert fast_torch.enable() is False
+        assert layers.BatchNormalization.call is untouched
+        assert len(caplog.records) == 1 and keras.__version__ in caplog.text
+        monkeypatch.undo()
+    assert untouched is not original
+    assert layers.BatchNormalization.call is not untouched  # and the fixture's is back
