@@ -9,12 +9,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_xreid.data import batches as batches_module
+from keras_xreid.data import decoded
 from keras_xreid.data.batches import ImageBatches, PairBatches, check_people
 from keras_xreid.data.datasets import Record
-from keras_xreid.data.resolution import degrade, resize
+from keras_xreid.data.resolution import KERNELS, degrade, resize
 from keras_xreid.errors import InputError
 
 PLAIN = {"crop": False, "flip": False}
@@ -188,6 +189,29 @@ def test_both_of_a_pair_lose_the_same_rectangle(tmp_path):
     np.testing.assert_array_equal(batches._image(0), image)
 
 
+@pytest.mark.parametrize("size", [(256, 128), (48, 24), (30, 40)])
+@pytest.mark.parametrize("kernel", ["area", "bicubic"])
+def test_pixels_are_those_of_pillow(records, size, kernel):
+    """An oracle that crops, shrinks, enlarges and flips with Pillow alone."""
+    batches = PairBatches(records, size, rates=(1, 1.5, 4), batch_size=20, seed=5, kernel=kernel)
+    batch = batches[0]
+    rng = np.random.default_rng([5, 0, 2])
+    order = np.random.default_rng([5, 0, 1]).permutation(20)
+    rates = rng.choice([1, 1.5, 4], 20)
+    for i, (number, rate) in enumerate(zip(order, rates, strict=True)):
+        height, width = rng.integers((42, 21), (49, 25))
+        top, left = rng.integers((49 - height, 25 - width))
+        box = (left, top, left + width, top + height)
+        high = low = Image.open(records[number].path).convert("RGB").crop(box)
+        if rate > 1:
+            low = low.resize((round(width / rate), round(height / rate)), KERNELS[kernel])
+        mirror = rng.random() < 0.5
+        for name, image in (("hr", high), ("lr", low)):
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+            image = np.asarray(ImageOps.mirror(image) if mirror else image)
+            np.testing.assert_array_equal(batch[name][i], image)
+
+
 # --- P people x K images ---------------------------------------------------------------------
 
 
@@ -299,7 +323,7 @@ def at_epoch(batches, epoch):
 
 def test_changing_the_memory_limit_changes_no_batch(records, monkeypatch):
     expected = epochs_of(PairBatches(records, (16, 8), batch_size=5), 1)
-    monkeypatch.setattr(batches_module, "CACHE_BYTES", 3 * records[0].read().nbytes)
+    monkeypatch.setattr(decoded, "MEMORY_BYTES", 3 * records[0].read().nbytes)
     little_memory = PairBatches(records, (16, 8), batch_size=5)
     for batch, other in zip(expected, epochs_of(little_memory, 1), strict=True):
         assert_equal(batch, other)
@@ -320,14 +344,56 @@ def test_workers_give_the_same_batches(records):
             assert_equal(batches[index], expected[3 * epoch + index])
 
 
-def test_started_afresh_workers_give_the_same_batches(records, monkeypatch):
+def test_batches_of_workers_may_be_kept_changed_and_drawn_in_any_order(records):
+    options = {"image_size": (16, 8), "people_per_batch": 2, "images_per_person": 3}
+    alone, batches = ImageBatches(records, **options), ImageBatches(records, workers=2, **options)
+    order = np.random.default_rng(0).integers((6, 3), size=(60, 2)).tolist()
+    drawn = [at_epoch(batches, epoch)[index] for epoch, index in order]  # more than there is room
+    for batch, (epoch, index) in zip(drawn, order, strict=True):
+        expected = alone.batch(epoch, index)
+        assert_equal(batch, expected)
+        assert all(value.flags.writeable for value in batch.values())
+        batch["image"][:] = 7  # changes neither another batch nor a later one
+    assert_equal(at_epoch(batches, 0)[0], alone.batch(0, 0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /dev/shm")
+def test_workers_leave_no_shared_memory_behind(records):
+    before = set(os.listdir("/dev/shm"))
+    batches = PairBatches(records, (16, 8), batch_size=4, workers=2)
+    batches[0]
+    assert {n for n in os.listdir("/dev/shm") if not n.startswith("sem.")} <= before
+    workers = list(batches._ahead._pool._processes)
+    del batches
+    deadline = time.time() + 10
+    while any(map(alive, workers)) and time.time() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_started_afresh_workers_give_the_same_batches(records, monkeypatch, tmp_path, kept):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(batches_module, "START_METHOD", "spawn")
+    monkeypatch.setattr(decoded, "STORE_FROM", 1 if kept else 200)
     options = {"image_size": (16, 8), "batch_size": 4}
     assert_equal(PairBatches(records, workers=1, **options)[2], PairBatches(records, **options)[2])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_later_run_decodes_nothing(records, monkeypatch, tmp_path, workers):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(decoded, "STORE_FROM", 1)
+    options = {"image_size": (16, 8), "batch_size": 4}
+    expected = epochs_of(PairBatches(records, **options), 1)
+    monkeypatch.setattr(Record, "read", lambda self: pytest.fail("an image was decoded again"))
+    drawn = epochs_of(PairBatches(records, workers=workers, **options), 1)
+    for batch, other in zip(drawn, expected, strict=True):
+        assert_equal(batch, other)
+
+
 def test_a_broken_image_is_named_by_workers(records, monkeypatch):
-    monkeypatch.setattr(batches_module, "CACHE_BYTES", 1)  # so that they are read by the workers
+    monkeypatch.setattr(decoded, "MEMORY_BYTES", 1)  # so that they are read by the workers
     Path(records[-1].path).write_text("not an image")
     batches = PairBatches(records, (16, 8), batch_size=4, workers=1)
     with pytest.raises(InputError, match=os.path.basename(records[-1].path)):

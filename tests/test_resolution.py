@@ -68,6 +68,14 @@ def test_resize_takes_height_and_width():
     assert (np.diff(resize(ramp, (64, 8))[:, 0, 0].astype(int)) >= 0).all()
 
 
+@pytest.mark.parametrize("height", [1, 2, 64, 117, 255, 256, 300])
+@pytest.mark.parametrize("stored", [1, 2, 3, 29, 64, 116, 117, 255])
+def test_resize_gives_the_pixels_of_pillow(stored, height):
+    for width, image in ((40, noise(stored, 24)), (24, 255 * (noise(stored, 24, 1) // 128))):
+        expected = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(resize(image, (height, width)), expected)
+
+
 @pytest.mark.parametrize("rate", [0.5, 0, -2, float("nan")])
 def test_rates_below_1_are_refused(rate):
     with pytest.raises(InputError, match="below 1"):

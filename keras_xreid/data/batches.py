@@ -7,26 +7,29 @@ draws from Python's global random numbers.
 
 import concurrent.futures
 import copy
+import functools
+import math
+import mmap
 import multiprocessing
 import os
 import sys
 import threading
 import warnings
+import weakref
 
 import keras
 import numpy as np
 
-from keras_xreid.data.resolution import check_rates, degrade, resize
+from keras_xreid.data.decoded import decode
+from keras_xreid.data.resolution import check_rates, views
 from keras_xreid.errors import InputError
 
 # Smallest share of each edge that a random crop keeps.
 CROP_KEEPS = 7 / 8
-# Forked workers share the decoded images and start in milliseconds. They use Pillow and NumPy only,
-# so no lock held by a thread of the backend can stop them. Elsewhere than on Linux, fork is not to
-# be relied on: there each worker imports the package and reads the images itself.
+# Forked workers start in milliseconds. They use Pillow and NumPy only, so no lock held by a thread
+# of the backend can stop them. Elsewhere than on Linux, fork is not to be relied on: there each
+# worker imports the package.
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
-# Decoded images are kept in memory up to this many bytes; all of Market-1501 takes 0.3 GB.
-CACHE_BYTES = 2 * 1024**3
 
 
 def check_people(records):
@@ -59,6 +62,8 @@ def check_people(records):
 
 class _Batches(keras.utils.PyDataset):
     """What pairs and single images share: epochs, augmentation, memory and workers."""
+
+    _names = ()  # names of a batch's images
 
     def __init__(
         self,
@@ -142,17 +147,37 @@ class _Batches(keras.utils.PyDataset):
         Returns:
             The batch, a dict of NumPy arrays.
         """
-        raise TypeError(f"{type(self).__name__} does not say how it makes a batch")
+        if self._images is None:
+            self._images = self._read_images()
+        return self._named(*self._make(epoch, index))
+
+    def _make(self, epoch, index, allocate=np.empty):
+        """Makes a batch: its pixels (views, n, height, width, 3), and its other entries."""
+        rng = self._generator(epoch, index)
+        positions = self._positions(epoch, index, rng)
+        rates = rng.choice(self.rates, len(positions))
+        pixels = allocate((len(self._names), len(positions), *self.image_size, 3), np.uint8)
+        for i, (position, rate) in enumerate(zip(positions, rates, strict=True)):
+            self._draw(pixels[:, i], position, rate, rng)
+        return pixels, self._entries(positions, rates)
+
+    def _named(self, pixels, entries):
+        return {**dict(zip(self._names, pixels, strict=True)), **entries}
+
+    def _entries(self, positions, rates):
+        whole = np.issubdtype(rates.dtype, np.integer)
+        rates = rates.astype(np.int32 if whole else np.float32)
+        return {"person": self.labels[positions], "rate": rates}
+
+    def _positions(self, epoch, index, rng):
+        """The batch's share of all images in the epoch's order."""
+        order = self._generator(epoch, -1).permutation(len(self.records))
+        return order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def _generator(self, epoch, index):
         """The random numbers of one batch; index -1 is for the epoch's order."""
         # 1 for the order, 2 and up for the batches: NumPy takes [s, e] and [s, e, 0] for one seed.
         return np.random.default_rng([self.seed, epoch, index + 2])
-
-    def _shuffled(self, epoch, index):
-        """The batch's share of all images in the epoch's order."""
-        order = self._generator(epoch, -1).permutation(len(self.records))
-        return order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def _read_images(self):
         """Decodes the images once, at the first batch.
@@ -160,32 +185,26 @@ class _Batches(keras.utils.PyDataset):
         Lazily would do, but TensorFlow asks for later batches from a thread of its own and wraps
         whatever they raise: so a broken image is named at once, and not in the middle of training.
         """
-        images, size = [], 0
-        for record in self.records:
-            images.append(record.read())
-            size += images[-1].nbytes
-            if size > CACHE_BYTES:
-                break
-        return images
+        return decode(self.records)
 
     def _image(self, position):
-        in_memory = position < len(self._images)
-        return self._images[position] if in_memory else self.records[position].read()
+        at_hand = position < len(self._images)
+        return self._images[position] if at_hand else self.records[position].read()
 
-    def _views(self, position, rates, rng):
-        """One crop of an image at several rates, enlarged, and flipped and erased alike."""
+    def _draw(self, pixels, position, rate, rng):
+        """One crop of an image in each view, (views, height, width, 3), flipped and erased alike.
+
+        The last view has the rate; one before it is at high resolution.
+        """
         image = self._image(position)
         if self.crop:
             image = image[_random_box(*image.shape[:2], rng)]
-        views = [resize(degrade(image, rate, self.kernel), self.image_size) for rate in rates]
-        if self.flip and rng.random() < 0.5:
-            views = [view[:, ::-1] for view in views]
+        mirror = self.flip and rng.random() < 0.5
+        rates = [1] * (len(pixels) - 1) + [rate]
+        pixels[:] = views(image, rates, self.image_size, self.kernel, mirror)
         if self.erase and rng.random() < 0.5:
-            hole = _random_hole(*self.image_size, rng)
-            views = [view.copy() for view in views]  # the image in memory stays whole
-            for view in views:
-                view[hole] = image.mean((0, 1)).round()
-        return views
+            rows, columns = _random_hole(*self.image_size, rng)
+            pixels[:, rows, columns] = image.mean((0, 1)).round()
 
 
 class PairBatches(_Batches):
@@ -230,6 +249,8 @@ class PairBatches(_Batches):
     >>> model.fit(batches, epochs=10, shuffle=False)
     """
 
+    _names = ("hr", "lr")
+
     def __init__(
         self,
         records,
@@ -247,16 +268,6 @@ class PairBatches(_Batches):
         super().__init__(
             records, image_size, rates, batch_size, seed, crop, flip, erase, workers, kernel, steps
         )
-
-    def batch(self, epoch, index):
-        positions = self._shuffled(epoch, index)
-        rng = self._generator(epoch, index)
-        rates = rng.choice(self.rates, len(positions))
-        hr = np.empty((len(positions), *self.image_size, 3), np.uint8)
-        lr = np.empty_like(hr)
-        for i, (position, rate) in enumerate(zip(positions, rates, strict=True)):
-            hr[i], lr[i] = self._views(position, (1, rate), rng)
-        return {"hr": hr, "lr": lr, "person": self.labels[positions], "rate": _as_rate(rates)}
 
 
 class ImageBatches(_Batches):
@@ -300,6 +311,8 @@ class ImageBatches(_Batches):
     >>> batches = ImageBatches(data.train, rates=(1, 2, 3, 4), people_per_batch=8)
     """
 
+    _names = ("image",)
+
     def __init__(
         self,
         records,
@@ -329,22 +342,13 @@ class ImageBatches(_Batches):
         self.people_per_batch, self.images_per_person = people_per_batch, images_per_person
         self.cameras = np.array([record.camera for record in records], np.int32)
 
-    def batch(self, epoch, index):
-        rng = self._generator(epoch, index)
+    def _entries(self, positions, rates):
+        return {**super()._entries(positions, rates), "camera": self.cameras[positions]}
+
+    def _positions(self, epoch, index, rng):
         if self.people_per_batch is None:
-            positions = self._shuffled(epoch, index)
-        else:
-            positions = self._people_in_turn(epoch, index, rng)
-        rates = rng.choice(self.rates, len(positions))
-        images = np.empty((len(positions), *self.image_size, 3), np.uint8)
-        for i, (position, rate) in enumerate(zip(positions, rates, strict=True)):
-            (images[i],) = self._views(position, (rate,), rng)
-        return {
-            "image": images,
-            "person": self.labels[positions],
-            "rate": _as_rate(rates),
-            "camera": self.cameras[positions],
-        }
+            return super()._positions(epoch, index, rng)
+        return self._people_in_turn(epoch, index, rng)
 
     def _people_in_turn(self, epoch, index, rng):
         """K images of each of the batch's P people."""
@@ -359,11 +363,6 @@ class ImageBatches(_Batches):
         k = self.images_per_person
         images = [self.images_of[label] for label in order[begin:end]]
         return np.concatenate([rng.choice(mine, k, replace=len(mine) < k) for mine in images])
-
-
-def _as_rate(rates):
-    whole = np.issubdtype(rates.dtype, np.integer)
-    return rates.astype(np.int32 if whole else np.float32)
 
 
 def _random_box(height, width, rng):
@@ -390,20 +389,37 @@ def _random_hole(height, width, rng):
 class _Ahead:
     """Has worker processes make the coming batches, over the end of the epoch.
 
-    A worker is told epoch and index, so which batch comes when does not depend on timing.
+    A worker is told epoch and index, so which batch comes when does not depend on timing. Forked
+    workers leave the pixels in memory that they share with this process, and send the rest: memory
+    without a name, which ends with the last process that has it. Batches are copied out of it,
+    since nobody knows when a backend is done with them.
     """
 
     def __init__(self, batches, processes):
         workers_copy = copy.copy(batches)
-        if START_METHOD != "fork":
-            workers_copy._images = None
-        self._steps = len(batches)
+        self._batches, self._steps = workers_copy, len(batches)
         self._window = 2 * processes + 1
         self._lock = threading.Lock()
-        self._futures = {}
+        self._futures = {}  # (epoch, index) -> place, future
+        slots, self._places = None, []
+        if START_METHOD == "fork":
+            images = len(batches._positions(0, 0, batches._generator(0, 0)))
+            shape = (len(batches._names), images, *batches.image_size, 3)
+            # Beside those waited for, the pool may be at work on as many that are not any more.
+            self._places = list(range(2 * self._window))
+            memory = mmap.mmap(-1, len(self._places) * math.prod(shape))
+            slots = np.frombuffer(memory, np.uint8).reshape(-1, *shape)
+        elif isinstance(batches._images, list):
+            workers_copy._images = None
+        self._slots = slots
         self._pool = concurrent.futures.ProcessPoolExecutor(
-            processes, multiprocessing.get_context(START_METHOD), _begin_worker, (workers_copy,)
+            processes,
+            multiprocessing.get_context(START_METHOD),
+            _begin_worker,
+            (workers_copy, slots),
         )
+        # Not left to the end of the interpreter, which takes the pool's modules away before it.
+        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         with warnings.catch_warnings():  # see START_METHOD
             warnings.filterwarnings("ignore", message=".*fork")
             self._pool.submit(os.getpid).result()
@@ -414,17 +430,30 @@ class _Ahead:
         # TensorFlow may draw from two threads for a moment, when one iterator follows another.
         with self._lock:
             for key in self._futures.keys() - set(keys):
-                self._futures.pop(key).cancel()
+                place, future = self._futures.pop(key)
+                future.add_done_callback(functools.partial(self._give_back, place))
+                future.cancel()
             for key in keys:
                 if key not in self._futures:
-                    self._futures[key] = self._pool.submit(_make_batch, *key)
-            wanted = self._futures.pop(keys[0])
-        return wanted.result()
+                    place = self._places.pop() if self._places else None
+                    self._futures[key] = place, self._pool.submit(_make_batch, *key, place)
+            place, wanted = self._futures.pop(keys[0])
+        try:
+            pixels, entries = wanted.result()
+            if pixels is None:
+                pixels = self._slots[place].copy()
+        finally:
+            self._give_back(place)
+        return self._batches._named(pixels, entries)
+
+    def _give_back(self, place, future=None):
+        if place is not None:
+            self._places.append(place)
 
 
-def _begin_worker(batches):
-    global _worker_batches
-    _worker_batches = batches
+def _begin_worker(batches, slots):
+    global _worker_batches, _worker_slots
+    _worker_batches, _worker_slots = batches, slots
     batches._images = batches._images or batches._read_images()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -435,5 +464,10 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _make_batch(epoch, index):
-    return _worker_batches.batch(epoch, index)
+def _make_batch(epoch, index, place):
+    """Makes a batch in its place in the shared memory; without a place, sends its pixels too."""
+    if place is None:
+        return _worker_batches._make(epoch, index)
+    slot = _worker_slots[place]
+    _, entries = _worker_batches._make(epoch, index, lambda shape, dtype: slot)
+    return None, entries
