@@ -62,6 +62,9 @@ CONTENDERS = {
 REFERENCES = ("handwritten", "DataLoader", "cached batch")
 INPUT_SIZE, RATES, WORKERS = (256, 128), (2, 3, 4), 2
 EMBEDDED_BATCHES = 4
+# PyTorch's threads wait for each other busily: another process on one of two cores can cost it not
+# half but nearly all of its speed, and TensorFlow a little. So a disturbed turn is made known.
+DISTURBED = 0.1
 
 
 @dataclasses.dataclass
@@ -115,29 +118,36 @@ def main(options):
         )  # fmt: skip
 
     began = time.perf_counter()
-    measurements, facts, workers = [], {}, {}
+    measurements, operations, peaks, workers = [], {}, [], {}
     for case in dict.fromkeys(options.cases):
         with Case(case, contenders, options, left_out) as running:
             measurements += running.measure()
-            facts[case] = running.facts()
-            workers[case] = {name: worker.ready for name, worker in running.workers.items()}
+            operations[case], workers[case] = running.operations, running.ready
+            peaks += running.peaks
     if not measurements:
         raise xr.InputError("no contender could be measured: see the lines above")
 
     rows = summarise(measurements)
-    add_operations(rows, facts)
-    overhead = engine_overhead(measurements)
+    peak = max(peaks) or None
+    for row in rows:
+        known = operations[row["case"]].get(row["task"])
+        speed = row["images_per_second"]["median"]
+        row["gflops_per_step"] = known["flops"] / 1e9 if known else None
+        row["share_of_peak"] = (
+            speed * known["flops"] / known["images"] / peak if known and peak else None
+        )
     results = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
         "options": dataclasses.asdict(options),
         "machine": machine(),
         "tf32": False,
+        "peak_flops": peak,
         "seconds": time.perf_counter() - began,
         "left_out": left_out,
         "rows": rows,
-        "engine_overhead": overhead,
-        "cases": facts,
+        "engine_overhead": engine_overhead(measurements),
+        "operations": operations,
         "workers": workers,
         "measurements": measurements,
     }
@@ -201,12 +211,13 @@ class Case:
         elif name == "input-train":
             contenders = ours[:1]
         # All start at once, and import their libraries side by side.
-        started = {c: Worker(name, c, ours[:1], options) for c in contenders}
-        self.workers = {}
-        for contender, worker in started.items():
-            with self.failing(contender, worker):
-                worker.ready = worker.answer()
-                self.workers[contender] = worker
+        self.workers = {name: Worker(self.name, name, ours[:1], options) for name in contenders}
+        self.ready, self.operations, self.peaks = {}, {}, []
+        for name, worker in list(self.workers.items()):
+            try:
+                self.ready[name] = worker.answer()
+            except WorkerFailed as error:
+                self.leave_out(name, error)
 
     def __enter__(self):
         return self
@@ -215,69 +226,65 @@ class Case:
         for worker in self.workers.values():
             worker.end()
 
-    @contextlib.contextmanager
-    def failing(self, contender, worker):
-        """A contender that fails (out of memory, say) is left out; the others go on."""
-        try:
-            yield
-        except WorkerFailed as error:
-            self.left_out[f"{self.name}, {contender}"] = str(error)
-            print(f"{self.name}: {contender} is left out: {error}")
-            self.workers.pop(contender, None)
-            worker.end()
-
     def turns(self):
         """Groups of (task, contender, worker's name, worker's task); a group shares its rounds."""
         if self.name == "input":
-            return [
-                [(task, contender, contender, task) for contender in self.workers]
-                for task in ("pairs, first", "pairs", "images, first", "images")
-            ]
+            tasks = ("pairs, first", "pairs", "images, first", "images")
+            return [[(task, c, c, task) for c in self.workers] for task in tasks if self.workers]
         if self.name == "input-train":
             names = ("cached batch", "real batches")
-            return [[("train", name, c, name) for c in self.workers for name in names]]
+            return [[("train", name, c, name) for name in names] for c in self.workers]
         train, embed = ([(t, c, c, t) for c in self.workers] for t in ("train", "embed"))
         if self.name == "intact" and "torch" in self.workers:
             train += [(task, "torch", "torch", task) for task in ("passes", "optimizer")]
-        return [train, embed]
+        return [train, embed] if train else []
 
     def measure(self):
-        """Warms up, runs the rounds; a list of measurements."""
+        """Warms up, then runs the rounds; a list of measurements."""
         found = []
-        self.facts()
         for turns in self.turns():
             for task, contender, name, own_task in turns:
-                if name in self.workers:
-                    print(f"{self.name}, {task}: {contender} warms up", flush=True)
-                    with self.failing(name, self.workers[name]):
-                        self.workers[name].ask("warm_up", own_task)
+                print(f"{self.name}, {task}: {contender} warms up", flush=True)
+                self.ask(name, "warm_up", own_task)
             for number in range(self.options.rounds):
-                first = number % len(turns) if turns else 0  # nobody is always the first
+                first = number % len(turns)  # nobody is always the first
                 line = []
                 for task, contender, name, own_task in turns[first:] + turns[:first]:
-                    if name not in self.workers:
+                    turn = self.ask(name, "turn", own_task)
+                    if turn is None:
                         continue
-                    with self.failing(name, self.workers[name]):
-                        turn = self.workers[name].ask("turn", own_task)
-                        turn["images_per_second"] = turn["images"] / turn["seconds"]
-                        where = {"case": self.name, "task": task, "contender": contender}
-                        found.append({**where, "round": number, **turn})
-                        who = contender if task in ("train", "embed") else f"{contender} {task}"
-                        line.append(f"{who} {turn['images_per_second']:.1f}")
+                    turn["images_per_second"] = turn["images"] / turn["seconds"]
+                    where = {"case": self.name, "task": task, "contender": contender}
+                    found.append({**where, "round": number, **turn})
+                    line.append(f"{contender} {task} {turn['images_per_second']:.1f}")
                 print(
-                    f"{self.name}, {turns[0][0] if turns else ''}, round {number + 1} of "
-                    f"{self.options.rounds}, images/s: {', '.join(line)}", flush=True,
+                    f"{self.name}, round {number + 1} of {self.options.rounds}, images/s: "
+                    f"{', '.join(line)}", flush=True,
                 )  # fmt: skip
+            self.learn()
         return found
 
-    def facts(self):
-        """Operations a step, and the device's peak, from whoever can tell."""
-        for contender, worker in list(self.workers.items()):
-            with self.failing(contender, worker):
-                told = worker.ask("facts")
-                self.flops = {**told["flops"], **self.flops}  # hand-written before ours
-                self.peak_flops.append(told["peak_flops"])
-        return {"flops_per_step": self.flops, "peak_flops": self.peak_flops}
+    def ask(self, name, *words):
+        """The worker's answer; None from one that has failed (out of memory, say): others go on."""
+        if name not in self.workers:
+            return None
+        try:
+            return self.workers[name].ask(*words)
+        except WorkerFailed as error:
+            self.leave_out(name, error)
+
+    def leave_out(self, name, error):
+        self.left_out[f"{self.name}, {name}"] = str(error)
+        print(f"{self.name}: {name} is left out: {error}")
+        self.workers.pop(name).end()
+
+    def learn(self):
+        """Operations a step from everybody, and the device's peak from the first who can tell."""
+        for name in list(self.workers):
+            known = self.ask(name, "operations") or {}
+            self.operations = {**known, **self.operations}  # hand-written is asked first
+        peaks = (self.ask(name, "peak") for name in list(self.workers))
+        self.peaks += [next((peak for peak in peaks if peak), 0)]
 
 
 class WorkerFailed(Exception):
@@ -413,18 +420,6 @@ def engine_overhead(measurements):
     }
 
 
-def add_operations(rows, facts):
-    """Gives each row its operations a step, and the share of the device's peak it reaches."""
-    for row in rows:
-        known = facts[row["case"]]
-        operations = known["flops_per_step"].get(row["task"])
-        row["gflops_per_step"] = operations["flops"] / 1e9 if operations else None
-        row["share_of_peak"] = None
-        if operations and known["peak_flops"]:
-            steps = row["images_per_second"]["median"] / operations["images"]
-            row["share_of_peak"] = steps * operations["flops"] / known["peak_flops"]
-
-
 def table(rows):
     """Header and cells of the table that a person reads."""
     header = [
@@ -468,17 +463,21 @@ def in_words(results):
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         f"{o['precision']}, {compiled}, TF32 off; {o['rounds']} rounds of about {o['seconds']:g} s",
     ]
-    peaks = [f["peak_flops"] for f in results["cases"].values() if f["peak_flops"]]
-    if peaks:
-        lines.append(
-            f"Peak, by one big matrix product: {statistics.median(peaks) / 1e9:,.0f} GFLOP/s"
-        )
+    if results["peak_flops"]:
+        lines.append(f"Peak, by one big matrix product: {results['peak_flops'] / 1e9:,.0f} GFLOP/s")
     if overhead := results["engine_overhead"]:
         step, optimizer = (overhead[part] for part in ("step", "optimizer"))
         lines.append(
             f"INTACT's train step on torch takes {step['median']:.1%} ({step['min']:.1%} to "
             f"{step['max']:.1%}) longer than its passes alone; of this the optimizers are "
             f"{optimizer['median']:.1%}"
+        )
+    others = [m["others"] for m in results["measurements"] if m["others"] is not None]
+    disturbed = [share for share in others if share > DISTURBED]
+    if disturbed:
+        lines.append(
+            f"NOT QUIET: other processes took up to {max(disturbed):.0%} of the cores, and more "
+            f"than {DISTURBED:.0%} in {len(disturbed)} of {len(others)} turns; measure again"
         )
     lines += [f"Left out: {name}: {reason}" for name, reason in results["left_out"].items()]
     return lines
@@ -627,12 +626,24 @@ class Device:
         return 2 * side**3 / min(seconds)
 
 
+def busy_seconds():
+    """Time that all cores together have worked, for any process; None if unknown."""
+    with contextlib.suppress(OSError):
+        user, nice, system, _, _, *others = map(
+            int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        )
+        return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+    return None
+
+
 class Contender:
     """Runs a task so many times as fill a turn.
 
     A subclass fills `tasks`: from a task's name to a function that runs it so many times and
     returns (images, seconds).
     """
+
+    has_workers = False
 
     def __init__(self, job, device):
         self.job, self.device = job, device
@@ -656,13 +667,22 @@ class Contender:
     def turn(self, task):
         runs = max(1, round(self.job["seconds"] * self.runs_a_second[task]))
         self.device.reset_peak()
+        began = busy_seconds(), time.process_time(), time.perf_counter()
         images, seconds = self.tasks[task](runs)
+        busy, own, passed = busy_seconds(), time.process_time(), time.perf_counter()
         self.runs_a_second[task] = runs / seconds
+        others = None
+        if busy is not None and not self.has_workers:
+            busy, own, passed = busy - began[0], own - began[1], passed - began[2]
+            others = max(0.0, (busy - own) / passed / os.cpu_count())
         peak = self.device.peak() if task == "train" else None
-        return {"images": images, "seconds": seconds, "peak_bytes": peak}
+        return {"images": images, "seconds": seconds, "peak_bytes": peak, "others": others}
 
-    def facts(self):
-        return {"flops": self.flops, "peak_flops": self.device.peak_flops(self.job["precision"])}
+    def operations(self):
+        return self.flops
+
+    def peak(self):
+        return self.device.peak_flops(self.job["precision"])
 
 
 def cached_batch(job, people=PEOPLE):
@@ -820,14 +840,13 @@ class Ours(Contender):
         return runs * self.count, time.perf_counter() - began
 
     def run_optimizer(self, runs):
-        updates = list(self.passes())
+        there = list(self.passes())
+        back = [(o, variables, [-g for g in gradients]) for o, variables, gradients in there]
         self.device.synchronize()
         began = time.perf_counter()
         with self.device.library.no_grad():
-            for _ in range(runs):
-                for optimizer, variables, gradients in updates:
-                    # There and back, so that the weights stay where they are.
-                    self.device.library._foreach_neg_(gradients)
+            for run in range(runs):  # to and fro, so that the weights stay where they are
+                for optimizer, variables, gradients in (there, back)[run % 2]:
                     optimizer.apply(gradients, variables)
         self.device.synchronize()
         return runs * self.count, time.perf_counter() - began
@@ -835,6 +854,8 @@ class Ours(Contender):
 
 class InputTrain(Ours):
     """ResNet-50 on batches from image files, and on one cached batch."""
+
+    has_workers = True
 
     def __init__(self, job):
         records = training_records(job)
@@ -867,6 +888,8 @@ def our_batches(kind, records, batch_size):
 
 class Input(Contender):
     """Batches from image files: the whole first epoch, and parts of those after it."""
+
+    has_workers = True
 
     def __init__(self, job):
         import keras
