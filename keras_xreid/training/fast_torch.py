@@ -190,6 +190,8 @@ def _replacements():
         return all(a == b for a, b, size in strides if size > 1)
 
     def update_step(self, grads, variables, learning_rate):
+        if torch.compiler.is_compiling():  # the compiler makes one pass of Keras's ten
+            return plain_update_step(self, grads, variables, learning_rate)
         values = [v.value for v in variables]
         index = [self._get_variable_index(v) for v in variables]
         moments = [[of[i].value for i in index] for of in (self._momentums, self._velocities)]
@@ -269,28 +271,37 @@ def _replacements():
             # Past Keras's own __setattr__, which would look for layers in it.
             object.__setattr__(self, "_plan", plan)
         dtype = core.to_torch_dtype(self.compute_dtype) if plan.policies else None
-        values = {id(x): y for x, y in zip(self.inputs, inputs, strict=True)}
+        values = [*inputs, *[None] * (plan.slots - len(inputs))]
         for step in plan.steps:
-            given = [values[id(x)] for x in step.inputs]
+            given = [values[slot] for slot in step.inputs]
             if step.direct is not None and all(
                 isinstance(x, torch.Tensor) and x.dtype == dtype and not hasattr(x, "_keras_mask")
                 for x in given
             ):
                 outputs = step.direct(given, training)
             else:
-                args, more = step.nodes[0].arguments.fill_in(values)
-                outputs = operation_fn(step.nodes[0].operation, training=training)(*args, **more)
-                for node in step.nodes[1:]:
-                    outputs = operation_fn(node.operation, training=training)(outputs)
-                del args
-            for x, y in zip(step.nodes[-1].outputs, keras.tree.flatten(outputs), strict=False):
-                values[id(x)] = y
+                outputs = through_layers(step.nodes, given, training)
+            if len(step.outputs) == 1:
+                values[step.outputs[0]] = outputs
+            else:
+                for slot, output in zip(step.outputs, keras.tree.flatten(outputs), strict=True):
+                    values[slot] = output
             del given, outputs
-            for x in step.last_used:
-                del values[id(x)]
-        return unpack_singleton(
-            keras.tree.pack_sequence_as(self._outputs_struct, [values[id(x)] for x in self.outputs])
+            for slot in step.last_used:
+                values[slot] = None
+        outputs = [values[slot] for slot in plan.outputs]
+        return unpack_singleton(keras.tree.pack_sequence_as(self._outputs_struct, outputs))
+
+    def through_layers(nodes, given, training):
+        """A step as Keras runs it, layer by layer."""
+        read = nodes[0].input_tensors
+        args, more = nodes[0].arguments.fill_in(
+            {id(x): value for x, value in zip(read, given, strict=True)}
         )
+        outputs = operation_fn(nodes[0].operation, training=training)(*args, **more)
+        for node in nodes[1:]:
+            outputs = operation_fn(node.operation, training=training)(outputs)
+        return outputs
 
     return [
         (nn, "_transpose_spatial_inputs", transpose_spatial_inputs),
@@ -316,21 +327,29 @@ DIRECT = (
 class _Step(NamedTuple):
     """A chain of nodes that are run as one.
 
-    `direct` stands for the layers of all of them, or is None; `inputs` are the tensors that the
-    first one reads, `last_used` those of them that nobody reads later.
+    `direct` stands for the layers of all of them, or is None. Tensors have numbers, slots:
+    `inputs` are those that the first node reads, `outputs` those that the last one makes, and
+    `last_used` those of the inputs that nobody reads later.
     """
 
     nodes: tuple
     direct: object
     inputs: tuple
+    outputs: tuple
     last_used: tuple
 
 
 class _Plan(NamedTuple):
-    """The steps of a functional model, and the policies of the layers that are called directly."""
+    """The steps of a functional model, and the policies of the layers that are called directly.
+
+    `slots` is the number of tensors, the model's inputs first; `outputs` are the slots of its
+    outputs.
+    """
 
     steps: tuple
     policies: tuple
+    slots: int
+    outputs: tuple
 
 
 def _make_plan(function, direct_call):
@@ -380,14 +399,20 @@ def _make_plan(function, direct_call):
         else:
             direct = None
         done.update(id(n) for n in chain)
-        steps.append(_Step(tuple(chain), direct, tuple(node.input_tensors), ()))
+        steps.append((tuple(chain), direct))
 
-    kept, planned = {id(x) for x in function.outputs}, []
-    for step in reversed(steps):
-        last = {id(x): x for x in step.inputs if id(x) not in kept}
-        kept |= last.keys()
-        planned.append(step._replace(last_used=tuple(last.values())))
-    return _Plan(tuple(reversed(planned)), tuple(policies))
+    slots = {}
+    for x in (*function.inputs, *(x for chain, _ in steps for x in chain[-1].outputs)):
+        slots.setdefault(id(x), len(slots))
+    results = tuple(slots[id(x)] for x in function.outputs)
+    kept, planned = set(results), []
+    for chain, direct in reversed(steps):
+        inputs = tuple(slots[id(x)] for x in chain[0].input_tensors)
+        outputs = tuple(slots[id(x)] for x in chain[-1].outputs)
+        last = tuple(set(inputs) - kept)
+        kept.update(last)
+        planned.append(_Step(chain, direct, inputs, outputs, last))
+    return _Plan(tuple(reversed(planned)), tuple(policies), len(slots), results)
 
 
 def _is_direct(node, function):
