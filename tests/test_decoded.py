@@ -121,9 +121,11 @@ def test_where_nothing_can_be_kept_images_stay_in_memory(
         home.parent.parent.mkdir()
         home.parent.write_text("")
     else:
-        monkeypatch.setattr(
-            os, "fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space"))
-        )
+
+        def fsync(file):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", fsync)
     images = decode(records)
     assert isinstance(images, list)
     assert_decoded(images, records)

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from keras_xreid.data.decoded import decode
-from keras_xreid.data.resolution import check_rates, views
+from keras_xreid.data.resolution import check_rates, write_views
 from keras_xreid.errors import InputError
 
 # Smallest share of each edge that a random crop keeps.
@@ -151,12 +151,14 @@ class _Batches(keras.utils.PyDataset):
             self._images = self._read_images()
         return self._named(*self._make(epoch, index))
 
-    def _make(self, epoch, index, allocate=np.empty):
-        """Makes a batch: its pixels (views, n, height, width, 3), and its other entries."""
+    def _make(self, epoch, index, pixels=None):
+        """Makes the pixels (views, n, height, width, 3), into an array if given, and the rest."""
         rng = self._generator(epoch, index)
         positions = self._positions(epoch, index, rng)
         rates = rng.choice(self.rates, len(positions))
-        pixels = allocate((len(self._names), len(positions), *self.image_size, 3), np.uint8)
+        if pixels is None:
+            shape = (len(self._names), len(positions), *self.image_size, 3)
+            pixels = np.empty(shape, np.uint8)
         for i, (position, rate) in enumerate(zip(positions, rates, strict=True)):
             self._draw(pixels[:, i], position, rate, rng)
         return pixels, self._entries(positions, rates)
@@ -201,7 +203,7 @@ class _Batches(keras.utils.PyDataset):
             image = image[_random_box(*image.shape[:2], rng)]
         mirror = self.flip and rng.random() < 0.5
         rates = [1] * (len(pixels) - 1) + [rate]
-        pixels[:] = views(image, rates, self.image_size, self.kernel, mirror)
+        write_views(pixels, image, rates, self.kernel, mirror)
         if self.erase and rng.random() < 0.5:
             rows, columns = _random_hole(*self.image_size, rng)
             pixels[:, rows, columns] = image.mean((0, 1)).round()
@@ -214,7 +216,8 @@ class PairBatches(_Batches):
     An image is cropped at its stored size (at least 7/8 of each edge stays), shrunk by its rate
     and enlarged to `image_size`, flipped with probability 0.5, and erased, where asked for, with
     probability 0.5; both images of a pair alike. `len(batches)` is the number of whole batches; an
-    incomplete last one is left out, unless it is the only one.
+    incomplete last one is left out, unless it is the only one. Files are decoded once, see
+    `keras_xreid.data.decoded`; pixels are handed over as uint8, and networks normalise them.
 
     Args:
         records: list of `Record` to train on, two or more of each person.
@@ -468,6 +471,5 @@ def _make_batch(epoch, index, place):
     """Makes a batch in its place in the shared memory; without a place, sends its pixels too."""
     if place is None:
         return _worker_batches._make(epoch, index)
-    slot = _worker_slots[place]
-    _, entries = _worker_batches._make(epoch, index, lambda shape, dtype: slot)
+    _, entries = _worker_batches._make(epoch, index, _worker_slots[place])
     return None, entries

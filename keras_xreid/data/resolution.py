@@ -66,7 +66,9 @@ def resize(image, size):
     _check_image(image)
     if image.shape[:2] == tuple(size):
         return image
-    return _resized(Image.fromarray(image), *size)
+    resized = np.empty((*size, 3), np.uint8)
+    _resize_into(resized, Image.fromarray(image))
+    return resized
 
 
 def prepare_images(images, image_size, rates=1, kernel="area"):
@@ -135,25 +137,23 @@ def _check_image(image):
         )
 
 
-def views(image, rates, image_size, kernel="area", mirror=False):
-    """Makes `resize(degrade(image, rate, kernel), image_size)` of one image at several rates.
+def write_views(pixels, image, rates, kernel="area", mirror=False):
+    """Writes `resize(degrade(image, rate, kernel), size)` of one image at several rates.
 
-    The pixels are the same; the image is handed to Pillow once.
+    The pixels are the same, with less copying between NumPy and Pillow.
 
     Args:
+        pixels: (rates, height, width, 3) uint8, which takes the result.
         image: (h, w, 3) uint8.
         rates: list of down-sampling rates of 1 or more.
-        image_size: (height, width) in pixels.
         kernel: how images are shrunk, see `degrade`.
         mirror: turn all left to right.
-
-    Returns:
-        List of (height, width, 3) uint8, one for each rate.
     """
     _check_image(image)
     _check_kernel(kernel)
     stored = Image.fromarray(image)
-    return [_resized(_degraded(stored, rate, kernel), *image_size, mirror) for rate in rates]
+    for view, rate in zip(pixels, rates, strict=True):
+        _resize_into(view, _degraded(stored, rate, kernel), mirror)
 
 
 def _degraded(image, rate, kernel):
@@ -163,27 +163,30 @@ def _degraded(image, rate, kernel):
     return image.resize((width, height), KERNELS[kernel])
 
 
-def _resized(image, height, width, mirror=False):
-    """Resizes a Pillow image, bilinear, into an array."""
-    # Pillow works on the rows first, then on the columns, and rounds in between. Enlarging the
-    # columns takes it two thirds of the time, and NumPy a third of that.
+def _resize_into(pixels, image, mirror=False):
+    """Resizes a Pillow image, bilinear, to the size of an array."""
+    height, width = pixels.shape[:2]
+    # Pillow works along the rows first, then along the columns, and rounds in between. Enlarging
+    # along the columns takes it two thirds of the time, and NumPy about half of that.
     enlarged = height > image.height
     image = image.resize((width, image.height if enlarged else height), Image.Resampling.BILINEAR)
     if mirror:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.array(image)
-    return _enlarge_columns(pixels, height) if enlarged else pixels
+    if enlarged:
+        _enlarge_columns(pixels, np.asarray(image))
+    else:
+        pixels[:] = image
 
 
-def _enlarge_columns(pixels, height):
-    """Linear interpolation between rows, in the whole numbers that Pillow computes with."""
-    first, weight = _rows_between(len(pixels), height)
-    lower = pixels.reshape(len(pixels), -1).astype(np.int32)
+def _enlarge_columns(pixels, image):
+    """Interpolates linearly between rows, in the whole numbers that Pillow computes with."""
+    height = len(pixels)
+    first, weight = _rows_between(len(image), height)
+    lower = image.reshape(len(image), -1).astype(np.int32)
     step = np.zeros_like(lower)
     np.subtract(lower[1:], lower[:-1], out=step[:-1])
     lower <<= WEIGHT_BITS
     lower += 1 << (WEIGHT_BITS - 1)  # so that the shift rounds
-    enlarged = np.empty((height, *pixels.shape[1:]), np.uint8)
     # In pieces that stay in the processor's cache: at once, it takes six times as long.
     rows = max(1, PIECE // lower[0].nbytes)
     for begin in range(0, height, rows):
@@ -192,8 +195,7 @@ def _enlarge_columns(pixels, height):
         mixed *= weight[piece]
         mixed += lower.take(first[piece], axis=0)
         mixed >>= WEIGHT_BITS
-        enlarged[piece] = mixed.reshape(-1, *pixels.shape[1:])
-    return enlarged
+        pixels[piece] = mixed.reshape(-1, *image.shape[1:])
 
 
 @functools.lru_cache(maxsize=4096)
