@@ -31,6 +31,7 @@ import datetime
 import importlib.util
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import shlex
@@ -626,13 +627,16 @@ class Device:
         return 2 * side**3 / min(seconds)
 
 
-def busy_seconds():
-    """Time that all cores together have worked, for any process; None if unknown."""
-    with contextlib.suppress(OSError):
-        user, nice, system, _, _, *others = map(
-            int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
-        )
-        return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+def others_seconds():
+    """Time that the machine's cores have worked for other processes; None if unknown."""
+    with contextlib.suppress(OSError, AttributeError):
+        tick = os.sysconf("SC_CLK_TCK")
+        user, nice, system, _, _, *more = Path("/proc/stat").read_text().split(None, 9)[1:9]
+        working = sum(map(int, (user, nice, system, *more))) / tick
+        for child in multiprocessing.active_children():
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+            working -= (int(fields[11]) + int(fields[12])) / tick
+        return working - sum(os.times()[:4])
     return None
 
 
@@ -642,8 +646,6 @@ class Contender:
     A subclass fills `tasks`: from a task's name to a function that runs it so many times and
     returns (images, seconds).
     """
-
-    has_workers = False
 
     def __init__(self, job, device):
         self.job, self.device = job, device
@@ -667,14 +669,12 @@ class Contender:
     def turn(self, task):
         runs = max(1, round(self.job["seconds"] * self.runs_a_second[task]))
         self.device.reset_peak()
-        began = busy_seconds(), time.process_time(), time.perf_counter()
+        others, began = others_seconds(), time.perf_counter()
         images, seconds = self.tasks[task](runs)
-        busy, own, passed = busy_seconds(), time.process_time(), time.perf_counter()
+        if others is not None:  # as a share of all cores
+            passed = (time.perf_counter() - began) * os.cpu_count()
+            others = max(0.0, (others_seconds() - others) / passed)
         self.runs_a_second[task] = runs / seconds
-        others = None
-        if busy is not None and not self.has_workers:
-            busy, own, passed = busy - began[0], own - began[1], passed - began[2]
-            others = max(0.0, (busy - own) / passed / os.cpu_count())
         peak = self.device.peak() if task == "train" else None
         return {"images": images, "seconds": seconds, "peak_bytes": peak, "others": others}
 
@@ -855,8 +855,6 @@ class Ours(Contender):
 class InputTrain(Ours):
     """ResNet-50 on batches from image files, and on one cached batch."""
 
-    has_workers = True
-
     def __init__(self, job):
         records = training_records(job)
         super().__init__({**job, "case": "resnet50"}, people=len({r.person for r in records}))
@@ -888,8 +886,6 @@ def our_batches(kind, records, batch_size):
 
 class Input(Contender):
     """Batches from image files: the whole first epoch, and parts of those after it."""
-
-    has_workers = True
 
     def __init__(self, job):
         import keras
@@ -926,6 +922,8 @@ class Input(Contender):
 
 class OurInput(Input):
     def make(self, kind):
+        self.home = tempfile.TemporaryDirectory()  # without images decoded by an earlier run
+        os.environ["KERAS_HOME"] = self.home.name
         return our_batches(kind, self.records, self.count)
 
     def epoch(self):
