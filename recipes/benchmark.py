@@ -162,6 +162,14 @@ def main(options):
     print(f"\nWritten to {folder / 'benchmark.md'} and {folder / 'benchmark.json'}")
 
 
+def run(options):
+    try:
+        main(options)
+    except KeyboardInterrupt:
+        print("\nStopped; nothing was written.", file=sys.stderr)
+        sys.exit(130)
+
+
 def check(o):
     import keras_xreid as xr
 
@@ -425,7 +433,7 @@ def table(rows):
     """Header and cells of the table that a person reads."""
     header = [
         "case", "task", "contender", "images/s (min-max)", "ratio (min-max)", "peak memory",
-        "ratio", "GFLOPs/step", "of peak",
+        "memory ratio", "GFLOPs/step", "of peak",
     ]  # fmt: skip
 
     def cell(values, form):
@@ -508,7 +516,7 @@ def machine():
         "cpu": cpu,
         "cores": len(cores()),
         "memory_gib": pages * os.sysconf("SC_PAGE_SIZE") / 2**30 if pages else 0,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
 
@@ -951,4 +959,4 @@ if __name__ == "__main__":
     else:
         import common
 
-        common.start(main, BenchmarkOptions, __doc__)
+        common.start(run, BenchmarkOptions, __doc__)
