@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from keras_xreid.layers.backbone import NormalizeImage
+
 
 def build_image_discriminator(image_size, width=64, features=1024):
     """SRGAN's discriminator D, for images of any size.
@@ -26,7 +28,7 @@ def build_image_discriminator(image_size, width=64, features=1024):
         Adversarial Network, CVPR 2017, Figure 4.
     """
     image = keras.Input((*image_size, 3), name="image")
-    x = layers.Rescaling(2.0, offset=-1.0)(image)
+    x = NormalizeImage((0.5,) * 3, (0.5,) * 3)(image)
     for index in range(8):
         x = layers.Conv2D(
             width * 2 ** (index // 2), 3, strides=1 + index % 2, padding="same",

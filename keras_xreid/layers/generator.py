@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from keras_xreid.layers.backbone import NormalizeImage
+
 
 @keras.saving.register_keras_serializable("keras_xreid")
 class PixelShuffle(layers.Layer):
@@ -93,7 +95,7 @@ def build_generator(image_size, widths=(64, 128, 256, 512), batch_normalization=
         return layers.Add()([x, y])
 
     image = keras.Input((height, width, 3), name="image")
-    x = convolution(layers.Rescaling(2.0, offset=-1.0)(image), widths[0])
+    x = convolution(NormalizeImage((0.5,) * 3, (0.5,) * 3)(image), widths[0])
     skips = []
     for filters in widths:
         x = block(block(x, filters), filters)

@@ -161,6 +161,21 @@ def default_jit_compile():
     return BACKEND == "jax"
 
 
+def before_compiling():
+    """Prepares the backend's compiler for a train step of several phases, once."""
+    if BACKEND != "torch":
+        return
+    import torch
+
+    # Off by default: `torch.autograd.grad` would cut the compiled step in pieces.
+    if hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        torch._dynamo.config.trace_autograd_ops = True
+    # Keras notes scopes in attributes that the first one makes: the compiler would take the
+    # second step for another program, and compile it anew.
+    with keras.StatelessScope():
+        pass
+
+
 def repeatable(seed):
     """Seeds Python, NumPy and the backend, and asks it for operations that repeat exactly.
 

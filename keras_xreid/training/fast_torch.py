@@ -82,6 +82,7 @@ def disable():
 def _replacements():
     """Triples (owner, name, function) of what stands for what; PyTorch is imported here only."""
     import torch
+    from keras.src.backend.common.variables import AutocastScope
     from keras.src.backend.torch import core, nn
     from keras.src.backend.torch.optimizers.torch_adam import Adam
     from keras.src.layers.convolutional.base_conv import BaseConv
@@ -90,7 +91,7 @@ def _replacements():
     plain_conv, plain_conv_call = nn.conv, BaseConv.call
     plain_batch_normalization_call = layers.BatchNormalization.call
     plain_update_step = Adam._parallel_update_step
-    plain_functional_call = Functional.call
+    plain_functional_call, plain_functional_dunder_call = Functional.call, Functional.__call__
 
     # --- convolution and pooling ---
 
@@ -163,6 +164,9 @@ def _replacements():
         if not direct:
             y = plain_batch_normalization_call(self, inputs, training=training, mask=mask)
             return y if after is None else after(y)
+        if torch.compiler.is_compiling():
+            # Compiled on a CPU, statistics have the type of the input; the cast costs nothing there.
+            inputs = inputs.float()
         x = torch.movedim(inputs, -1, 1)
         gamma = self.gamma.value if self.scale else None
         beta = self.beta.value if self.center else None
@@ -261,6 +265,23 @@ def _replacements():
             return lambda x, training: layer.call(x)
         return lambda x, training: layer.call(*x)
 
+    def functional_dunder_call(self, *args, **kwargs):
+        # What Keras does on the way into a model, the compiler cannot follow a second time.
+        direct = (
+            torch.compiler.is_compiling()
+            and len(args) == 1
+            and isinstance(args[0], torch.Tensor)
+            and args[0].is_floating_point()
+            and kwargs.keys() == {"training"}
+        )
+        if not direct:
+            return plain_functional_dunder_call(self, *args, **kwargs)
+        inputs = nn.cast(args[0], self.input_dtype)
+        if self.compute_dtype == self.variable_dtype:
+            return functional_call(self, inputs, **kwargs)
+        with AutocastScope(self.compute_dtype):
+            return functional_call(self, inputs, **kwargs)
+
     def functional_call(self, inputs, training=None, mask=None, **kwargs):
         if mask is not None or kwargs:
             return plain_functional_call(self, inputs, training=training, mask=mask, **kwargs)
@@ -310,6 +331,7 @@ def _replacements():
         (layers.BatchNormalization, "call", batch_normalization_call),
         (Adam, "_parallel_update_step", update_step),
         (Functional, "call", functional_call),
+        (Functional, "__call__", functional_dunder_call),
     ]
 
 
@@ -418,7 +440,10 @@ def _make_plan(function, direct_call):
 def _is_direct(node, function):
     """Whether a layer may be run by its `call`, which converts and checks nothing."""
     layer, arguments = node.operation, node.arguments
-    if type(layer) not in DIRECT or layer.activity_regularizer is not None:
+    ours = type(layer).__module__.startswith("keras_xreid.") and isinstance(layer, layers.Layer)
+    if not ours and type(layer) not in DIRECT:
+        return False
+    if isinstance(layer, keras.Model) or layer.activity_regularizer is not None:
         return False
     if any(value is not None for value in arguments.kwargs.values()):  # mask=None says nothing
         return False

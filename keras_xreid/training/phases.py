@@ -147,6 +147,11 @@ class PhasedModel(keras.Model):
         """
         return super().fit(*args, shuffle=shuffle, **kwargs)
 
+    def make_train_function(self, force=False):
+        if self.jit_compile:
+            autodiff.before_compiling()
+        return super().make_train_function(force=force)
+
     def train_step(self, *args):
         return autodiff.as_train_step(self, self._run_phases, *args)
 
