@@ -669,8 +669,8 @@ class Contender:
             "versions": {n: sys.modules[n].__version__ for n in names if n in sys.modules},
         }
 
-    def warm_up(self, task):
-        for _ in range(2):  # the first run traces, compiles and allocates
+    def warm_up(self, task, runs=2):
+        for _ in range(runs):  # the first run traces, compiles and allocates
             _, seconds = self.tasks[task](1)
         self.runs_a_second[task] = 1 / seconds
 
@@ -736,7 +736,7 @@ class Handwritten(Contender):
         if self.job["compiled"] and task == "train":
             for network in self.system.networks:
                 network.compile()
-        super().warm_up(task)
+        super().warm_up(task, runs=2 if self.job["compiled"] else 1)
 
     def run_train(self, runs):
         self.device.synchronize()
