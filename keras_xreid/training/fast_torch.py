@@ -254,6 +254,10 @@ def _replacements():
             return lambda x, training: conv_call(layer, *x, around=around, after=after)
         if type(layer) is layers.BatchNormalization:
             return lambda x, training: batch_normalization_call(layer, *x, training, after=after)
+        if type(layer) is layers.ZeroPadding2D and layer.data_format == "channels_last":
+            (top, bottom), (left, right) = layer.padding
+            zeros = (0, 0, left, right, top, bottom)
+            return lambda x, training: torch.nn.functional.pad(*x, zeros)
         if type(layer) is layers.MaxPooling2D and around:
             return lambda x, training: torch.nn.functional.max_pool2d(
                 x[0].permute(0, 3, 1, 2), layer.pool_size, layer.strides, around
@@ -272,7 +276,8 @@ def _replacements():
             and len(args) == 1
             and isinstance(args[0], torch.Tensor)
             and args[0].is_floating_point()
-            and kwargs.keys() == {"training"}
+            and kwargs.keys() <= {"training", "mask"}
+            and kwargs.get("training") is not None
         )
         if not direct:
             return plain_functional_dunder_call(self, *args, **kwargs)
