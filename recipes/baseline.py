@@ -38,7 +38,7 @@ def train_network(run, epochs, rates=(1,), label_smoothing=0.0):
     rate = keras.optimizers.schedules.CosineDecay(
         1e-4, max(1, steps - warm), warmup_target=1e-3, warmup_steps=warm
     )
-    model.compile({"network": keras.optimizers.Adam(rate)})
+    model.compile({"network": keras.optimizers.Adam(rate)}, jit_compile=run.options.compiled)
     run.fit("reid", model, batches, epochs)
     return model
 

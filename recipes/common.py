@@ -43,6 +43,7 @@ import tyro  # noqa: E402
 
 import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
+from keras_xreid.data.decoded import decode  # noqa: E402
 from keras_xreid.evaluation import figures, report  # noqa: E402
 from keras_xreid.evaluation.each_rate import PROTOCOLS  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
@@ -80,6 +81,8 @@ class Options:
     """One seed repeats a run exactly on one backend."""
     precision: str = "float32"
     """float32 or mixed_bfloat16."""
+    compiled: bool | None = None
+    """Compile the train step (torch.compile, XLA); as is fastest on this device if not given."""
     workers: int = 0
     """Processes that prepare batches; 0 prepares them in the training process."""
     limit: int | None = None
@@ -129,7 +132,8 @@ class Run:
             raise xr.InputError(
                 f"no query of {options.data} has a gallery image of its person by another camera"
             )
-        for record in self.data.train + self.data.query + self.data.gallery:
+        decode(self.data.train)  # a broken image is named now, and not in the middle of training
+        for record in self.data.query + self.data.gallery:
             record.read()
         autodiff.repeatable(options.seed)
         keras.config.set_dtype_policy(options.precision)

@@ -96,7 +96,7 @@ def main(options):
     model.reid.set_weights(reid.network.get_weights())
     quick = options.data == "synthetic" and options.preset == "tiny"
     epochs = run.epochs(QUICK if quick else EPOCHS[options.preset], options.epochs)
-    model.compile(optimizers(model, epochs * len(batches)))
+    model.compile(optimizers(model, epochs * len(batches)), jit_compile=options.compiled)
     run.fit("intact", model, batches, epochs)
     run.finish(model, supervision=options.supervision)
 

@@ -67,7 +67,7 @@ def enable():
         )  # fmt: skip
         return False
     for owner, name, function in _replacements():
-        _replaced.append((owner, name, getattr(owner, name)))
+        _replaced.append((owner, name, vars(owner).get(name)))
         setattr(owner, name, function)
     return True
 
@@ -76,7 +76,10 @@ def disable():
     """Puts Keras's own functions back."""
     while _replaced:
         owner, name, original = _replaced.pop()
-        setattr(owner, name, original)
+        if original is None:  # it was inherited
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)
 
 
 def _replacements():
@@ -165,7 +168,7 @@ def _replacements():
             y = plain_batch_normalization_call(self, inputs, training=training, mask=mask)
             return y if after is None else after(y)
         if torch.compiler.is_compiling():
-            # Compiled on a CPU, statistics have the type of the input; the cast costs nothing there.
+            # Compiled, statistics have the type of the input on a CPU; the cast costs nothing.
             inputs = inputs.float()
         x = torch.movedim(inputs, -1, 1)
         gamma = self.gamma.value if self.scale else None
