@@ -10,7 +10,7 @@ from keras import layers, ops
 from small import intact, pairs
 
 from keras_xreid.layers.backbone import NormalizeImage
-from keras_xreid.training import autodiff
+from keras_xreid.training import autodiff, fast_torch
 from keras_xreid.training.phases import Phase, PhasedModel
 
 BACKEND = os.environ["KERAS_BACKEND"]
@@ -93,7 +93,11 @@ def traced(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    return torch._dynamo.utils.counters
+    before = fast_torch.enabled()
+    fast_torch.enable()  # Keras's own path into a model is what the compiler cannot follow
+    yield torch._dynamo.utils.counters
+    if not before:
+        fast_torch.disable()
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="counts PyTorch's graph breaks")
