@@ -669,10 +669,15 @@ class Contender:
             "versions": {n: sys.modules[n].__version__ for n in names if n in sys.modules},
         }
 
-    def warm_up(self, task, runs=2):
-        for _ in range(runs):  # the first run traces, compiles and allocates
+    def warm_up(self, task):
+        _, seconds = self.first_run(task)
+        traced = self.device.backend != "torch" or self.job["compiled"]
+        if traced or seconds < self.job["seconds"] / 2:
             _, seconds = self.tasks[task](1)
         self.runs_a_second[task] = 1 / seconds
+
+    def first_run(self, task):
+        return self.tasks[task](1)
 
     def turn(self, task):
         runs = max(1, round(self.job["seconds"] * self.runs_a_second[task]))
@@ -726,17 +731,18 @@ class Handwritten(Contender):
             kind, self.torch.bfloat16, enabled=self.job["precision"] != "float32"
         )
 
-    def warm_up(self, task):
+    def first_run(self, task):
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
-            images, _ = self.tasks[task](1)
+            images, seconds = self.tasks[task](1)
         flops = counter.get_total_flops() * self.count // images
         self.flops[task] = {"flops": flops, "images": self.count}
-        if self.job["compiled"] and task == "train":
+        if self.job["compiled"]:
             for network in self.system.networks:
                 network.compile()
-        super().warm_up(task, runs=2 if self.job["compiled"] else 1)
+            images, seconds = self.tasks[task](1)
+        return images, seconds
 
     def run_train(self, runs):
         self.device.synchronize()
