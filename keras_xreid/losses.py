@@ -2,32 +2,119 @@
 
 The papers print norms as sums. Here every norm is a mean over its elements, so that a weight
 does not depend on the image size or on the width of a feature.
+
+A label of -1 marks an image of somebody unknown: it takes no part in a loss that needs labels.
 """
 
 from keras import ops
+
+
+def _mean_where(part, values):
+    """Mean of those values that take part; 0 where none does."""
+    part = ops.cast(part, "float32")
+    return ops.sum(part * values) / ops.maximum(ops.sum(part), 1.0)
 
 
 def cross_entropy(labels, logits, label_smoothing=0.0):
     """Identity classification loss, -log p_y (INTACT Eq. 3).
 
     Args:
-        labels: (n,) integers, 0 to people - 1.
+        labels: (n,) integers, 0 to people - 1; -1 takes no part.
         logits: (n, people).
         label_smoothing: float in [0, 1), the share of probability spread over all people.
 
     Returns:
-        A scalar, in nats.
+        A scalar, in nats; 0 where nobody has a label.
 
     Example:
 
     >>> float(cross_entropy([1], [[0.0, 0.0]]))   # ln 2
     0.6931...
     """
+    labels = ops.cast(labels, "int32")
     log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    target = ops.one_hot(ops.cast(labels, "int32"), log_p.shape[-1], dtype="float32")
+    target = ops.one_hot(ops.maximum(labels, 0), log_p.shape[-1], dtype="float32")
     if label_smoothing:
         target = target * (1.0 - label_smoothing) + label_smoothing / log_p.shape[-1]
-    return -ops.mean(ops.sum(target * log_p, axis=-1))
+    return -_mean_where(labels >= 0, ops.sum(target * log_p, axis=-1))
+
+
+def triplet(features, labels, margin, squared=False):
+    """Batch-hard triplet loss, max(0, margin + d_pos - d_neg) (RAIN Eq. 6, CAD-Net Eq. 5).
+
+    Each image is an anchor once, with the farthest image of its person in the batch as the
+    positive and the nearest one of another person as the negative. An anchor without one of them
+    takes no part.
+
+    Args:
+        features: (n, d), not normalised here.
+        labels: (n,) integers; -1 takes no part, as an anchor or otherwise.
+        margin: float, in units of the distance.
+        squared: bool, squared Euclidean distances instead of Euclidean ones.
+
+    Returns:
+        A scalar, in units of the distance: the mean over the anchors that take part, 0 for none.
+
+    Example:
+
+    >>> float(triplet([[0.0], [1.0], [3.0], [4.0]], [0, 0, 1, 1], margin=2.0))
+    0.5
+
+    Reference:
+        Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017.
+    """
+    features, labels = ops.cast(features, "float32"), ops.cast(labels, "int32")
+    known = labels >= 0
+    both = ops.logical_and(known[:, None], known[None, :])
+    equal = labels[:, None] == labels[None, :]
+    same = ops.logical_and(both, equal)
+    other = ops.logical_and(both, ops.logical_not(equal))
+    # Chosen by all distances at once, |a|^2 - 2ab + |b|^2, which need no gradient and lose few
+    # digits around the batch's mean; then measured from the difference.
+    fixed = ops.stop_gradient(features - ops.mean(features, axis=0))
+    norms = ops.sum(ops.square(fixed), axis=1)
+    products = ops.matmul(fixed, ops.transpose(fixed))
+    distances = norms[:, None] - 2.0 * products + norms[None, :]
+    farthest = ops.argmax(ops.where(same, distances, -float("inf")), axis=1)
+    nearest = ops.argmin(ops.where(other, distances, float("inf")), axis=1)
+
+    def distance(partner):
+        square = ops.sum(ops.square(features - ops.take(features, partner, axis=0)), axis=1)
+        # At 0 the square root has no finite slope: there the distance is 1e-6, and its slope 0.
+        return square if squared else ops.sqrt(ops.maximum(square, 1e-12))
+
+    hinge = ops.relu(margin + distance(farthest) - distance(nearest))
+    # An anchor is in its own row of `same`, at distance 0: it wins only where no other image can.
+    several = ops.sum(ops.cast(same, "int32"), axis=1) > 1
+    return _mean_where(ops.logical_and(several, ops.any(other, axis=1)), hinge)
+
+
+def verification(logits, same):
+    """Whether two images show one person: binary cross-entropy.
+
+    Args:
+        logits: (n,) or (n, 1), before the sigmoid, positive for one person.
+        same: (n,) integers or bools, 1 for one person, 0 for two; -1 takes no part.
+
+    Returns:
+        A scalar, in nats; ln 2 for a guess, and 0 where no pair takes part.
+    """
+    logits = ops.reshape(ops.cast(logits, "float32"), (-1,))
+    same = ops.reshape(ops.cast(same, "int32"), (-1,))
+    return _mean_where(same >= 0, ops.softplus(ops.where(same == 1, -logits, logits)))
+
+
+def absolute_error(a, b):
+    """Mean absolute difference, over every element (RAIN Eq. 2).
+
+    Args:
+        a: tensor of any shape.
+        b: tensor of the same shape.
+
+    Returns:
+        A scalar, in units of `a`.
+    """
+    return ops.mean(ops.abs(ops.cast(a, "float32") - ops.cast(b, "float32")))
 
 
 def squared_error(a, b):
@@ -47,8 +134,8 @@ def discriminator_loss(real_logits, fake_logits):
     """What a discriminator minimises: -log D(real) - log(1 - D(fake)) (INTACT Eq. 1).
 
     Args:
-        real_logits: (n, 1), before the sigmoid.
-        fake_logits: (m, 1), before the sigmoid.
+        real_logits: tensor of any shape, a logit an image or a map of them, before the sigmoid.
+        fake_logits: likewise; their number may differ.
 
     Returns:
         A scalar, in nats; 2 ln 2 for a discriminator that knows nothing.
@@ -65,7 +152,7 @@ def generator_loss(fake_logits):
     discriminator is sure; this one has the same fixed points.
 
     Args:
-        fake_logits: (n, 1), before the sigmoid.
+        fake_logits: tensor of any shape, before the sigmoid.
 
     Returns:
         A scalar, in nats.

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -130,6 +131,32 @@ def test_rates_are_drawn_anew_and_equally_often(records):
     assert PairBatches(records, rates=(2.5,), batch_size=4)[0]["rate"].dtype == np.float32
 
 
+def without_labels(records, hidden):
+    """The records, those at the given positions without a person."""
+    return [
+        dataclasses.replace(record, person=None) if position in hidden else record
+        for position, record in enumerate(records)
+    ]
+
+
+def test_an_image_without_a_label_is_visited_like_the_others(records):
+    hidden = {0, 1, 2, 3, 6}  # all of person e, and one of d
+    some = without_labels(records, hidden)
+    for make, name in ((PairBatches, "hr"), (ImageBatches, "image")):
+        batches = make(some, (48, 24), batch_size=5)
+        assert batches.people == 4
+        drawn, labelled = epochs_of(batches, 2), epochs_of(make(records, (48, 24), batch_size=5), 2)
+        for batch, other in zip(drawn, labelled, strict=True):
+            np.testing.assert_array_equal(batch[name], other[name])
+            expected = [
+                -1 if n in hidden else other["person"][i]
+                for i, n in enumerate(numbers(batch[name]))
+            ]
+            assert batch["person"].tolist() == expected
+        none = make(without_labels(records, range(20)), (48, 24), batch_size=20)
+        assert none.people == 0 and set(none[0]["person"]) == {-1}
+
+
 # --- augmentation ----------------------------------------------------------------------------
 
 
@@ -215,17 +242,16 @@ def test_pixels_are_those_of_pillow(records, size, kernel):
 # --- P people x K images ---------------------------------------------------------------------
 
 
-def test_batches_hold_k_different_images_of_p_people(records):
-    batches = ImageBatches(
-        records, (48, 24), people_per_batch=3, images_per_person=2, batch_size=99
-    )
+@pytest.mark.parametrize("make, name", [(PairBatches, "hr"), (ImageBatches, "image")])
+def test_batches_hold_k_different_images_of_p_people(records, make, name):
+    batches = make(records, (48, 24), people_per_batch=3, images_per_person=2, batch_size=99)
     assert len(batches) == 20 // 6
     visits = collections.Counter()
     for batch in epochs_of(batches, 10):
         labels = batch["person"].reshape(3, 2)
         assert (labels[:, 0] == labels[:, 1]).all()
         assert len(set(labels[:, 0])) == 3
-        shown = numbers(batch["image"])
+        shown = numbers(batch[name])
         assert len(set(shown)) == 6
         assert [records[n].person for n in shown] == ["abcde"[i] for i in batch["person"]]
         visits.update(labels[:, 0])
@@ -247,6 +273,107 @@ def test_a_person_with_few_images_is_drawn_with_replacement(tmp_path):
         shown = batch["image"][:, 0, 0, 0] // 10
         assert set(shown[batch["person"] == 0]) <= {0, 1}
         assert len(set(shown[batch["person"] == 1])) == 4
+
+
+def test_groups_and_images_without_a_label_share_a_batch_as_they_share_the_records(records):
+    hidden = {n for n in range(20) if n % 4 > 1}  # each person keeps two labels: half of all
+    batches = PairBatches(
+        without_labels(records, hidden), (48, 24), people_per_batch=4, images_per_person=2
+    )
+    assert len(batches) == 20 // 8
+    visits = collections.Counter()
+    for batch in epochs_of(batches, 10):
+        labels, shown = batch["person"][:4].reshape(2, 2), numbers(batch["hr"])
+        assert (labels[:, 0] == labels[:, 1]).all() and labels[0, 0] != labels[1, 0]
+        assert (batch["person"][4:] == -1).all()
+        assert [records[n].person for n in shown[:4]] == ["abcde"[i] for i in labels.ravel()]
+        assert not hidden & set(shown[:4]) and hidden >= set(shown[4:])
+        assert len(set(shown)) == 8
+        visits.update(shown)
+    assert set(visits) == set(range(20))
+    # Those without a label come in rounds: 8 of the 10 an epoch, none of them twice.
+    shown = [n for batch in epochs_of(batches, 1) for n in numbers(batch["hr"])[4:]]
+    assert len(set(shown)) == len(shown) == 8
+
+
+@pytest.mark.parametrize(
+    "hidden, groups",
+    [
+        ({0}, 4),  # 3.8 of 4 people, rounded
+        (set(range(4)) | {4, 8}, 3),  # 2.8
+        (set(range(20)) - {0, 1, 4, 5}, 2),  # 0.8, but one person makes no triplet
+        (set(range(20)), 0),
+    ],
+)
+def test_people_a_batch_go_by_the_share_of_labels(records, hidden, groups):
+    some = without_labels(records, hidden)
+    batches = PairBatches(some, (8, 4), people_per_batch=4, images_per_person=2)
+    for batch in epochs_of(batches, 3):
+        labels = batch["person"]
+        assert len(labels) == 8 and (labels >= 0).sum() == 2 * groups
+        assert len(set(labels) - {-1}) == groups
+
+
+def test_without_any_label_people_are_not_grouped(records):
+    batches = ImageBatches(
+        without_labels(records, range(20)), (48, 24), people_per_batch=2, images_per_person=2
+    )
+    assert len(batches) == 5 and batches.people == 0
+    shown = [n for batch in epochs_of(batches, 1) for n in numbers(batch["image"])]
+    assert sorted(shown) == list(range(20))
+
+
+# --- high resolution drawn on its own --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 10}, {"people_per_batch": 3, "images_per_person": 2}]
+)
+def test_independent_images_come_beside_the_pairs(records, options):
+    options = {"image_size": (48, 24), **options}
+    batches = PairBatches(records, independent=True, **options)
+    drawn, alike, orders = epochs_of(batches, 4), 0, []
+    for batch, pair in zip(drawn, epochs_of(PairBatches(records, **options), 4), strict=True):
+        assert set(batch) == {"hr", "hr_person", "target", "lr", "person", "rate"}
+        assert batch["hr"].dtype == np.uint8 and batch["hr_person"].dtype == np.int32
+        for name in ("lr", "person", "rate"):
+            np.testing.assert_array_equal(batch[name], pair[name])
+        np.testing.assert_array_equal(batch["target"], pair["hr"])
+        shown = numbers(batch["hr"])
+        assert [records[n].person for n in shown] == ["abcde"[i] for i in batch["hr_person"]]
+        alike += sum(n == m for n, m in zip(shown, numbers(batch["target"]), strict=True))
+        orders.append(shown)
+        if "people_per_batch" in options:
+            labels = batch["hr_person"].reshape(3, 2)
+            assert (labels[:, 0] == labels[:, 1]).all() and len(set(labels[:, 0])) == 3
+    assert alike < 0.3 * sum(map(len, orders))  # by chance, one in twenty
+    assert len(set(map(tuple, orders))) == len(orders)
+    if "batch_size" in options:  # each image once an epoch
+        assert sorted(orders[0] + orders[1]) == sorted(orders[2] + orders[3]) == list(range(20))
+
+
+def test_independent_images_are_of_high_resolution_with_crops_of_their_own(records, ramps):
+    batch = PairBatches(records, (64, 32), rates=(4,), independent=True, batch_size=20, **PLAIN)[0]
+    for view in ("hr", "target"):
+        for image, number in zip(batch[view], numbers(batch[view]), strict=True):
+            np.testing.assert_array_equal(image, resize(records[number].read(), (64, 32)))
+    # All of these are one image, so that only crops and flips tell them apart.
+    batch = PairBatches(ramps, (128, 64), rates=(2,), independent=True, batch_size=32)[0]
+    same = (batch["hr"] == batch["target"]).all((1, 2, 3))
+    assert same.mean() < 0.2
+    assert len({image.tobytes() for image in batch["hr"]}) > 25
+
+
+def test_independent_images_without_labels(records):
+    hidden = {n for n in range(20) if n % 4 > 1}
+    batches = PairBatches(
+        without_labels(records, hidden), (48, 24), people_per_batch=4, images_per_person=2,
+        independent=True,
+    )  # fmt: skip
+    for batch in epochs_of(batches, 5):
+        for view, labels in (("hr", "hr_person"), ("target", "person")):
+            assert (batch[labels][:4] >= 0).all() and (batch[labels][4:] == -1).all()
+            assert [n in hidden for n in numbers(batch[view])] == 4 * [False] + 4 * [True]
 
 
 # --- bad input -------------------------------------------------------------------------------
@@ -275,8 +402,12 @@ def test_other_bad_input_is_refused(records):
     ):
         with pytest.raises(InputError, match=expected):
             PairBatches(records, **options)
-    with pytest.raises(InputError, match="6 people a batch, but there are 5"):
-        ImageBatches(records, people_per_batch=6)
+    for make in (PairBatches, ImageBatches):
+        with pytest.raises(InputError, match="6 people a batch, but there are 5"):
+            make(records, people_per_batch=6)
+    few = without_labels(records, range(2, 20))
+    with pytest.raises(InputError, match="2 people a batch, but there are 1"):
+        PairBatches(few, people_per_batch=4)
 
 
 def test_a_broken_image_is_named_before_training(records):
@@ -296,6 +427,7 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone(records):
         (PairBatches, {}),
         (ImageBatches, {"rates": (1, 2, 4)}),
         (ImageBatches, {"people_per_batch": 2, "images_per_person": 2}),
+        (PairBatches, {"people_per_batch": 2, "images_per_person": 2, "independent": True}),
     ):
         options = {"image_size": (16, 8), "batch_size": 4, "erase": True, **options}
         first, second = make(records, **options), make(records, **options)
@@ -330,8 +462,17 @@ def test_changing_the_memory_limit_changes_no_batch(records, monkeypatch):
     assert len(little_memory._images) == 4
 
 
-def test_workers_give_the_same_batches(records):
-    options = {"image_size": (16, 8), "batch_size": 4, "steps": 3}
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 4, "steps": 3},
+        {"people_per_batch": 3, "images_per_person": 2, "independent": True},
+    ],
+)
+def test_workers_give_the_same_batches(records, options):
+    if "independent" in options:
+        records = without_labels(records, range(0, 20, 2))
+    options = {"image_size": (16, 8), **options}
     expected = epochs_of(PairBatches(records, **options), 4)
     batches = PairBatches(records, workers=2, **options)
     for batch, other in zip(expected, epochs_of(batches, 2), strict=False):
@@ -473,6 +614,15 @@ def test_fit_sees_each_epochs_batches_in_order_and_resumes(records, workers, bui
     for seen, wanted in ((whole, expected), (resumed, expected[3:])):
         for batch, other in zip(seen, wanted, strict=True):
             assert_equal(batch, other)
+
+
+def test_fit_sees_images_that_were_drawn_on_their_own(records):
+    options = {"people_per_batch": 2, "images_per_person": 3, "independent": True}
+    model = Recorder()
+    model.fit(PairBatches(records, (16, 8), **options), shuffle=False, verbose=0)
+    expected = epochs_of(PairBatches(records, (16, 8), **options), 1)
+    for batch, other in zip(model.seen, expected, strict=True):
+        assert_equal(batch, other)
 
 
 def test_two_fits_go_on_where_the_first_ended(records):

@@ -1,4 +1,6 @@
+import collections
 import hashlib
+import json
 import sys
 import types
 from pathlib import Path
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from keras_xreid.data import datasets
-from keras_xreid.data.datasets import DataSet, Record, hold_out_people, load
+from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
+from keras_xreid.data.resolution import manifest_rows, write_manifest
 from keras_xreid.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"
@@ -234,6 +237,67 @@ def test_dev_reads_the_training_people_only(market):
     assert dev.train == []
     assert len(set(persons(dev.query))) == 1
     assert "2 or more" in message(hold_out_people, many_people(1))
+
+
+# --- hidden labels ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled():
+    """10 images of anna, 5 of ben, 2 of cleo, mixed."""
+    people = ["ben", "anna", "cleo", "anna"] * 2 + ["anna"] * 6 + ["ben"] * 3
+    return [Record(f"{i}.png", person, i % 3, size=(8, 4)) for i, person in enumerate(people)]
+
+
+@pytest.mark.parametrize(
+    "fraction, kept",
+    [
+        (0.2, {"anna": 2, "ben": 2}),  # 2, 1 and 0.4 images: nobody keeps a single one
+        (0.4, {"anna": 4, "ben": 2, "cleo": 2}),
+        (0.6, {"anna": 6, "ben": 3, "cleo": 2}),
+        (0, {}),
+        (1, {"anna": 10, "ben": 5, "cleo": 2}),
+    ],
+)
+def test_a_share_of_each_persons_labels_is_kept(labelled, fraction, kept):
+    found = hide_labels(labelled, fraction, seed=3)
+    assert collections.Counter(persons(found)) - collections.Counter({None: 17}) == kept
+    for record, original in zip(found, labelled, strict=True):
+        assert record.person in (None, original.person)
+        assert (record.path, record.camera, record.size) == (
+            original.path, original.camera, original.size
+        )  # fmt: skip
+
+
+def test_labels_are_hidden_by_the_seed_and_nested(labelled):
+    def kept(fraction, seed):
+        found = hide_labels(labelled, fraction, seed)
+        return {r.path for r in found if r.person is not None}
+
+    assert kept(0.4, 3) == kept(0.4, 3)
+    assert len({frozenset(kept(0.4, seed)) for seed in range(5)}) > 1
+    for less, more in ((0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1)):
+        assert kept(less, 3) < kept(more, 3)
+    # What is hidden already stays so.
+    assert None not in persons(hide_labels(labelled, 1, 3))
+    assert persons(hide_labels(hide_labels(labelled, 0, 3), 1, 3)) == [None] * 17
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_a_share_of_labels_is_one(labelled, fraction):
+    assert f"labeled fraction is {fraction}" in message(hide_labels, labelled, fraction, 0)
+
+
+def test_a_manifest_says_which_labels_were_hidden(tmp_path):
+    for i in range(4):
+        write_image(tmp_path / f"{i}.png")
+    records = [Record(str(tmp_path / f"{i}.png"), 7, 1) for i in range(4)]
+    data = DataSet("csv", hide_labels(records, 0.5, 0), [], [], root=str(tmp_path))
+    write_manifest(tmp_path / "manifest.jsonl", manifest_rows(data, (1,), train_rates=(2,)))
+    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    found = {row["path"]: row["person"] for row in map(json.loads, lines)}
+    assert list(found.values()).count(None) == list(found.values()).count(7) == 2
+    assert found == {f"{i}.png": record.person for i, record in enumerate(data.train)}
 
 
 # --- csv -------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def check_people(records):
     """Refuses a person with a single image, who cannot form a pair.
 
     Args:
-        records: list of `Record` to train on.
+        records: list of `Record` to train on; those without a person are passed over.
 
     Returns:
         Dict person -> list of positions in `records`, in sorted order of person.
@@ -46,9 +46,10 @@ def check_people(records):
     """
     if not records:
         raise InputError("no training images: check the data set's folder and the limit of people")
-    images = {person: [] for person in sorted({record.person for record in records})}
+    images = {person: [] for person in sorted({record.person for record in records} - {None})}
     for position, record in enumerate(records):
-        images[record.person].append(position)
+        if record.person is not None:
+            images[record.person].append(position)
     alone = [person for person, positions in images.items() if len(positions) == 1]
     if alone:
         others = f" (and {len(alone) - 1} other people)" if len(alone) > 1 else ""
@@ -61,7 +62,7 @@ def check_people(records):
 
 
 class _Batches(keras.utils.PyDataset):
-    """What pairs and single images share: epochs, augmentation, memory and workers."""
+    """What pairs and single images share: epochs, people, augmentation, memory and workers."""
 
     _names = ()  # names of a batch's images
 
@@ -71,6 +72,8 @@ class _Batches(keras.utils.PyDataset):
         image_size,
         rates,
         batch_size,
+        people_per_batch,
+        images_per_person,
         seed,
         crop,
         flip,
@@ -83,6 +86,8 @@ class _Batches(keras.utils.PyDataset):
         # handed out again as the first ones of the epoch, and each epoch starts new processes.
         super().__init__(workers=0, use_multiprocessing=False)
         check_rates(rates)
+        if people_per_batch is not None:
+            batch_size = people_per_batch * images_per_person
         for name, value, least in (
             ("batch size", batch_size, 1),
             ("seed", seed, 0),
@@ -95,9 +100,12 @@ class _Batches(keras.utils.PyDataset):
         self.people = len(images_of)
         self.records = list(records)
         self.images_of = [np.array(positions) for positions in images_of.values()]
-        self.labels = np.empty(len(records), np.int32)
+        self.labels = np.full(len(records), -1, np.int32)
         for label, positions in enumerate(self.images_of):
             self.labels[positions] = label
+        self.unlabeled = np.flatnonzero(self.labels < 0)
+        self.people_per_batch, self.images_per_person = people_per_batch, images_per_person
+        self._groups = self._people_a_batch()
         self.image_size = tuple(image_size)
         self.rates = np.asarray(rates)
         self.batch_size = batch_size
@@ -110,6 +118,19 @@ class _Batches(keras.utils.PyDataset):
         self._images = None
         self._processes = workers
         self._ahead = None
+
+    def _people_a_batch(self):
+        """How many of a batch's P people there are labels for; 0 where its order is random."""
+        p = self.people_per_batch
+        if p is None or not self.people:
+            return 0
+        share = 1 - len(self.unlabeled) / len(self.records)
+        groups = min(p, max(2, round(p * share)))  # 2, for there is no triplet in one person
+        if groups > self.people:
+            raise InputError(
+                f"{groups} people a batch, but there are {self.people} to train on: give fewer"
+            )
+        return groups
 
     def __len__(self):
         full = max(1, len(self.records) // self.batch_size)
@@ -160,7 +181,8 @@ class _Batches(keras.utils.PyDataset):
             shape = (len(self._names), len(positions), *self.image_size, 3)
             pixels = np.empty(shape, np.uint8)
         for i, (position, rate) in enumerate(zip(positions, rates, strict=True)):
-            self._draw(pixels[:, i], position, rate, rng)
+            # Views before the last two are of images that are drawn on their own.
+            self._draw(pixels[-2:, i], position, rate, rng)
         return pixels, self._entries(positions, rates)
 
     def _named(self, pixels, entries):
@@ -171,15 +193,31 @@ class _Batches(keras.utils.PyDataset):
         rates = rates.astype(np.int32 if whole else np.float32)
         return {"person": self.labels[positions], "rate": rates}
 
-    def _positions(self, epoch, index, rng):
-        """The batch's share of all images in the epoch's order."""
-        order = self._generator(epoch, -1).permutation(len(self.records))
-        return order[index * self.batch_size : (index + 1) * self.batch_size]
+    def _positions(self, epoch, index, rng, *stream):
+        """The batch's share of all images in the epoch's order, or K images of each of P people."""
+        order = self._generator(epoch, -1, *stream)
+        if not self._groups:
+            begin, end = index * self.batch_size, (index + 1) * self.batch_size
+            return order.permutation(len(self.records))[begin:end]
+        k = self.images_per_person
+        people = _in_turn(self.people, self._groups, index, order)
+        images = [self.images_of[label] for label in people]
+        positions = [rng.choice(mine, k, replace=len(mine) < k) for mine in images]
+        rest = self.batch_size - k * self._groups
+        if rest:
+            order = self._generator(epoch, -2, *stream)
+            others = _in_turn(len(self.unlabeled), rest, index, order)
+            positions.append(self.unlabeled[others])
+        return np.concatenate(positions)
 
-    def _generator(self, epoch, index):
-        """The random numbers of one batch; index -1 is for the epoch's order."""
+    def _generator(self, epoch, index, *stream):
+        """The random numbers of one batch; index -1 is for the epoch's order.
+
+        Index -2 is for the order of the images without a label. A stream of its own is for what is
+        drawn beside the batch.
+        """
         # 1 for the order, 2 and up for the batches: NumPy takes [s, e] and [s, e, 0] for one seed.
-        return np.random.default_rng([self.seed, epoch, index + 2])
+        return np.random.default_rng([self.seed, epoch, index + 2, *stream])
 
     def _read_images(self):
         """Decodes the images once, at the first batch.
@@ -219,11 +257,19 @@ class PairBatches(_Batches):
     incomplete last one is left out, unless it is the only one. Files are decoded once, see
     `keras_xreid.data.decoded`; pixels are handed over as uint8, and networks normalise them.
 
+    With `people_per_batch`, a batch holds K images of each of P people, see `ImageBatches`. With
+    `independent`, the images at high resolution are drawn on their own, as CAD-Net does: "lr" and
+    its "target" are the pairs, and "hr" shows other images, with labels "hr_person".
+
     Args:
-        records: list of `Record` to train on, two or more of each person.
+        records: list of `Record` to train on, two or more of each person; those whose person is
+            None are visited like the others, with label -1.
         image_size: (height, width) in pixels of all images.
         rates: down-sampling rates of 1 or more.
-        batch_size: pairs a batch.
+        batch_size: pairs a batch; P x K takes its place where `people_per_batch` is given.
+        people_per_batch: P, or None for all images in random order.
+        images_per_person: K.
+        independent: draw the images at high resolution apart from those at low resolution.
         seed: 0 or more; batches are a pure function of (seed, epoch, index).
         crop: crop at random.
         flip: mirror left to right at random.
@@ -240,11 +286,13 @@ class PairBatches(_Batches):
 
     Returns:
         `batches[index]` is a dict: "hr" and "lr" (n, height, width, 3) uint8, "person" (n,) int32
-        labels, "rate" (n,) int32 (float32 where a rate is no whole number).
+        labels, "rate" (n,) int32 (float32 where a rate is no whole number). With `independent`
+        also "target", like "hr": the image at high resolution of each in "lr"; "person" and
+        "rate" belong to "lr", and "hr_person" (n,) int32 to "hr".
 
     Raises:
-        InputError: a person with a single image, a rate below 1, or a broken image (all are read
-            at the first batch).
+        InputError: a person with a single image, fewer people than P, a rate below 1, or a broken
+            image (all are read at the first batch).
 
     Example:
 
@@ -260,6 +308,9 @@ class PairBatches(_Batches):
         image_size=(128, 64),
         rates=(2, 3, 4),
         batch_size=32,
+        people_per_batch=None,
+        images_per_person=4,
+        independent=False,
         seed=0,
         crop=True,
         flip=True,
@@ -269,8 +320,22 @@ class PairBatches(_Batches):
         steps=None,
     ):
         super().__init__(
-            records, image_size, rates, batch_size, seed, crop, flip, erase, workers, kernel, steps
-        )
+            records, image_size, rates, batch_size, people_per_batch, images_per_person, seed,
+            crop, flip, erase, workers, kernel, steps,
+        )  # fmt: skip
+        self.independent = independent
+        if independent:
+            self._names = ("hr", "target", "lr")
+
+    def _make(self, epoch, index, pixels=None):
+        pixels, entries = super()._make(epoch, index, pixels)
+        if self.independent:
+            rng = self._generator(epoch, index, 1)
+            positions = self._positions(epoch, index, rng, 1)
+            for i, position in enumerate(positions):
+                self._draw(pixels[:1, i], position, 1, rng)
+            entries["hr_person"] = self.labels[positions]
+        return pixels, entries
 
 
 class ImageBatches(_Batches):
@@ -282,8 +347,13 @@ class ImageBatches(_Batches):
     others were visited once. An epoch has as many batches as the images fill: 7,544 images and
     8 people x 4 images make 235, in which each of 401 people comes up four or five times.
 
+    Where only a share of the images has labels, the same share of the P people is drawn, rounded,
+    and at least two; images without a label, in rounds of their own, fill the rest of the batch.
+    Where none has, all images come in random order.
+
     Args:
-        records: list of `Record` to train on, two or more of each person.
+        records: list of `Record` to train on, two or more of each person; those whose person is
+            None are visited like the others, with label -1.
         image_size: (height, width) in pixels of all images.
         rates: down-sampling rates of 1 or more, one drawn for each image.
         batch_size: images a batch; P x K takes its place where `people_per_batch` is given.
@@ -332,40 +402,26 @@ class ImageBatches(_Batches):
         kernel="area",
         steps=None,
     ):
-        if people_per_batch is not None:
-            batch_size = people_per_batch * images_per_person
         super().__init__(
-            records, image_size, rates, batch_size, seed, crop, flip, erase, workers, kernel, steps
-        )
-        if people_per_batch is not None and people_per_batch > self.people:
-            raise InputError(
-                f"{people_per_batch} people a batch, but there are {self.people} to train on: "
-                "give fewer"
-            )
-        self.people_per_batch, self.images_per_person = people_per_batch, images_per_person
+            records, image_size, rates, batch_size, people_per_batch, images_per_person, seed,
+            crop, flip, erase, workers, kernel, steps,
+        )  # fmt: skip
         self.cameras = np.array([record.camera for record in records], np.int32)
 
     def _entries(self, positions, rates):
         return {**super()._entries(positions, rates), "camera": self.cameras[positions]}
 
-    def _positions(self, epoch, index, rng):
-        if self.people_per_batch is None:
-            return super()._positions(epoch, index, rng)
-        return self._people_in_turn(epoch, index, rng)
 
-    def _people_in_turn(self, epoch, index, rng):
-        """K images of each of the batch's P people."""
-        begin, end = index * self.people_per_batch, (index + 1) * self.people_per_batch
-        order_rng, order = self._generator(epoch, -1), []
-        while len(order) < end:
-            # A round may begin within a batch: whom that batch holds already comes up last.
-            begun = order[len(order) - len(order) % self.people_per_batch :]
-            people = order_rng.permutation(self.people)
-            again = np.isin(people, begun)
-            order += [*people[~again], *people[again]]
-        k = self.images_per_person
-        images = [self.images_of[label] for label in order[begin:end]]
-        return np.concatenate([rng.choice(mine, k, replace=len(mine) < k) for mine in images])
+def _in_turn(count, share, index, rng):
+    """A batch's share of `count` things that come in rounds, each round in a new random order."""
+    begin, end, order = index * share, (index + 1) * share, []
+    while len(order) < end:
+        # A round may begin within a batch: what that batch holds already comes up last.
+        begun = order[len(order) - len(order) % share :]
+        things = rng.permutation(count)
+        again = np.isin(things, begun)
+        order += [*things[~again], *things[again]]
+    return order[begin:end]
 
 
 def _random_box(height, width, rng):

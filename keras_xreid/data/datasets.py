@@ -25,7 +25,8 @@ class Record:
 
     Args:
         path: the file.
-        person: the person's name or number as the data set gives it.
+        person: the person's name or number as the data set gives it; None for a training image
+            without a label.
         camera: the camera's number.
         rate: down-sampling rate, where the data set states it (1 = high resolution), else None.
         size: stored (height, width) in pixels where known, else None.
@@ -37,7 +38,7 @@ class Record:
     """
 
     path: str
-    person: str | int
+    person: str | int | None
     camera: int
     rate: int | None = None
     size: tuple[int, int] | None = None
@@ -368,6 +369,42 @@ def hold_out_people(data):
         seen.add(view)
     train = [record for record in data.train if record.person not in held_out]
     return dataclasses.replace(data, train=train, query=query, gallery=gallery, split="dev")
+
+
+def hide_labels(records, labeled_fraction, seed=0):
+    """Hides who is shown, for all but a share of each person's images (RAIN, Figure 5).
+
+    Each person's share is rounded; who keeps a label keeps it on two images or more, which a pair
+    needs. With one seed, the labels of a smaller share are among those of a larger one.
+
+    Args:
+        records: list of `Record`, training images.
+        labeled_fraction: float in [0, 1]; 0 hides all labels, 1 none.
+        seed: 0 or more.
+
+    Returns:
+        List of `Record` in the same order, those without a label with `person=None`.
+
+    Raises:
+        InputError: a share outside [0, 1].
+
+    Example:
+
+    >>> batches = PairBatches(hide_labels(data.train, 0.2), people_per_batch=8)
+    """
+    if not 0 <= labeled_fraction <= 1:
+        raise InputError(f"labeled fraction is {labeled_fraction}: give 0 (no labels) to 1 (all)")
+    rng = np.random.default_rng(seed)
+    hidden = [dataclasses.replace(record, person=None) for record in records]
+    images_of = {person: [] for person in sorted({record.person for record in records} - {None})}
+    for i, record in enumerate(records):
+        if record.person is not None:
+            images_of[record.person].append(i)
+    for images in images_of.values():
+        keeps = round(labeled_fraction * len(images))
+        for i in rng.permutation(images)[: max(2, keeps) if keeps else 0]:
+            hidden[i] = records[i]
+    return hidden
 
 
 def _name_hash(person):

@@ -1,6 +1,7 @@
 """The baseline: one re-identification network, trained on HR images or on HR and LR images."""
 
 import keras
+from keras import layers, ops
 
 from keras_xreid import losses
 from keras_xreid.layers.head import build_reid_network
@@ -20,6 +21,11 @@ class Baseline(ReIDModel):
     Which images it sees is up to the batches: rate 1 only gives the HR baseline and INTACT's
     first stage, rates 1 to 4 the baseline on HR and LR.
 
+    Two terms may be added; both want batches of P people x K images. The triplet term is that of
+    RAIN (Eq. 6), on the embedding. The verification term asks a small network whether the
+    difference v_i - v_j of two embeddings is that of one person (ours: a hidden layer of 256 with
+    ReLU; each image is paired with one of its person and with one of another, see `pairs_within`).
+
     Args:
         people: int, number of training people.
         preset: "paper" (OSNet x1.0 at 256x128) or "tiny" (a 3.5 M ResNet at 128x64); what is
@@ -28,6 +34,10 @@ class Baseline(ReIDModel):
         image_size: (height, width).
         label_smoothing: float in [0, 1).
         last_stride: 1 or 2, stride of the last stage of a ResNet.
+        triplet: float, weight of the batch-hard triplet term, 0 for none.
+        verification: float, weight of the verification term, 0 for none. Its network is the part
+            `verifier`, which then needs an optimizer too.
+        margin: float, of the triplet term, in units of the embedding.
         weights: None or "imagenet", where the backbone starts.
 
     Example:
@@ -40,26 +50,47 @@ class Baseline(ReIDModel):
 
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, label_smoothing=0.0,
-        last_stride=1, weights=None, **kwargs,
+        last_stride=1, triplet=0.0, verification=0.0, margin=0.3, weights=None, **kwargs,
     ):  # fmt: skip
         sizes = PRESETS[preset]
         backbone = backbone or sizes["backbone"]
         super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
         self.preset, self.label_smoothing = preset, label_smoothing
+        self.triplet, self.verification, self.margin = triplet, verification, margin
         self.network = build_reid_network(
             self.people, backbone, self.image_size, weights, last_stride
         )
+        self.verifier = None
+        if verification:
+            difference = keras.Input(self.network.outputs[0].shape[1:], name="difference")
+            x = layers.Activation("relu")(layers.Dense(256)(difference))
+            self.verifier = keras.Model(difference, layers.Dense(1)(x), name="verifier")
         self.built = True
 
     def phases(self):
-        return [Phase(("network",), self._identity, ("id",))]
+        parts, terms = ["network"], ["id"]
+        if self.triplet:
+            terms.append("triplet")
+        if self.verification:
+            parts.append("verifier")
+            terms.append("verification")
+        return [Phase(tuple(parts), self._terms, tuple(terms))]
 
     def prepare(self, batch):
         return {"image": scaled(batch["image"]), "person": batch["person"]}
 
-    def _identity(self, batch):
-        _, logits = self.network(batch["image"], training=True)
-        return {"id": losses.cross_entropy(batch["person"], logits, self.label_smoothing)}
+    def _terms(self, batch):
+        person = batch["person"]
+        features, logits = self.network(batch["image"], training=True)
+        terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
+        if self.triplet:
+            terms["triplet"] = self.triplet * losses.triplet(features, person, self.margin)
+        if self.verification:
+            first, second, same = pairs_within(person)
+            difference = ops.take(features, first, axis=0) - ops.take(features, second, axis=0)
+            logits = self.verifier(difference, training=True)
+            terms["verification"] = self.verification * losses.verification(logits, same)
+        return terms
 
     def call(self, images, training=False):
         return self.network(images, training=training)[0]
@@ -73,4 +104,48 @@ class Baseline(ReIDModel):
             **super().get_config(),
             "preset": self.preset,
             "label_smoothing": self.label_smoothing,
+            "triplet": self.triplet,
+            "verification": self.verification,
+            "margin": self.margin,
         }
+
+
+def pairs_within(labels):
+    """Pairs each image of a batch with one of the same person and with one of another.
+
+    The labels alone decide, so that pairs are the same on every backend: the next image of the
+    person in the batch, and the first of somebody else from half a batch further on; after the
+    last image comes the first.
+
+    Args:
+        labels: (n,) integers; -1 is in no pair.
+
+    Returns:
+        Three (2n,) int32 tensors: the positions of a pair's two images, and 1 for one person, 0
+        for two, -1 where there is no such image to pair with.
+
+    Example:
+
+    >>> pairs_within([0, 0, 1, 1])    # second: 1 0 3 2 and 2 3 0 1
+    """
+    labels = ops.cast(labels, "int32")
+    n = ops.shape(labels)[0]
+    place = ops.cumsum(ops.ones_like(labels)) - 1
+    ahead = place[None, :] - place[:, None]
+    known = labels >= 0
+    both = ops.logical_and(known[:, None], known[None, :])
+    equal = labels[:, None] == labels[None, :]
+    seconds, kinds = [], []
+    for kind, wanted, start in (
+        (1, ops.logical_and(equal, ahead != 0), 1),
+        (0, ops.logical_not(equal), n // 2),
+    ):
+        wanted = ops.logical_and(wanted, both)
+        further = ops.where(wanted, ops.mod(ahead - start, n), n)
+        seconds.append(ops.cast(ops.argmin(further, axis=1), "int32"))
+        kinds.append(ops.where(ops.any(wanted, axis=1), kind, -1))
+    return (
+        ops.concatenate([place, place]),
+        ops.concatenate(seconds),
+        ops.cast(ops.concatenate(kinds), "int32"),
+    )
