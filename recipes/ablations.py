@@ -1,15 +1,21 @@
 """The rows of a paper's table, one after the other, printed beside the paper's numbers.
 
-    python recipes/ablations.py intact-3
-    python recipes/ablations.py all --epochs 3
+    python recipes/ablations.py rain-3
+    python recipes/ablations.py cadnet --seeds 0 1 2
+    python recipes/ablations.py all
+    python recipes/ablations.py rain-figure-5
 
-Every row has the same images, epochs and seed, and shares the first stage. A finished row is not
-run again, an interrupted one goes on where it was: the command can be repeated at any time.
-On two cores a row of the embedded set takes about three minutes.
+Every row of a system has the same epochs over the same images; a row that two tables print is run
+once. A finished row is not run again, an interrupted one goes on where it was: the command can be
+repeated at any time. On two cores a row of the embedded set takes about three minutes.
 """
 
 import dataclasses
+import importlib
+import itertools
 import json
+import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -17,41 +23,87 @@ from pathlib import Path
 import common  # first: it chooses the backend
 import tyro
 
+import keras  # isort: skip
+
 import keras_xreid as xr
-from keras_xreid.evaluation import papers, report
+from keras_xreid.evaluation import figures, papers, report
 from keras_xreid.evaluation.ranking import standard_error
 
 HERE = Path(__file__).parent
 
-# INTACT's rows by the names that its tables print, with the options of recipes/intact.py.
-FULL = ()
+# Epochs of each row of a system's tables: about three minutes of the embedded set on two cores.
+# INTACT's are those of its second stage; the first is shared by its rows.
+EPOCHS = {"intact": 3, "rain": 4, "cadnet": 3}
+
+# A table's rows by the names that the paper prints, each with the recipe and its options.
 TABLES = {
     "intact-2": {
-        "Sole SR": ("--supervision", "mse"),
-        "SR + ID": ("--supervision", "mse+id"),
-        "INTACT": FULL,
+        "Sole SR": "intact --supervision mse",
+        "SR + ID": "intact --supervision mse+id",
+        "INTACT": "intact",
     },
     "intact-3": {
-        "MSE+ID": ("--supervision", "mse+id"),
-        "MSE+ID+GAN": ("--supervision", "mse+id+gan"),
-        "MSE+ID+GAN+Association": FULL,
+        "MSE+ID": "intact --supervision mse+id",
+        "MSE+ID+GAN": "intact --supervision mse+id+gan",
+        "MSE+ID+GAN+Association": "intact",
     },
     "intact-4": {
-        "Common Space (a)": ("--association", "common"),
-        "D-to-R (b)": ("--association", "d-to-r"),
-        "R-to-D (c, ours)": FULL,
+        "Common Space (a)": "intact --association common",
+        "D-to-R (b)": "intact --association d-to-r",
+        "R-to-D (c, ours)": "intact",
     },
     "intact-5": {
-        "W/O (Fig. 5 (d))": ("--no-bridge",),
-        "W (Fig. 5 (c))": FULL,
+        "W/O (Fig. 5 (d))": "intact --no-bridge",
+        "W (Fig. 5 (c))": "intact",
     },
+    "rain-1": {
+        "Baseline (train on HR)": "baseline --train-on hr",
+        # RAIN without its adversarial loss: the paper prints the same numbers for it in Table 3.
+        "Baseline (train on HR & LR)": "rain --without adv",
+        "Ours (single-level)": "rain --levels 5",
+        "Ours (multi-level)": "rain",
+    },
+    "rain-3": {
+        "Ours": "rain",
+        "Ours w/o Lcls": "rain --without cls",
+        "Ours w/o Ltri": "rain --without tri",
+        "Ours w/o Lrec": "rain --without rec",
+        "Ours w/o Ladv": "rain --without adv",
+    },
+    "cadnet-1": {
+        "Ours (f only)": "cadnet --features f",
+        "Ours (g only)": "cadnet --features g",
+        "Ours": "cadnet",
+    },
+    "cadnet-3": {
+        "Ours": "cadnet",
+        "Ours w/o Ladv^DI": "cadnet --without adv_i",
+        "Ours w/o Ladv^DF": "cadnet --without adv_f",
+        "Ours w/o Lrec": "cadnet --without rec",
+        "Ours w/o Lcls": "cadnet --without cls",
+    },
+}
+PAPERS = {"intact": "INTACT", "rain": "RAIN", "cadnet": "CAD-Net"}
+NOTES = {
+    "rain-1": "Baseline (train on HR & LR) is RAIN without its adversarial loss: the paper's Table "
+    "3 prints the same numbers for the two. Baseline (train on HR) is a plain network trained with "
+    "cross-entropy."
+}
+
+# RAIN's Figure 5: each system with a share of the images labelled.
+FIGURE_5 = "rain-figure-5"
+SHARES = (0.2, 0.6, 1.0)
+LABELED = {
+    "RAIN": "rain",
+    "Baseline (train on HR)": "baseline --train-on hr",
+    "Baseline (train on HR & LR)": "baseline --train-on hr+lr",
 }
 
 
 @dataclasses.dataclass
 class AblationOptions:
     table: tyro.conf.Positional[str]
-    """intact-2, intact-3, intact-4, intact-5 or all."""
+    """A paper's table, rain-3; a system's tables, rain; rain-figure-5; or all tables."""
     data: str = "synthetic"
     """Data set, as in the other recipes."""
     data_dir: str | None = None
@@ -60,10 +112,10 @@ class AblationOptions:
     """test or dev."""
     preset: str = "tiny"
     """tiny or paper."""
-    epochs: int = 3
-    """Epochs of stage 2, the same for every row."""
+    epochs: int | None = None
+    """Epochs, the same for every row (INTACT: of stage 2); the system's own number if not given."""
     reid_epochs: int | None = None
-    """Epochs of stage 1, which the rows share; the preset's schedule if not given."""
+    """Epochs of INTACT's stage 1, which its rows share; the preset's schedule if not given."""
     seeds: tuple[int, ...] = (0,)
     """Seeds; with several, the table prints mean and deviation."""
     limit: int | None = None
@@ -74,119 +126,209 @@ class AblationOptions:
     """Folder of all rows; runs/ablations-DATA if not given."""
 
 
+def recipe_options(recipe):
+    """The class of a training recipe's options; refuses what is no training recipe."""
+    declared = re.compile(r"^class \w+\(Options\):", re.MULTILINE)
+    known = sorted(
+        path.stem for path in HERE.glob("*.py") if declared.search(path.read_text(encoding="utf-8"))
+    )
+    if recipe not in known:
+        raise xr.InputError(f"no recipe {recipe!r} that trains: known are {', '.join(known)}")
+    module = importlib.import_module(recipe)
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    return next(c for c in classes if issubclass(c, common.Options) and c.__module__ == recipe)
+
+
 def run(recipe, folder, *arguments):
     """Runs a recipe into a folder unless it is finished there; returns its metrics."""
+    options = tyro.cli(recipe_options(recipe), args=list(arguments), prog=f"{recipe}.py")
     if not (folder / "report.md").exists():
         resume = ["--resume"] if (folder / "options.json").exists() else []
-        print(f"\n== {folder.name}: recipes/{recipe} {' '.join(arguments)}", flush=True)
-        command = [sys.executable, str(HERE / recipe), *arguments, "--out", str(folder), *resume]
-        status = subprocess.run(command, check=False).returncode
+        print(f"\n== {folder.name}: recipes/{recipe}.py {' '.join(arguments)}", flush=True)
+        command = [sys.executable, str(HERE / f"{recipe}.py"), *arguments]
+        status = subprocess.run([*command, "--out", str(folder), *resume], check=False).returncode
         if status:
             raise xr.InputError(f"{folder} was not finished (exit status {status})")
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = report.read_metrics(folder / "metrics.json")
     # A row that was run before may have been run otherwise.
-    for name, value in zip(arguments[::2], arguments[1::2], strict=False):
-        found = metrics["options"].get(name.lstrip("-").replace("-", "_"))
-        if found is not None and str(found) != value:
-            raise xr.InputError(f"{folder} was run with {name} {found}, not {value}: give an --out")
-    for name in ("limit", "steps"):
-        if metrics["options"][name] is not None and f"--{name}" not in arguments:
-            raise xr.InputError(f"{folder} holds a short run (--{name}): give another --out")
+    asked = json.loads(json.dumps(dataclasses.asdict(options)))
+    asked["backend"] = keras.backend.backend()
+    for name, value in asked.items():
+        found = metrics["options"].get(name, value)
+        if found != value and name != "reid":  # stage 1 lies in this folder, however it is called
+            raise xr.InputError(
+                f"{folder} was run with {name} = {found}, not {value}: give another --out"
+            )
     return metrics
 
 
-def row_runs(options, settings):
+def name_of(command):
+    """A folder's name for a recipe and its options."""
+    return "-".join(word.lstrip("-").replace("/", "-") for word in command.split())
+
+
+def folder_of(options):
+    return Path(options.out or f"runs/ablations-{options.data}")
+
+
+def row_runs(options, command, epochs):
     """The metrics of a row, one a seed."""
-    root = Path(options.out or f"runs/ablations-{options.data}")
-    found = []
+    root, found = folder_of(options), []
     for seed in options.seeds:
+        recipe, *settings = command.split()
         shared = ["--data", options.data, "--split", options.split, "--preset", options.preset]
         shared += ["--seed", str(seed)]
         for name in ("data_dir", "limit", "steps"):
             value = getattr(options, name)
             shared += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
-        first = ["--epochs", str(options.reid_epochs)] if options.reid_epochs else []
-        reid = root / f"reid-seed{seed}"
-        run("baseline.py", reid, *shared, *first)
-        name = "-".join(s.lstrip("-") for s in settings) or "full"
-        weights = ["--reid", str(reid / "model.weights.h5"), "--epochs", str(options.epochs)]
-        found.append(run("intact.py", root / f"{name}-seed{seed}", *shared, *weights, *settings))
+        if recipe == "intact":
+            reid = root / f"reid-seed{seed}"
+            first = ["--epochs", str(options.reid_epochs)] if options.reid_epochs else []
+            run("baseline", reid, *shared, *first)
+            settings += ["--reid", str(reid / "model.weights.h5")]
+        folder = root / f"{name_of(command)}-seed{seed}"
+        found.append(run(recipe, folder, *shared, "--epochs", str(epochs), *settings))
     return found
 
 
+def rank1_of(runs):
+    """Mean LR rank-1 of a row and its error: the deviation over seeds, or a standard error."""
+    values = [m["mean_lr"]["rank1"] for m in runs]
+    if len(values) > 1:
+        return statistics.mean(values), statistics.stdev(values)
+    return values[0], standard_error(values[0], runs[0]["queries"])
+
+
 def cells(runs):
-    """Mean LR scores and image quality of a row as text, with rank-1 as a number first."""
-
-    def mean(values):
-        return sum(values) / len(values)
-
-    rank1 = [m["mean_lr"]["rank1"] for m in runs]
-    if len(runs) > 1:
-        error = (sum((r - mean(rank1)) ** 2 for r in rank1) / (len(runs) - 1)) ** 0.5
-    else:
-        error = standard_error(rank1[0], runs[0]["queries"])
-    text = [f"{mean(rank1):.1f} ± {error:.1f}"]
-    text += [f"{mean([m['mean_lr'][s] for m in runs]):.1f}" for s in ("rank5", "rank10", "mAP")]
+    """Mean LR scores, image quality and minutes of a row as text."""
+    text = ["{:.1f} ± {:.1f}".format(*rank1_of(runs))]
+    for score in ("rank5", "rank10", "mAP"):
+        text.append(f"{statistics.mean(m['mean_lr'][score] for m in runs):.1f}")
     for name, digits in (("psnr", 1), ("ssim", 3)):
         values = [
             m["image_quality"][f"{rate:g}"][name]
             for m in runs
             for rate in m["options"]["train_rates"]
-            if m["image_quality"].get(f"{rate:g}", {}).get(name) is not None
+            if (m["image_quality"] or {}).get(f"{rate:g}", {}).get(name) is not None
         ]
-        text.append(f"{mean(values):.{digits}f}" if values else report.NOT_MEASURED)
-    minutes = mean([m["seconds"] for m in runs]) / 60
-    return mean(rank1), [*text, f"{minutes:.1f}"]
+        text.append(f"{statistics.mean(values):.{digits}f}" if values else report.NOT_MEASURED)
+    return [*text, f"{statistics.mean(m['seconds'] for m in runs) / 60:.1f}"]
+
+
+def order_of(ours):
+    """Names from worst to best, ≈ between neighbours less than an error apart."""
+    names = sorted(ours, key=lambda name: ours[name][0])
+    text = names[0]
+    for before, name in itertools.pairwise(names):
+        error = max(ours[before][1], ours[name][1])
+        text += (" ≈ " if ours[name][0] - ours[before][0] < error else " < ") + name
+    return names, text
 
 
 def show(table, options):
-    """Runs a table's rows and returns its header, its rows and a sentence on their order."""
-    printed = {row.model: row.scores for row in papers.rows("INTACT", int(table[-1]))}
+    """Runs a table's rows; returns its title, header and rows, and sentences on their order."""
+    system, number = table.split("-")
+    epochs = options.epochs or EPOCHS[system]
+    printed = papers.rows(PAPERS[system], int(number))
+    # Where the paper has several data sets, the one that most ablations are on.
+    known = {row.dataset for row in printed}
+    dataset = "MLR-CUHK03" if "MLR-CUHK03" in known else printed[0].dataset
+    printed = {row.model: row.scores for row in printed if row.dataset == dataset}
+    titles = {"rank1": "rank-1", "mAP": "mAP", "psnr": "PSNR", "ssim": "SSIM"}
+    quoted = [name for name in titles if any(name in scores for scores in printed.values())]
     header = ["row", "rank-1", "rank-5", "rank-10", "mAP", "PSNR", "SSIM", "min"]
-    header += ["paper rank-1", "PSNR", "SSIM"]
-    rows, ours, theirs, best = [], {}, {}, {}
-    for name, settings in TABLES[table].items():
-        runs = row_runs(options, settings)
-        ours[name], text = cells(runs)
-        best[name] = float(text[4]) if text[4] != report.NOT_MEASURED else None
-        paper = printed[name]
-        theirs[name] = paper["rank1"]
-        quality = [paper.get("psnr"), paper.get("ssim")]
-        shown = [report.NOT_MEASURED if v is None else str(v) for v in quality]
-        rows.append([name, *text, str(paper["rank1"]), *shown])
-    plain = [m["enlarged"]["mean_lr"]["rank1"] for m in runs]
-    rows.append(["merely enlarged", f"{sum(plain) / len(plain):.1f}", *["-"] * 9])
-    order = sorted(ours, key=ours.get)
-    same = order == sorted(theirs, key=theirs.get)
-    sentence = f"Rank-1 from worst to best: {' < '.join(order)}; " + (
-        "the paper's order."
-        if same
-        else f"the paper: {' < '.join(sorted(theirs, key=theirs.get))}."
+    header += [f"paper's {titles[name]}" for name in quoted]
+    rows, ours, psnr = [], {}, {}
+    for name, command in TABLES[table].items():
+        runs = row_runs(options, command, epochs)
+        ours[name], text = rank1_of(runs), cells(runs)
+        if text[4] != report.NOT_MEASURED:
+            psnr[name] = float(text[4])
+        paper = [printed[name].get(score) for score in quoted]
+        rows.append([name, *text, *(report.NOT_MEASURED if v is None else str(v) for v in paper)])
+    plain = [m["enlarged"]["mean_lr"] for m in runs if m["enlarged"]]
+    if plain and all(plain):
+        mean = statistics.mean(scores["rank1"] for scores in plain)
+        empty = [report.NOT_MEASURED] * (len(header) - 2)
+        rows.append(["merely enlarged", f"{mean:.1f}", *empty])
+    names, text = order_of(ours)
+    theirs = sorted(ours, key=lambda name: printed[name]["rank1"])
+    sentence = f"Rank-1 from worst to best (≈: less than ± apart): {text}; " + (
+        "the paper's order." if names == theirs else f"the paper: {' < '.join(theirs)}."
     )
-    if all(v is not None for v in best.values()):
-        sentence += f" Best PSNR: {max(best, key=best.get)}."
-    return header, rows, sentence
+    if len(psnr) == len(ours):
+        sentence += f" Best PSNR: {max(psnr, key=psnr.get)}."
+    title = (
+        f"{PAPERS[system]} Table {number}, {described(options, epochs)}; paper's numbers on "
+        f"{dataset}"
+    )
+    return title, header, rows, " ".join(filter(None, [sentence, NOTES.get(table)]))
+
+
+def show_figure_5(options):
+    """Runs RAIN's Figure 5, draws it, and returns its title, header and rows, and a sentence."""
+    epochs = options.epochs or EPOCHS["rain"]
+    lines = [
+        {"label": name, "x": [100 * share for share in SHARES], "rank1": [], "error": []}
+        for name in LABELED
+    ]
+    rows = []
+    for share in SHARES:
+        row = [f"{100 * share:g} %"]
+        for line, command in zip(lines, LABELED.values(), strict=True):
+            settings = "" if share == 1 else f" --labeled-fraction {share}"
+            rank1, error = rank1_of(row_runs(options, command + settings, epochs))
+            line["rank1"].append(rank1)
+            line["error"].append(error)
+            row.append(f"{rank1:.1f} ± {error:.1f}")
+        paper = papers.RAIN_LABELED.get(round(100 * share))
+        rows.append([*row, report.NOT_MEASURED if paper is None else str(paper)])
+    note = "bars: ± one standard error" if len(options.seeds) == 1 else "bars: deviation over seeds"
+    figures.rank_lines(
+        folder_of(options) / f"{FIGURE_5}.png", lines, "images with a label (%)", note
+    )
+    title = (
+        f"RAIN Figure 5: rank-1 against the share of labels, {described(options, epochs)}; "
+        "paper's numbers on MLR-CUHK03"
+    )
+    sentence = (
+        "RAIN's reconstruction and adversarial losses see every image, labelled or not. The "
+        f"figure is {FIGURE_5}.png. With all labels the paper has 60.6 for the baseline trained on "
+        "HR and 65.9 for the one trained on HR & LR."
+    )
+    return title, ["labelled", *LABELED, "paper's RAIN"], rows, sentence
+
+
+def described(options, epochs):
+    return (
+        f"{options.data} ({options.split} people), mean over the trained low-resolution rates, "
+        f"{epochs} epochs a row, seeds {', '.join(map(str, options.seeds))}"
+    )
 
 
 def main(options):
-    chosen = list(TABLES) if options.table == "all" else [options.table]
-    if chosen[0] not in TABLES:
-        raise xr.InputError(f"unknown table {options.table!r}: known are {', '.join(TABLES)}, all")
-    lines = []
+    known = [*TABLES, FIGURE_5]
+    if options.table == "all":
+        chosen = list(TABLES)
+    elif options.table in PAPERS:
+        chosen = [table for table in TABLES if table.startswith(options.table)]
+    elif options.table in known:
+        chosen = [options.table]
+    else:
+        names = ", ".join([*known, *PAPERS, "all"])
+        raise xr.InputError(f"unknown table {options.table!r}: known are {names}")
+    parts = []
     for table in chosen:
-        header, rows, sentence = show(table, options)
-        source = papers.rows("INTACT", int(table[-1]))[0]
-        title = (
-            f"INTACT Table {source.table}, {options.data} ({options.split} people), "
-            f"mean over the trained low-resolution "
-            f"rates, {options.epochs} epochs a row, seeds {', '.join(map(str, options.seeds))}; "
-            f"paper's numbers on {source.dataset}"
-        )
+        found = show_figure_5(options) if table == FIGURE_5 else show(table, options)
+        title, header, rows, sentence = found
         print(f"\n{title}\n\n{report.text_table(header, rows)}\n\n{sentence}", flush=True)
-        lines += [f"## {title}", report.markdown(header, rows), sentence]
-    root = Path(options.out or f"runs/ablations-{options.data}")
-    (root / "ablations.md").write_text("\n\n".join(lines) + "\n")
-    print(f"\nWritten to {root / 'ablations.md'}")
+        parts += [f"## {title}", report.markdown(header, rows), sentence]
+        if table == FIGURE_5:
+            parts.append(f"![{title.split(',')[0]}]({FIGURE_5}.png)")
+        # What is finished is written, so that a table that fails costs none before it.
+        page = folder_of(options) / f"{options.table}.md"
+        report.write_text_atomic(page, "\n\n".join(parts) + "\n")
+    print(f"\nWritten to {page}")
 
 
 if __name__ == "__main__":

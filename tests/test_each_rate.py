@@ -63,6 +63,8 @@ class Plain:
 class Recovering(Plain):
     """Recovers an image by making it brighter, and embeds what it recovered."""
 
+    recovery_can_be_left_out = True
+
     def embed(self, images, rates=None, batch_size=64):
         if rates != 1:
             images = np.rint(self.recover(images) * 255)
@@ -124,6 +126,29 @@ def test_a_model_that_recovers(capsys):
     assert len(kept["gallery"]) == 36
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and "rate 4: rank-1" in lines[-1] and "enlarged" in lines[-1]
+
+
+def test_a_model_that_recovers_beside_its_embedding(capsys):
+    pytest.importorskip("skimage")
+
+    class Beside(Plain):
+        recover = Recovering.recover
+
+    data, model, kept = drawn_data(), Beside(), {}
+    results = evaluate(model, data, rates=(1, 2, 4), keep=kept)
+    plain = evaluate(Plain(), data, rates=(1, 2, 4), verbose=False)
+    assert results["per_rate"] == plain["per_rate"]
+    # It has no control: a score without recovery would be the score itself.
+    enlarged = results["enlarged"]
+    assert enlarged["per_rate"] is enlarged["mean_lr"] is enlarged["standard_error"] is None
+    assert kept["enlarged"] == {} and [*kept["query"]] == [1, 2, 4]
+    assert [told for told in model.told if told[0] == 12] == [(12, 1), (12, 2), (12, 4)]
+    # The images are measured as they are for a model with a control.
+    measured = evaluate(Recovering(), data, rates=(1, 2, 4), verbose=False)
+    assert results["image_quality"] == measured["image_quality"]
+    assert enlarged["image_quality"] == measured["enlarged"]["image_quality"]
+    assert "enlarged" not in capsys.readouterr().out
+    json.dumps(results)
 
 
 def test_scores_survive_without_scikit_image(monkeypatch, capsys):

@@ -34,9 +34,10 @@ def evaluate(
     """Scores a model rate by rate, and a super-resolution model's merely enlarged queries with it.
 
     Every query is shrunk by each rate and enlarged to the network's size; the gallery stays at
-    high resolution. For a model with `recover` the same queries are scored once more without
-    recovery (`rates=1` bypasses the generator), and both versions are compared with the
-    high-resolution image at the network's size, in PSNR and SSIM.
+    high resolution. For a model with `recover` the recovered queries, and those merely enlarged,
+    are compared with the high-resolution image at the network's size, in PSNR and SSIM. Where
+    moreover the class attribute `recovery_can_be_left_out` is True, as for INTACT, the same queries
+    are scored once more without recovery (`rates=1` bypasses the generator).
 
     Args:
         model: a model with `embed`, `distances` and `image_size`, and perhaps `recover`.
@@ -56,7 +57,8 @@ def evaluate(
         "mean_lr", "standard_error" {"1": of rank-1, ...}, "queries" (counted ones), and, None for
         a model without `recover`, "enlarged" {"per_rate", "mean_lr", "standard_error",
         "image_quality"} and "image_quality" {"2": {"ssim", "psnr", "lpips"}, ...}. What was not
-        measured is None.
+        measured is None, as are the enlarged queries' scores of a model that embeds without
+        recovering, or cannot without.
 
     Raises:
         InputError: An unknown protocol, no rates, a rate below 1, or no query that can be counted.
@@ -78,6 +80,7 @@ def evaluate(
             "camera: query and gallery must share people, seen by at least two cameras"
         )
     recovers = hasattr(model, "recover")
+    control = recovers and getattr(model, "recovery_can_be_left_out", False)
     measure = recovers and importlib.util.find_spec("skimage") is not None
     if recovers and not measure:  # the scores of a long run are not lost for that
         print('PSNR and SSIM are left out: pip install "keras-xreid[recipes]"')
@@ -105,22 +108,23 @@ def evaluate(
         for records in _parts(data.query):
             images = prepare(records, rates=rate)
             features.append(embed(images, rate))
-            if recovers and rate > 1:
+            if control and rate > 1:
                 plain_features.append(embed(images, 1))
-                if measure:
-                    originals = prepare(records, rates=1)
-                    recovered = model.recover(images, batch_size=batch_size)
-                    quality.extend(_quality_of_each(recovered, originals))
-                    plain_quality.extend(_quality_of_each(images, originals))
+            if measure and rate > 1:
+                originals = prepare(records, rates=1)
+                recovered = model.recover(images, batch_size=batch_size)
+                quality.extend(_quality_of_each(recovered, originals))
+                plain_quality.extend(_quality_of_each(images, originals))
         keep["query"][rate] = np.concatenate(features)
         system["per_rate"][name] = score(keep["query"][rate], rate)
         if recovers and rate > 1:
+            system["image_quality"][name] = _mean_quality(quality)
+            enlarged["image_quality"][name] = _mean_quality(plain_quality)
+        if control and rate > 1:
             # The control must not know that its query is of low resolution, hence rate 1.
             keep["enlarged"][rate] = np.concatenate(plain_features)
             enlarged["per_rate"][name] = score(keep["enlarged"][rate], 1)
-            system["image_quality"][name] = _mean_quality(quality)
-            enlarged["image_quality"][name] = _mean_quality(plain_quality)
-        elif recovers:  # at rate 1 nothing is recovered, so the control is the system itself
+        elif control:  # at rate 1 nothing is recovered, so the control is the system itself
             enlarged["per_rate"][name] = dict(system["per_rate"][name])
         if verbose:
             print(_progress(name, system, enlarged, count))
@@ -130,6 +134,8 @@ def evaluate(
             name: standard_error(values["rank1"], count)
             for name, values in scores["per_rate"].items()
         }
+    if not control:
+        enlarged.update(per_rate=None, mean_lr=None, standard_error=None)
     if not recovers:
         system["image_quality"] = enlarged = None
     return {**system, "queries": count, "enlarged": enlarged}
@@ -169,6 +175,6 @@ def _progress(name, system, enlarged, count):
     scores = system["per_rate"][name]
     error = standard_error(scores["rank1"], count)
     line = f"  rate {name}: rank-1 {scores['rank1']:.1f} ± {error:.1f}, mAP {scores['mAP']:.1f}"
-    if name in enlarged["image_quality"]:
+    if name != "1" and name in enlarged["per_rate"]:
         line += f" (merely enlarged: rank-1 {enlarged['per_rate'][name]['rank1']:.1f})"
     return line

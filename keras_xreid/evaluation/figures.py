@@ -1,10 +1,11 @@
-"""Figures of a run, as PNG: recovered images, ranked lists, rank-1 against rate, loss curves.
+"""Figures of a run, as PNG: recovered images, ranked lists, rank-1, embeddings, loss curves.
 
 Colours follow the palette of Okabe and Ito, which colour-blind people can tell apart, and nothing
 is said by colour alone. Sizes are in pixels at 150 dots per inch.
 """
 
 import csv
+import importlib.util
 import math
 import os
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ from keras_xreid.evaluation.ranking import counted_queries, matches_and_junk
 
 DPI = 150
 GREEN, RED, BLUE, ORANGE, GREY = "#009E73", "#C1272D", "#0072B2", "#D55E00", "#6B6B6B"
+PURPLE, YELLOW, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
+MARKERS = "os^DvPX"
+LINES = ("-", "--", "-.", ":")
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal everywhere
     "font.size": 8,
@@ -93,8 +98,16 @@ def draw_figures(
             written.append(recovered_strips(folder / "recovered.png", low, recovered, high))
     if show_rate not in kept["query"]:
         show_rate = max(kept["query"])
-    lists = _lists_before_and_after(model, data, kept, show_rate, counted, kernel, seed)
+    lists = _lists(model, data, kept, show_rate, counted, kernel, seed)
     written.append(ranked_lists(folder / "ranked.png", lists))
+    if importlib.util.find_spec("sklearn") is None:  # a finished run is not lost for that
+        print('t-SNE is left out: pip install "keras-xreid[recipes]"')
+    else:
+        chosen = _queries_to_map(data.query, counted, len(kept["query"]), seed)
+        if len(chosen) * len(kept["query"]) >= 4:
+            places, shown, rates = _tsne(model, data.query, kept, chosen, seed)
+            path = embedding_map(folder / "tsne.png", places, shown, rates, train_rates)
+            written.append(path)
     return written
 
 
@@ -214,50 +227,171 @@ def rank_against_rate(path, results, train_rates=(2, 3, 4)):
 
     >>> rank_against_rate("rank1.png", results)
     """
-    enlarged = results.get("enlarged")
-    lines = [("recovered" if enlarged else "rank-1", results, BLUE, "o", "-")]
-    if enlarged:
-        lines.append(("merely enlarged", enlarged, ORANGE, "s", "--"))
-    with _figure(path, 700, 440) as figure:
-        axes = figure.add_axes([0.1, 0.15, 0.68 if enlarged else 0.86, 0.76])
-        names = list(results["per_rate"])
-        rates = [float(name) for name in names]
+    versions = [("recovered", results)]
+    if (results.get("enlarged") or {}).get("per_rate"):
+        versions.append(("merely enlarged", results["enlarged"]))
+    lines, unseen = [], set()
+    for label, scores in versions:
+        line = line_of_rates(label, scores, train_rates)
+        lines.append(line)
+        unseen |= line["hollow"]
+    note = "bars: ± one standard error" + ("; hollow: rate not trained on" if unseen else "")
+    return rank_lines(path, lines, note=note)
+
+
+def line_of_rates(label, scores, train_rates=(2, 3, 4)):
+    """Makes a line of `rank_lines` of the scores of each rate.
+
+    Args:
+        label: name of the line.
+        scores: what `evaluate` returned, its "enlarged", or the content of a metrics.json.
+        train_rates: rates trained on, with 1; markers of others are hollow.
+
+    Returns:
+        A dictionary of "label", "x", "rank1", "error" and "hollow".
+    """
+    names = list(scores["per_rate"])
+    rates = [float(name) for name in names]
+    errors = scores.get("standard_error") or {}
+    return {
+        "label": label,
+        "x": rates,
+        "rank1": [scores["per_rate"][name]["rank1"] for name in names],
+        "error": [errors.get(name) or 0 for name in names],
+        "hollow": {rate for rate in rates if rate != 1 and rate not in train_rates},
+    }
+
+
+def rank_lines(path, lines, xlabel="downsampling rate r", note="bars: ± one standard error"):
+    """Draws rank-1 with its errors, a line for each system, named at its end if there are several.
+
+    Args:
+        path: PNG to write.
+        lines: list of dictionaries of "label", "x" (k numbers), "rank1" (k, in percent), "error"
+            (k) and perhaps "hollow" (a set of values of x whose markers are hollow).
+        xlabel: what x is.
+        note: what stands above the plot.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+
+    >>> lines = [{"label": "RAIN", "x": [2, 4], "rank1": [61.0, 55.0], "error": [2.0, 2.1]}]
+    >>> rank_lines("rank1.png", lines)
+    """
+    ticks = sorted({x for line in lines for x in line["x"]})
+    several = len(lines) > 1
+    names_w = 30 + 10 * max(len(line["label"]) for line in lines) if several else 28
+    with _figure(path, 70 + 476 + names_w, 440) as figure:
+        axes = _axes(figure, 70, 40, 476, 334)
+        step = 0.012 * (ticks[-1] - ticks[0])  # aside of each other, so that bars can be told apart
         ends = []
-        for aside, (label, scores, colour, marker, style) in zip(
-            (-0.05, 0.05), lines, strict=False
-        ):
-            x = [rate + aside for rate in rates] if enlarged else rates  # bars side by side
-            rank1 = [scores["per_rate"][name]["rank1"] for name in names]
-            errors = [(scores.get("standard_error") or {}).get(name) or 0 for name in names]
-            axes.errorbar(x, rank1, errors, color=colour, ls=style, capsize=2, elinewidth=0.8)
-            for place, rate, value in zip(x, rates, rank1, strict=True):
-                seen = rate == 1 or rate in train_rates
-                face = colour if seen else "white"
+        for number, line in enumerate(lines):
+            colour = COLOURS[number % len(COLOURS)]
+            marker, style = MARKERS[number % len(MARKERS)], LINES[number % len(LINES)]
+            places = [x + step * (number - (len(lines) - 1) / 2) for x in line["x"]]
+            axes.errorbar(
+                places, line["rank1"], line["error"], color=colour, ls=style, capsize=2,
+                elinewidth=0.8,
+            )  # fmt: skip
+            for place, x, value in zip(places, line["x"], line["rank1"], strict=True):
+                face = "white" if x in line.get("hollow", ()) else colour
                 axes.plot(place, value, marker, color=colour, mfc=face, ms=5, mew=1.2, zorder=3)
-            ends.append((rank1[-1], label, colour))
-        if enlarged:  # a name at the end of each line needs no legend
+            ends.append((line["rank1"][-1], line["label"], colour))
+        if several:  # a name at the end of each line needs no legend
             bottom, top = axes.get_ylim()
-            apart = 0.07 * (top - bottom)
-            low, high = sorted(ends)
-            shift = max(0, apart - (high[0] - low[0])) / 2
-            for (value, label, colour), move in ((low, -shift), (high, shift)):
+            heights = _apart([value for value, _, _ in ends], 0.065 * (top - bottom))
+            for height, (_, label, colour) in zip(heights, ends, strict=True):
                 axes.annotate(
                     label,
-                    (rates[-1], value + move),
-                    (9, 0),
+                    (ticks[-1], height),
+                    (12, 0),
                     textcoords="offset points",
                     color=colour,
                     va="center",
                     annotation_clip=False,
                 )
-        axes.set_xticks(rates, names)
-        axes.set_xlabel("downsampling rate r")
+            axes.set_ylim(bottom, top)
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.set_xlabel(xlabel)
         axes.set_ylabel("rank-1 (%)")
         axes.grid(axis="y", lw=0.4, color="#DDDDDD")
         axes.set_axisbelow(True)
-        unseen = any(rate != 1 and rate not in train_rates for rate in rates)
-        note = "bars: ± one standard error" + ("; hollow: rate not trained on" if unseen else "")
         axes.set_title(note, loc="left", color=GREY, fontsize=7)
+    return path
+
+
+def _apart(values, gap):
+    """Moves values as little as possible, in squares, until each two are `gap` apart."""
+    order = np.argsort(values, kind="stable")
+    blocks = []  # [mean of value - gap * place, members]: equal after pooling, so `gap` apart
+    for place, index in enumerate(order):
+        blocks.append([values[index] - gap * place, 1])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            mean, count = blocks.pop()
+            before, members = blocks[-1]
+            total = members + count
+            blocks[-1] = [(before * members + mean * count) / total, total]
+    means, counts = zip(*blocks, strict=True)
+    moved = np.empty(len(values))
+    moved[order] = np.repeat(means, counts) + gap * np.arange(len(values))
+    return moved
+
+
+def embedding_map(path, places, people, rates, train_rates=(2, 3, 4)):
+    """Draws embeddings in the plane twice: coloured by person and coloured by rate.
+
+    Args:
+        path: PNG to write.
+        places: (n, 2) array, where each embedding lies, from t-SNE for instance.
+        people: (n,) persons.
+        rates: (n,) down-sampling rates.
+        train_rates: rates trained on, with 1; others are hollow and called unseen.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+
+    >>> embedding_map("tsne.png", TSNE().fit_transform(features), people, rates)
+    """
+    places, people, rates = np.asarray(places), np.asarray(people), np.asarray(rates)
+    side, gap, top, legend_w = 500, 24, 40, 170
+    with _figure(path, 3 * gap + 2 * side + legend_w, top + side + gap) as figure:
+        import matplotlib
+
+        left, right = (
+            _axes(figure, gap + x, top, side, side, xticks=[], yticks=[]) for x in (0, side + gap)
+        )
+        names = list(dict.fromkeys(people.tolist()))
+        for number, name in enumerate(names):
+            of_person = places[people == name]
+            colour = COLOURS[number % len(COLOURS)]
+            marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
+            left.scatter(*of_person.T, s=16, c=colour, marker=marker, lw=0)
+        scored = sorted(set(rates.tolist()))
+        for number, rate in enumerate(scored):
+            of_rate = places[rates == rate]
+            unseen = rate != 1 and rate not in train_rates
+            # From dark to light with the rate; the lightest yellow would be lost on white.
+            colour = matplotlib.colormaps["viridis"](0.85 * number / max(1, len(scored) - 1))
+            right.scatter(
+                *of_rate.T, s=16, marker=MARKERS[number % len(MARKERS)], lw=0.9,
+                facecolor="white" if unseen else colour, edgecolor=colour,
+                label=f"r = {rate:g}" + (" (unseen)" if unseen else ""),
+            )  # fmt: skip
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(True)
+        left.set_title(f"by person ({len(names)} people, each a colour and marker)", loc="left")
+        right.set_title("the same, by rate", loc="left")
+        right.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return path
 
 
@@ -349,34 +483,66 @@ def _one_query_a_person(query, counted, people, seed):
     return list(first.values())[:people]
 
 
-def _lists_before_and_after(model, data, kept, rate, counted, kernel, seed, length=10):
-    """Groups for `ranked_lists`: the query helped most, one at random, the one hurt most."""
-    versions = {"recovered": kept["query"][rate]}
+def _queries_to_map(query, counted, rates, seed, people=15, points=400):
+    """Queries of a few people, chosen by the seed alone: with `rates` each, `points` at most."""
+    order = np.random.default_rng(seed).permutation(counted)
+    of_person = {}
+    for row in order:
+        of_person.setdefault(query[row].person, []).append(int(row))
+    chosen = list(of_person.values())[:people]
+    each = max(1, points // (len(chosen) * rates))
+    return [row for rows in chosen for row in rows[:each]]
+
+
+def _tsne(model, query, kept, rows, seed):
+    """Places, people and rates of these queries at every rate, by the model's own distance."""
+    from sklearn.manifold import TSNE
+
+    features = np.concatenate([features[rows] for features in kept["query"].values()])
+    rates = np.repeat(list(kept["query"]), len(rows))
+    people = [query[row].person for row in rows] * len(kept["query"])
+    distances = np.array(model.distances(features, features, query_rates=rates), "float64")
+    distances = np.maximum(distances + distances.T, 0) / 2
+    np.fill_diagonal(distances, 0)
+    tsne = TSNE(
+        metric="precomputed", init="random", perplexity=min(30, (len(features) - 1) / 3),
+        random_state=seed,
+    )  # fmt: skip
+    return tsne.fit_transform(distances), people, rates
+
+
+def _lists(model, data, kept, rate, counted, kernel, seed, length=10):
+    """Groups for `ranked_lists`: queries of three people drawn at random.
+
+    Where recovery can be left out: the query helped most, one at random, the one hurt most, before
+    and after recovery.
+    """
+    versions = {"": kept["query"][rate]}
     if rate in kept["enlarged"]:
-        versions = {"merely enlarged": kept["enlarged"][rate], **versions}
+        versions = {"merely enlarged": kept["enlarged"][rate], "recovered": kept["query"][rate]}
     orders, first = {}, {}
     for label, features in versions.items():
-        told = rate if label == "recovered" else 1
+        told = 1 if label == "merely enlarged" else rate
         distances = np.asarray(model.distances(features, kept["gallery"], query_rates=told))
         orders[label], first[label] = _top(distances, data, counted, length)
-    rng = np.random.default_rng(seed)
-    chosen = {"a query drawn at random": int(rng.choice(counted))}
+    drawn = _one_query_a_person(data.query, counted, 1 if len(versions) == 2 else 3, seed)
+    chosen = [("a query drawn at random", row) for row in drawn]
     if len(versions) == 2:
         # By the reciprocal of the first match's rank: what happens at the top of a list counts.
         gain = 1 / first["recovered"] - 1 / first["merely enlarged"]
         best, worst = max(counted, key=lambda q: gain[q]), min(counted, key=lambda q: gain[q])
         if gain[best] > 0:
-            chosen = {"the query that recovery helps most": int(best), **chosen}
+            chosen.insert(0, ("the query that recovery helps most", int(best)))
         if gain[worst] < 0:
-            chosen["the query that recovery hurts most"] = int(worst)
+            chosen.append(("the query that recovery hurts most", int(worst)))
     groups = []
-    for title, row in chosen.items():
+    for title, row in chosen:
         record = data.query[row]
         low = prepare_images([record], model.image_size, rate, kernel)
         rows = []
         for label in versions:
             shown = low[0]
-            if label == "recovered" and hasattr(model, "recover") and rate > 1:
+            if label == "recovered":
                 shown = model.recover(low)[0]
             found = [data.gallery[column] for column in orders[label][row]]
             rows.append(

@@ -14,14 +14,25 @@ from keras_xreid.evaluation.ranking import SCORES
 NOT_MEASURED = "-"
 HEADINGS = ("rank-1", "rank-5", "rank-10", "rank-20", "mAP")
 
+# The paper that stands beside a system, and the data set of its Table 1 where it has not that of
+# the run. A baseline stands beside INTACT's, whose Table 1 has the most systems.
+PAPERS = {
+    "rain": ("RAIN", "MLR-CUHK03"),
+    "cadnet": ("CAD-Net", "MLR-CUHK03"),
+    "intact": ("INTACT", "MLR-Market-1501"),
+}
+
 # Figures of a run in the order of the page, with what to say under each.
 CAPTIONS = {
     "recovered.png": "Queries at each rate: shrunk and enlarged (LR), recovered, and the original "
     "(HR). The people are drawn by the seed, not by result.",
-    "ranked.png": "What the gallery returns for a query; where the model recovers images, before "
-    "and after recovery. Solid green with a tick: the right person; dashed red with a cross: "
-    "somebody else. Images of the person by the query's own camera are left out.",
+    "ranked.png": "What the gallery returns for a query; where recovery can be left out, before "
+    "and after it. Solid green with a tick: the right person; dashed red with a cross: somebody "
+    "else. Images of the person by the query's own camera are left out.",
     "rank1.png": "Rank-1 against the rate by which the query was shrunk.",
+    "tsne.png": "Embeddings of some people's queries at every rate, in the plane (t-SNE, by the "
+    "model's own distance). The people are drawn by the seed. One cluster a person, with all rates "
+    "mixed in it, is what a resolution-invariant embedding looks like.",
     "losses.png": "Loss terms of each stage, mean of each epoch, weighted as they were trained.",
 }
 
@@ -35,7 +46,8 @@ def score_table(results):
     Returns:
         Text of several lines: for each rate rank-1 with its standard error, rank-5, 10, 20 and
         mAP in percent, then their mean over the trained low-resolution rates; where the model
-        recovers images, the same for the merely enlarged query, with PSNR and SSIM of both.
+        recovers images, PSNR and SSIM of the recovered and of the merely enlarged query, and the
+        latter's scores where they were measured.
 
     Example:
 
@@ -60,12 +72,13 @@ def markdown_table(results):
     return markdown(*_score_rows(results))
 
 
-def text_table(header, rows):
+def text_table(header, rows, left=1):
     """Lays out rows of text in columns, the first aligned left and the others right.
 
     Args:
         header: list of column names.
         rows: list of lists of str; an empty list makes an empty line.
+        left: how many columns are aligned left.
 
     Returns:
         Text of several lines.
@@ -82,7 +95,7 @@ def text_table(header, rows):
 
     def line(row):
         cells = [
-            c.ljust(w) if i == 0 else c.rjust(w)
+            c.ljust(w) if i < left else c.rjust(w)
             for i, (c, w) in enumerate(zip(row, widths, strict=True))
         ]
         return "  ".join(cells).rstrip()
@@ -91,12 +104,13 @@ def text_table(header, rows):
     return "\n".join([line(header), rule, *(line(row) if row else "" for row in rows)])
 
 
-def markdown(header, rows):
+def markdown(header, rows, left=1):
     """Lays out rows of text as a Markdown table.
 
     Args:
         header: list of column names.
         rows: list of lists of str; empty lists are left out.
+        left: how many columns are aligned left.
 
     Returns:
         Text of several lines.
@@ -108,7 +122,7 @@ def markdown(header, rows):
     | :-- | --: |
     | MSE+ID | 83.7 |
     """
-    rule = [":--", *["--:"] * (len(header) - 1)]
+    rule = [":--"] * left + ["--:"] * (len(header) - left)
     cells = [[cell.replace("|", r"\|") for cell in row] for row in [header, rule, *rows] if row]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
@@ -121,7 +135,7 @@ def count_data(data):
 
     Returns:
         A dictionary from "train", "query" and "gallery" to {"images", "people", "cameras"}.
-        Distractors (person 0) count as images and not as people.
+        Distractors (person 0) and images without a label count as images and not as people.
 
     Example:
 
@@ -130,7 +144,7 @@ def count_data(data):
     return {
         role: {
             "images": len(records),
-            "people": len({record.person for record in records} - {0}),
+            "people": len({record.person for record in records} - {0, None}),
             "cameras": len({record.camera for record in records}),
         }
         for role in ("train", "query", "gallery")
@@ -150,7 +164,78 @@ def write_json_atomic(path, value):
 
     >>> write_json_atomic("runs/mine/metrics.json", metrics)
     """
-    _write_atomic(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    write_text_atomic(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text_atomic(path, text):
+    """Writes text so that the file is there complete or not at all.
+
+    Args:
+        path: file to write; its folder is made if missing.
+        text: str.
+
+    Example:
+
+    >>> write_text_atomic("runs/mine/notes.md", "One line.")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_metrics(path):
+    """Reads a metrics.json.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A dictionary.
+
+    Raises:
+        InputError: the file is missing, broken or without scores.
+
+    Example:
+
+    >>> read_metrics(Path("runs/mine/metrics.json"))["per_rate"]["4"]["rank1"]
+    """
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no metrics.json in {path.parent}: is this a finished run?") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(metrics, dict) or not metrics.get("per_rate"):
+        raise InputError(f"{path} holds no scores: expected an object with per_rate")
+    return metrics
+
+
+def images_seen(rows):
+    """Counts the training images that each stage has seen.
+
+    Args:
+        rows: rows of a history, dictionaries with "stage", "seconds" and "images_per_second";
+            the values may be text, as read from history.csv.
+
+    Returns:
+        A dictionary from stage to int; a pair of an HR and an LR image counts once.
+
+    Example:
+
+    >>> with open("runs/mine/history.csv", newline="") as file:
+    ...     images_seen(csv.DictReader(file))
+    {'reid': 16000, 'intact': 6400}
+    """
+    seen = {}
+    for row in rows:
+        images = round(float(row["seconds"]) * float(row["images_per_second"]))
+        seen[row["stage"]] = seen.get(row["stage"], 0) + images
+    return seen
 
 
 def write_report(folder):
@@ -170,7 +255,7 @@ def write_report(folder):
     >>> write_report("runs/intact-synthetic")
     """
     folder = Path(folder)
-    metrics = _read_metrics(folder / "metrics.json")
+    metrics = read_metrics(folder / "metrics.json")
     sections = [
         f"# {metrics.get('system', 'model')} on {metrics.get('dataset', 'a data set')}",
         _in_words(metrics),
@@ -183,30 +268,37 @@ def write_report(folder):
         *_how_it_was_made(metrics),
     ]
     path = folder / "report.md"
-    _write_atomic(path, "\n\n".join(part for part in sections if part) + "\n")
+    write_text_atomic(path, "\n\n".join(part for part in sections if part) + "\n")
     return path
 
 
 def _score_rows(results):
-    enlarged = results.get("enlarged")
-    header = ["query", *HEADINGS] + (["PSNR", "SSIM"] if enlarged else [])
+    enlarged = results.get("enlarged") or {}
+    measured = results.get("image_quality") is not None
+    control = bool(enlarged.get("per_rate"))
+    header = ["query", *HEADINGS]
+    if measured:
+        header += ["PSNR", "SSIM"]
+        header += [] if control else ["LR's PSNR", "LR's SSIM"]
+    if control:
+        versions = [("recovered", results), ("merely enlarged", enlarged)]
+    else:
+        versions = [("", results)]
     rows = []
-    versions = [("recovered", results)] if enlarged else [("", results)]
-    if enlarged:
-        versions.append(("merely enlarged", enlarged))
     for label, scores in versions:
         errors = scores.get("standard_error") or {}
-        quality = scores.get("image_quality") or {}
+        shown = [scores] if control else [scores, enlarged]
+        qualities = [version.get("image_quality") or {} for version in shown] if measured else []
         for rate, values in scores["per_rate"].items():
             row = _score_cells(values, errors.get(rate))
-            if enlarged:
+            for quality in qualities:
                 pair = quality.get(rate) or {}
                 row += [_number(pair.get("psnr")), _number(pair.get("ssim"), 3)]
             # At rate 1 nothing is recovered, and both versions are the query itself.
-            name = "as it is" if rate == "1" and enlarged else label
+            name = "as it is" if rate == "1" and control else label
             rows.append([f"r = {rate}" + (f", {name}" if name else ""), *row])
         if scores.get("mean_lr"):
-            row = _score_cells(scores["mean_lr"]) + ([NOT_MEASURED] * 2 if enlarged else [])
+            row = _score_cells(scores["mean_lr"]) + [NOT_MEASURED] * (2 * len(qualities))
             rows.append(["mean LR" + (f", {label}" if label else ""), *row])
         rows.append([])
     return header, rows[:-1]
@@ -254,7 +346,14 @@ def _about_scores(metrics):
             "Protocol each-rate: every query at every rate against the full high-resolution "
             "gallery, without the images of the person by the query's own camera. "
         )
-    if metrics.get("enlarged"):
+    enlarged = metrics.get("enlarged")
+    if enlarged and not enlarged.get("per_rate"):
+        text += (
+            "PSNR (decibels) and SSIM (Gaussian window 11 x 11, sigma 1.5) compare the recovered "
+            "image with the high-resolution one at the network's size, in RGB; LR's: the query "
+            "merely enlarged."
+        )
+    elif enlarged:
         text += (
             "PSNR (decibels) and SSIM (Gaussian window 11 x 11, sigma 1.5) compare the query with "
             "its high-resolution image at the network's size, in RGB."
@@ -275,65 +374,67 @@ def _figures(folder):
 
 
 def _beside_papers(metrics):
-    """INTACT's Table 1 for this data set, or for Market-1501 where the paper has none."""
+    """The paper's Table 1 for this data set, or for its first one where it has no such table."""
+    paper, first = PAPERS.get(metrics.get("system"), ("INTACT", "MLR-Market-1501"))
     name = papers.DATASETS.get(metrics.get("dataset"))
-    rows = papers.rows("INTACT", 1, name or "MLR-Market-1501")
+    known = papers.rows(paper, 1, name) if name else []
+    rows = known or papers.rows(paper, 1, first)
+    names = list(rows[0].scores)
     ours = metrics.get("mean_lr") or {}
     label = f"{metrics.get('system', 'ours')} (this run, mean LR)"
-    table = [[label, *(_number(ours.get(score)) for score in ("rank1", "rank5", "rank10"))]]
+    table = [[label, *(_number(ours.get(score)) for score in names)]]
     enlarged = (metrics.get("enlarged") or {}).get("mean_lr")
     if enlarged:
-        cells = [_number(enlarged[score]) for score in ("rank1", "rank5", "rank10")]
+        cells = [_number(enlarged[score]) for score in names]
         table.append(["merely enlarged (this run, mean LR)", *cells])
     for row in rows:
-        cells = [_number(row.scores[score]) for score in ("rank1", "rank5", "rank10")]
+        cells = [_number(row.scores[score]) for score in names]
         table.append([f"{row.model} (paper)", *cells])
     note = (
-        f"Papers' rows: {papers.REFERENCES['INTACT']}, Table 1, {rows[0].dataset}. They were "
+        f"Papers' rows: {papers.REFERENCES[paper]}, Table 1, {rows[0].dataset}. They were "
         "measured on MLR queries (rates mixed) against a single-shot gallery, so they stand beside "
         "ours for orientation and are not to be ranked with them."
     )
-    if not name:
+    if not known:
         note += f" They are of another data set than {metrics.get('dataset', 'this one')}, too."
-    parts = ["## Beside the papers", markdown(["", *HEADINGS[:3]], table), note]
-    if metrics.get("enlarged"):
-        parts += _quality_beside_paper(metrics)
+    parts = ["## Beside the papers", markdown(["", *HEADINGS[: len(names)]], table), note]
+    # Table 2 of both papers; RAIN's says nothing of images.
+    if metrics.get("enlarged") and paper in ("INTACT", "CAD-Net"):
+        parts += _quality_beside_paper(metrics, paper)
     return parts
 
 
-def _quality_beside_paper(metrics):
-    """INTACT's Table 2: pixels that look closer are not people found more often."""
+def _quality_beside_paper(metrics, paper):
+    """Recovered images: pixels that look closer are not people found more often."""
+    headings = {"ssim": "SSIM", "psnr": "PSNR", "lpips": "LPIPS", "rank1": "rank-1"}
+    digits = {"ssim": 2, "psnr": 1, "lpips": 2, "rank1": 1}
+    printed = papers.rows(paper, 2)
+    names = [name for name in headings if name in printed[0].scores]
     table = []
-    for label, scores in (("recovered", metrics), ("merely enlarged", metrics["enlarged"])):
-        quality = scores.get("image_quality") or {}
-        rates = [rate for rate in ("2", "3", "4") if (quality.get(rate) or {}).get("psnr")]
-        if not rates:
-            return []
-        psnr, ssim, rank1 = (
-            np.mean([values[rate][name] for rate in rates])
-            for values, name in (
-                (quality, "psnr"),
-                (quality, "ssim"),
-                (scores["per_rate"], "rank1"),
-            )
-        )
-        table.append(
-            [
-                f"{label} (this run, mean of r = {', '.join(rates)})",
-                _number(ssim, 2),
-                _number(psnr),
-                _number(rank1),
-            ]
-        )
-    for row in papers.rows("INTACT", 2):
-        values = row.scores
-        cells = [_number(values["ssim"], 2), _number(values["psnr"]), _number(values["rank1"])]
-        table.append([f"{row.model} (paper)", *cells])
-    note = (
-        "Papers' rows: the same paper, Table 2, MLR-CUHK03. Sole SR is supervised by MSE alone: "
-        "the best pixels and the worst rank-1."
-    )
-    return [markdown(["", "SSIM", "PSNR", "rank-1"], table), note]
+    for mixed, wanted in ((True, ("2", "3", "4")), (False, ("8",))):
+        rows = [row for row in printed if (row.rate is None) == mixed]
+        for label, scores in (("recovered", metrics), ("merely enlarged", metrics["enlarged"])):
+            quality = scores.get("image_quality") or {}
+            rates = [rate for rate in wanted if (quality.get(rate) or {}).get("psnr")]
+            if not rates or not rows:
+                continue
+            what = f"mean of r = {', '.join(rates)}" if mixed else "r = 8"
+            found = {"rank1": scores.get("per_rate") or {}}
+            cells = []
+            for name in names:
+                values = [found.get(name, quality).get(rate, {}).get(name) for rate in rates]
+                mean = None if None in values else np.mean(values)
+                cells.append(_number(mean, digits[name]))
+            table.append([f"{label} (this run, {what})", *cells])
+        for row in rows:
+            cells = [_number(row.scores[name], digits[name]) for name in names]
+            table.append([f"{row.model} (paper{'' if mixed else ', r = 8'})", *cells])
+    if len(table) == len(printed):
+        return []  # this run has nothing to stand beside them
+    note = "Papers' rows: the same paper, Table 2, MLR-CUHK03."
+    if paper == "INTACT":
+        note += " Sole SR is supervised by MSE alone: the best pixels and the worst rank-1."
+    return [markdown(["", *(headings[name] for name in names)], table), note]
 
 
 def _how_it_was_made(metrics):
@@ -388,18 +489,6 @@ def _time(seconds):
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _read_metrics(path):
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no metrics.json in {path.parent}: is this a finished run?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if not isinstance(metrics, dict) or not metrics.get("per_rate"):
-        raise InputError(f"{path} holds no scores: expected an object with per_rate")
-    return metrics
-
-
 def _plain(value):
     if isinstance(value, dict):
         return {str(key): _plain(part) for key, part in value.items()}
@@ -410,14 +499,3 @@ def _plain(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _write_atomic(path, text):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

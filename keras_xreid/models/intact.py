@@ -81,6 +81,8 @@ class INTACT(ReIDModel):
         Cheng et al., CVPR 2020, Algorithm 1.
     """
 
+    recovery_can_be_left_out = True  # C embeds an image that was not recovered, too
+
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, supervision="full",
         association="r-to-d", bridge=True, lambda_g=0.1, lambda_c=0.3, association_weight=1.0,

@@ -1,0 +1,339 @@
+"""Puts runs side by side: one table, one figure, and a word on what is not like for like.
+
+    python recipes/compare.py runs/baseline-synthetic runs/intact-synthetic
+    python recipes/compare.py --run "baseline --train-on hr+lr" --run rain -- --epochs 5
+    python recipes/compare.py --run rain --run cadnet --seeds 0 1 2 -- --preset paper
+
+A run is a finished run folder, or a recipe with its options, which is run into --out first; what
+follows `--` are options of every recipe. A finished run is not run again, an interrupted one goes
+on where it was. Runs that differ in nothing but their seed share a row.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import itertools
+import json
+import shlex
+import statistics
+import sys
+from pathlib import Path
+
+import ablations  # before Keras: it chooses the backend
+import common
+import tyro
+
+import keras  # isort: skip
+
+import keras_xreid as xr
+from keras_xreid.evaluation import figures, report
+from keras_xreid.evaluation.flops import forward_flops
+
+# Options that say on what a run was done, which the footnotes tell, or where and how fast.
+NOT_A_VARIANT = (
+    "data", "data_dir", "split", "protocol", "split_id", "rates", "seed", "workers", "compiled",
+    "reid", "out", "resume", "overwrite",
+)  # fmt: skip
+SHARED = tuple(field.name for field in dataclasses.fields(common.Options))
+
+
+@dataclasses.dataclass
+class CompareOptions:
+    folders: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Folders of finished runs."""
+    run: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A recipe with its own options, "rain --levels 5"; give --run once for each."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of each --run."""
+    out: str = "runs/compare"
+    """Folder for compare.md, compare.csv, compare.png and the runs of --run."""
+
+
+def read_run(folder):
+    """The metrics of a finished run, with its folder; refuses what is not finished."""
+    folder = Path(folder)
+    begun = (folder / "options.json").exists()
+    if begun and not (folder / "report.md").exists():
+        raise xr.InputError(f"the run in {folder} is not finished: go on with it with --resume")
+    return {**report.read_metrics(folder / "metrics.json"), "folder": folder}
+
+
+def options_of(run):
+    """What a run was told, with the backbone and the backend that it took."""
+    told = run.get("options") or {}
+    return {**told, "backbone": run.get("backbone"), "backend": run.get("backend")}
+
+
+def defaults_of(system):
+    """Defaults of a system's recipe; those that all recipes share where it has none."""
+    try:
+        options = ablations.recipe_options(system)
+    except xr.InputError:
+        options = common.Options
+    return json.loads(json.dumps(dataclasses.asdict(options())))
+
+
+def variants(runs):
+    """What each run's options say that sets it apart, in the spelling of the command line.
+
+    An option of its recipe alone is named where it is not the default, or not the same in all runs
+    of the system; one that all recipes share where the runs differ in it.
+    """
+    defaults = {system: defaults_of(system) for system in {run["system"] for run in runs}}
+    texts = []
+    for run in runs:
+        own, parts = defaults[run["system"]], []
+        for name, value in options_of(run).items():
+            if name in NOT_A_VARIANT:
+                continue
+            shared = name in SHARED or name == "backend"
+            peers = [other for other in runs if shared or other["system"] == run["system"]]
+            given = [options_of(other).get(name, own.get(name)) for other in peers]
+            if any(v != value for v in given) or not (shared or value == own.get(name, value)):
+                parts.append(spelled(name, value))
+        if "weights" in run:  # scores of recipes/evaluate.py
+            parts.append(f"weights {run['weights']}")
+        texts.append(", ".join(filter(None, parts)))
+    return texts
+
+
+def spelled(name, value):
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return name if value else f"no-{name}"
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    return f"{name} {value}" if value not in (None, "") else ""
+
+
+def joined(runs):
+    """The rows of the table: runs that differ in nothing but the seed are one."""
+    groups = {}
+    for run, variant in zip(runs, variants(runs), strict=True):
+        on = [run.get(name) for name in ("dataset", "split", "protocol", "manifest_sha256")]
+        groups.setdefault((run["system"], variant, *on), []).append(run)
+    rows = []
+    for (system, variant, *_), members in groups.items():
+        for a, b in itertools.combinations(members, 2):
+            if a.get("seed") == b.get("seed"):
+                raise xr.InputError(
+                    f"{a['folder']} and {b['folder']} hold the same system, variant and seed: "
+                    "give one of them"
+                )
+        rows.append(row_of(system, variant, members))
+    return rows
+
+
+def row_of(system, variant, runs):
+    """One row: means over the runs, which differ in their seed."""
+
+    def mean(values):
+        values = list(values)
+        return None if None in values or not values else statistics.mean(values)
+
+    rates = sorted(set.intersection(*(set(run["per_rate"]) for run in runs)), key=float)
+    scores = {rate: [run["per_rate"][rate]["rank1"] for run in runs] for rate in rates}
+    if len(runs) > 1:
+        errors = {rate: statistics.stdev(values) for rate, values in scores.items()}
+    else:
+        errors = runs[0].get("standard_error") or {}
+    lr = [run.get("mean_lr") or {} for run in runs]
+    rank1 = [scores.get("rank1") for scores in lr]
+    parameters, flops = cost_of_embedding(runs[0]["folder"])
+    return {
+        "name": ", ".join(filter(None, [system, variant])),
+        "system": system,
+        "variant": variant,
+        "runs": runs,
+        "rank1": {rate: mean(values) for rate, values in scores.items()},
+        "error": errors,
+        "mean_lr": mean(rank1),
+        "mean_lr_error": statistics.stdev(rank1) if len(runs) > 1 and None not in rank1 else None,
+        "mAP": mean(scores.get("mAP") for scores in lr),
+        "parameters": parameters or runs[0].get("parameters"),
+        "flops": flops,
+        "images": mean(images_of(run) for run in runs),
+        "seconds": mean(run.get("seconds") for run in runs),
+    }
+
+
+def cost_of_embedding(folder):
+    """Parameters and operations between an image and its embedding; None where unknown."""
+    try:
+        model = xr.load(folder)
+        image = keras.Input((*model.image_size, 3))
+        network = keras.Model(image, model.call(image))
+        return network.count_params(), forward_flops(network)
+    except (xr.InputError, NotImplementedError, TypeError, ValueError) as error:
+        # Runs of hours are not kept from their table by what cannot be counted.
+        print(f"Parameters and operations of {folder} are not counted: {error}")
+        return None, None
+
+
+def images_of(run):
+    """Images that a run has seen in training, over all its stages."""
+    seen, history = run.get("images_seen"), run["folder"] / "history.csv"
+    if seen is None and history.exists():
+        with open(history, newline="", encoding="utf-8") as file:
+            seen = report.images_seen(csv.DictReader(file))
+    return sum(seen.values()) if seen else None
+
+
+def table(rows):
+    """Header and cells of the table as text."""
+    rates = sorted({rate for row in rows for rate in row["rank1"]}, key=float)
+    header = ["system", "variant", *(f"r = {rate}" for rate in rates), "mean LR", "mAP"]
+    header += ["parameters", "GFLOPs", "images", "min"]
+
+    def score(value, error=None):
+        text = report.NOT_MEASURED if value is None else f"{value:.1f}"
+        return text if value is None or error is None else f"{text} ± {error:.1f}"
+
+    lines = []
+    for row in rows:
+        counts = [
+            (row["parameters"], 1e6, ".2f", " M"),
+            (row["flops"], 1e9, ".2f", ""),
+            (row["images"], 1, ",.0f", ""),
+            (row["seconds"], 60, ".1f", ""),
+        ]
+        lines.append(
+            [
+                row["system"],
+                row["variant"],
+                *(score(row["rank1"].get(rate), row["error"].get(rate)) for rate in rates),
+                score(row["mean_lr"], row["mean_lr_error"]),
+                score(row["mAP"]),
+                *(
+                    report.NOT_MEASURED if value is None else f"{value / unit:{digits}}{sign}"
+                    for value, unit, digits, sign in counts
+                ),
+            ]
+        )
+    return header, lines
+
+
+def footnotes(rows):
+    """What the numbers belong to, where the rows differ in it, and what the columns are."""
+
+    def of_runs(name):
+        return lambda row: ", ".join(dict.fromkeys(str(run.get(name)) for run in row["runs"]))
+
+    told = {
+        "protocol": of_runs("protocol"),
+        "data set": of_runs("dataset"),
+        "people (--split)": of_runs("split"),
+        "manifest": lambda row: str(row["runs"][0].get("manifest_sha256"))[:16],
+        "queries counted": of_runs("queries"),
+        "seeds": of_runs("seed"),
+        "images seen in training": lambda row: (
+            "unknown" if row["images"] is None else f"{row['images']:,.0f}"
+        ),
+        "preset": of_runs("preset"),
+        "backend": of_runs("backend"),
+    }
+    same, different = [], []
+    for what, value_of in told.items():
+        values = {}
+        for row in rows:
+            values.setdefault(value_of(row), []).append(row["name"])
+        if len(values) == 1:
+            same.append(f"{what} {next(iter(values))}")
+        else:
+            found = "; ".join(f"{value} ({' / '.join(names)})" for value, names in values.items())
+            different.append(f"Not like for like, {what}: {found}.")
+    short = [row["name"] for row in rows if any(run.get("short_run") for run in row["runs"])]
+    if short:
+        different.append(
+            f"Short runs (--limit or --steps), scores mean nothing: {', '.join(short)}."
+        )
+    first = [row["name"] for row in rows if any(options_of(run).get("reid") for run in row["runs"])]
+    if first:
+        different.append(
+            f"Images and minutes of the first stage (--reid) are not counted: {', '.join(first)}."
+        )
+    several = any(len(row["runs"]) > 1 for row in rows)
+    single = any(len(row["runs"]) == 1 for row in rows)
+    errors = ["one standard error over the queries, sqrt(p (100 - p) / n)"] if single else []
+    errors += ["the deviation over seeds, where a row has several"] if several else []
+    return [
+        f"The same in every row: {', '.join(same)}.",
+        *different,
+        f"Rank-1 in percent; ± is {'; or '.join(errors)}. Mean LR (rank-1) and mAP are means over "
+        "the low-resolution rates trained on. Parameters and GFLOPs: between an image of the "
+        "query and its embedding, a multiply-add counts as 2; parameters of the whole model where "
+        "GFLOPs are not known. Images: seen in training, a pair of an HR and an LR image counts "
+        "once. Minutes include scoring.",
+    ]
+
+
+def as_csv(rows):
+    """The table in full precision, empty where something was not measured."""
+    rates = sorted({rate for row in rows for rate in row["rank1"]}, key=float)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    on = ("dataset", "split", "protocol", "manifest_sha256", "backend")
+    counts = ("mean_lr", "mean_lr_error", "mAP", "parameters", "flops", "images", "seconds")
+    columns = [f"{name}_r{rate}" for rate in rates for name in ("rank1", "error")]
+    writer.writerow(["system", "variant", "seeds", *on, *columns, *counts])
+    for row in rows:
+        first = row["runs"][0]
+        seeds = " ".join(str(run.get("seed")) for run in row["runs"])
+        scores = [row[name].get(rate) for rate in rates for name in ("rank1", "error")]
+        writer.writerow(
+            [row["system"], row["variant"], seeds, *(first.get(name) for name in on), *scores]
+            + [row[name] for name in counts]
+        )
+    return text.getvalue()
+
+
+def draw(path, rows):
+    """Rank-1 against rate, one line a row."""
+    lines = []
+    for row in rows:
+        scores = {
+            "per_rate": {rate: {"rank1": value} for rate, value in row["rank1"].items()},
+            "standard_error": row["error"],
+        }
+        told = row["runs"][0].get("options") or {}
+        lines.append(figures.line_of_rates(row["name"], scores, told.get("train_rates", (2, 3, 4))))
+    several = any(len(row["runs"]) > 1 for row in rows)
+    note = "bars: ± one standard error" + (", or the deviation over seeds" if several else "")
+    hollow = any(line["hollow"] for line in lines)
+    figures.rank_lines(path, lines, note=note + ("; hollow: rate not trained on" if hollow else ""))
+
+
+def main(options, shared=()):
+    if shared and not options.run:
+        raise xr.InputError("what follows -- are options of recipes: give --run RECIPE too")
+    if "--seed" in shared or "--out" in shared:
+        raise xr.InputError("--seed and --out after --: give --seeds and --out before it")
+    if not options.folders and not options.run:
+        raise xr.InputError("nothing to compare: give folders of finished runs, or --run RECIPE")
+    out = Path(options.out)
+    runs = [read_run(folder) for folder in options.folders]
+    for command in options.run:
+        recipe, *settings = shlex.split(command) or [""]
+        recipe = recipe.removesuffix(".py")
+        for seed in options.seeds:
+            folder = out / f"{ablations.name_of(' '.join([recipe, *settings]))}-seed{seed}"
+            ablations.run(recipe, folder, *shared, "--seed", str(seed), *settings)
+            runs.append(read_run(folder))
+    rows = joined(runs)
+    header, cells = table(rows)
+    notes = footnotes(rows)
+    print("\n".join(["", report.text_table(header, cells, left=2), "", *notes]))
+    draw(out / "compare.png", rows)
+    report.write_text_atomic(out / "compare.csv", as_csv(rows))
+    page = ["# Systems side by side", report.markdown(header, cells, left=2)]
+    page += ["![Rank-1 against rate](compare.png)", *(f"- {note}" for note in notes)]
+    report.write_text_atomic(out / "compare.md", "\n\n".join(page) + "\n")
+    print(f"\nWritten to {out / 'compare.md'}, compare.csv and compare.png")
+
+
+if __name__ == "__main__":
+    # What follows -- belongs to the recipes of --run.
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    sys.argv, given = sys.argv[:end], sys.argv[end + 1 :]
+    common.start(functools.partial(main, shared=given), CompareOptions, __doc__)

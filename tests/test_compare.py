@@ -1,0 +1,263 @@
+"""recipes/compare.py on run folders written by hand, and once on a recipe that it runs itself."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_xreid as xr
+from keras_xreid.evaluation.flops import forward_flops
+
+for needed in ("tyro", "matplotlib"):
+    pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
+
+import ablations  # noqa: E402
+import common  # noqa: E402
+import compare  # noqa: E402
+from made_runs import made_run  # noqa: E402
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "runs"
+
+
+def compared(tmp_path, *folders, **options):
+    out = tmp_path / "out"
+    given = compare.CompareOptions(folders=tuple(map(str, folders)), out=str(out), **options)
+    compare.main(given)
+    with open(out / "compare.csv", newline="") as file:
+        return list(csv.DictReader(file)), (out / "compare.md").read_text()
+
+
+def test_table(folder, tmp_path, capsys):
+    made_run(folder / "hr", rank1=80.0)
+    made_run(folder / "lr", rank1=75.5, options={"train_on": "hr+lr"})
+    made_run(folder / "intact", "intact", 71.25, parameters=2_000_000, seconds=600.0,
+             options={"bridge": False})  # fmt: skip
+    rows, page = compared(tmp_path, folder / "hr", folder / "lr", folder / "intact")
+    found = [(row["system"], row["variant"]) for row in rows]
+    assert found == [
+        ("baseline", "train-on hr"), ("baseline", "train-on hr+lr"), ("intact", "no-bridge"),
+    ]  # fmt: skip
+    assert [float(row["rank1_r4"]) for row in rows] == [50.0, 45.5, 41.25]
+    assert {row["error_r4"] for row in rows} == {"2.25"}
+    assert [float(row["mean_lr"]) for row in rows] == [60.0, 55.5, 51.25]
+    assert [float(row["mAP"]) for row in rows] == [52.0, 47.5, 43.25]
+    assert {row["images"] for row in rows} == {"3200"} and {row["flops"] for row in rows} == {""}
+    assert rows[2]["parameters"] == "2000000" and rows[2]["seconds"] == "600.0"
+    lines = [line.split(" | ") for line in page.splitlines() if line.startswith("|")]
+    assert lines[4][:3] == ["| intact", "no-bridge", "71.2 ± 2.2"]
+    assert lines[4][-6:] == ["51.2", "43.2", "2.00 M", "-", "3,200", "10.0 |"]
+    printed = capsys.readouterr().out
+    assert "r = 8" in printed and "train-on hr+lr" in printed
+    for note in ("protocol each-rate", "manifest 0123456789abcdef", "seeds 0", "synthetic"):
+        assert note in page and note in printed
+    assert "Not like for like" not in page
+
+
+def test_seeds_of_one_variant_share_a_row(folder, tmp_path):
+    for seed, rank1 in enumerate((70.0, 74.0, 81.0)):
+        made_run(folder / f"seed{seed}", rank1=rank1, seed=seed, seconds=60.0 * (seed + 1))
+    made_run(folder / "other", "intact", 90.0, seed=0)
+    rows, page = compared(tmp_path, *sorted(folder.iterdir()))
+    assert len(rows) == 2
+    row = rows[1]
+    assert row["seeds"] == "0 1 2" and row["variant"] == ""
+    # By hand: deviations from 75 are -5, -1, 6; (25 + 1 + 36) / 2 = 31.
+    assert float(row["rank1_r1"]) == pytest.approx(75.0)
+    assert float(row["error_r1"]) == float(row["mean_lr_error"]) == pytest.approx(31**0.5)
+    assert float(row["mAP"]) == pytest.approx(47.0) and float(row["seconds"]) == 120.0
+    assert "55.0 ± 5.6" in page and "Not like for like, seeds: 0 (intact); 0, 1, 2 (base" in page
+
+
+def test_options_in_which_runs_differ_are_named(folder):
+    runs = [
+        made_run(folder / "a", options={"epochs": 5, "data_dir": "here"}),
+        made_run(folder / "b", options={"epochs": 8, "label_smoothing": 0.1, "workers": 2}),
+        made_run(folder / "c", "intact", options={"epochs": 5, "supervision": "mse"}),
+        made_run(folder / "d", "new-system", backbone="osnet_x0_25"),
+    ]
+    texts = compare.variants(runs)
+    tiny = "backbone resnet_tiny"
+    assert sorted(texts[0].split(", ")) == [tiny, "epochs 5", "label-smoothing 0.0"]
+    assert sorted(texts[1].split(", ")) == [tiny, "epochs 8", "label-smoothing 0.1"]
+    assert sorted(texts[2].split(", ")) == [tiny, "epochs 5", "supervision mse"]
+    assert texts[3] == "backbone osnet_x0_25"
+    # A flag, a list, and nothing.
+    assert compare.spelled("bridge", False) == "no-bridge"
+    assert compare.spelled("without", ["adv", "rec"]) == "without adv rec"
+    assert compare.spelled("without", []) == compare.spelled("epochs", None) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"manifest_sha256": "f" * 64}, "manifest: 0123456789abcdef (baseline); ffffffff"),
+        ({"dataset": "csv"}, "data set: synthetic (baseline); csv (intact)"),
+        ({"split": "dev"}, "people (--split): test (baseline); dev (intact)"),
+        ({"protocol": "paper"}, "protocol: each-rate (baseline); paper (intact)"),
+        ({"images": 6400}, "images seen in training: 3,200 (baseline); 6,400 (intact)"),
+        ({"seed": 3}, "seeds: 0 (baseline); 3 (intact)"),
+        ({"backend": "abacus"}, "(intact, backend abacus)"),
+    ],
+)
+def test_what_is_not_like_for_like_is_said(folder, tmp_path, changes, what):
+    made_run(folder / "a")
+    made_run(folder / "b", "intact", **changes)
+    _, page = compared(tmp_path, folder / "a", folder / "b")
+    assert page.count("Not like for like") == 1 and what in page
+
+
+def test_short_runs_and_shared_first_stages_are_said(folder, tmp_path):
+    made_run(folder / "a", short_run=True)
+    made_run(folder / "b", "intact", options={"reid": "somewhere/reid.weights.h5"})
+    _, page = compared(tmp_path, folder / "a", folder / "b")
+    assert "scores mean nothing: baseline." in page
+    assert "first stage (--reid) are not counted: intact." in page
+
+
+def test_scores_of_saved_weights_are_a_row_too(folder, tmp_path):
+    """What recipes/evaluate.py writes has no options, no history and no seed."""
+    found = made_run(folder / "run")
+    scores = {k: v for k, v in found.items() if k not in ("options", "short_run")}
+    (folder / "scores").mkdir()
+    (folder / "scores" / "metrics.json").write_text(
+        json.dumps({**scores, "weights": "published", "seed": None})
+    )
+    rows, page = compared(tmp_path, folder / "scores", folder / "run")
+    assert [row["variant"] for row in rows] == ["weights published", ""]
+    assert rows[0]["images"] == "" and "unknown (baseline, weights published)" in page
+
+
+def test_figure(folder, tmp_path):
+    for i, system in enumerate(("baseline", "intact", "other")):
+        made_run(folder / system, system, 80.0 - 9 * i)
+    compared(tmp_path, *sorted(folder.iterdir()))
+    with Image.open(tmp_path / "out" / "compare.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    for colour in compare.figures.COLOURS[:3]:
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert np.count_nonzero(np.abs(pixels - rgb).max(axis=2) < 12) > 200
+
+
+def test_parameters_and_operations_of_an_embedding(tmp_path):
+    model = xr.INTACT(people=4, preset="tiny", image_size=(64, 32))
+    xr.save(model, tmp_path / "model.weights.h5")
+    parameters, flops = compare.cost_of_embedding(tmp_path)
+    # Recovered, then recognized; the discriminator and the association are for training.
+    assert parameters == model.generator.count_params() + model.reid.count_params()
+    assert parameters < model.count_params()
+    assert flops == forward_flops(model.generator) + forward_flops(model.reid)
+
+
+def test_what_cannot_be_counted_is_left_open(folder, tmp_path, capsys):
+    made_run(folder / "a")
+    rows, _ = compared(tmp_path, folder / "a")
+    assert rows[0]["flops"] == "" and rows[0]["parameters"] == "1500000"
+    assert "no weights" in capsys.readouterr().out
+
+
+# --- recipes that are run first ---
+
+
+def test_recipes_are_run_for_each_seed_with_the_shared_options(tmp_path, monkeypatch):
+    asked = []
+
+    def run(recipe, folder, *arguments):
+        asked.append((recipe, folder.name, *arguments))
+        made_run(folder, recipe, seed=int(arguments[arguments.index("--seed") + 1]))
+
+    monkeypatch.setattr(ablations, "run", run)
+    options = compare.CompareOptions(
+        run=("baseline.py --train-on hr+lr", "intact"), seeds=(0, 1), out=str(tmp_path)
+    )
+    compare.main(options, shared=["--epochs", "5"])
+    shared = ("--epochs", "5", "--seed")
+    name = "baseline-train-on-hr+lr-seed"
+    assert asked == [
+        ("baseline", f"{name}0", *shared, "0", "--train-on", "hr+lr"),
+        ("baseline", f"{name}1", *shared, "1", "--train-on", "hr+lr"),
+        ("intact", "intact-seed0", *shared, "0"),
+        ("intact", "intact-seed1", *shared, "1"),
+    ]
+    rows = list(csv.DictReader((tmp_path / "compare.csv").open(newline="")))
+    assert [row["seeds"] for row in rows] == ["0 1", "0 1"]
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    """A real run of two steps beside a folder; the second time nothing is run."""
+    rng = np.random.default_rng(0)
+    lines = ["path,person,camera,split"]
+    for person in range(4):
+        for camera in (1, 2):
+            name = f"{person}_{camera}.png"
+            Image.fromarray(rng.integers(0, 255, (128, 64, 3), "uint8")).save(tmp_path / name)
+            split = "train" if person < 2 else ("query" if camera == 1 else "gallery")
+            lines.append(f"{name},{person + 1},{camera},{split}")
+    (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
+    made_run(tmp_path / "before", "intact")
+    before, out = str(tmp_path / "before"), str(tmp_path / "out")
+    shared = [
+        "--data", "csv", "--data-dir", str(tmp_path), "--steps", "2", "--batch-size", "4",
+        "--rates", "1", "4", "--train-rates", "4",
+    ]  # fmt: skip
+    command = [sys.executable, compare.__file__, before, "--run", "baseline", "--out", out, "--"]
+    done = subprocess.run([*command, *shared], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    assert "== baseline-seed0" in done.stdout
+    page = (tmp_path / "out" / "compare.md").read_text()
+    name = "baseline, train-rates 4, batch-size 4, steps 2"
+    assert f"data set: synthetic (intact, train-rates 2 3 4, batch-size 32); csv ({name})" in page
+    rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open(newline="")))
+    assert float(rows[1]["images"]) == 4 and int(rows[1]["flops"]) > 1e6
+    compare.main(compare.CompareOptions(folders=(before,), run=("baseline",), out=out), shared)
+    assert "== " not in capsys.readouterr().out
+    assert (tmp_path / "out" / "compare.md").read_text() == page
+
+
+# --- bad input ---
+
+
+def refused(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        common.start(compare.main, compare.CompareOptions, compare.__doc__)
+    assert left.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("compare.py: "), lines
+    return lines[0]
+
+
+def test_bad_folders(folder, tmp_path, monkeypatch, capsys):
+    def line(*folders):
+        return refused(monkeypatch, capsys, *folders, "--out", tmp_path / "out")
+
+    made_run(folder / "a")
+    made_run(folder / "unfinished")
+    (folder / "unfinished" / "report.md").unlink()
+    (folder / "empty").mkdir()
+    assert "nothing to compare" in line()
+    assert "no metrics.json" in line(folder / "a", folder / "empty")
+    assert "no metrics.json" in line(folder / "nowhere")
+    assert "not finished" in line(folder / "a", folder / "unfinished")
+    assert "same system, variant and seed" in line(folder / "a", folder / "a")
+    (folder / "a" / "metrics.json").write_text("{")
+    assert "cannot be read" in line(folder / "a")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_recipes(tmp_path, monkeypatch, capsys):
+    for recipe in ("nothing", "evaluate", "common", "../intact", ""):
+        line = refused(monkeypatch, capsys, "--run", recipe, "--out", tmp_path / "out")
+        assert "baseline" in line and "intact" in line
+    options = compare.CompareOptions(folders=("x",))
+    with pytest.raises(xr.InputError, match="give --run"):
+        compare.main(options, shared=["--epochs", "3"])
+    options = compare.CompareOptions(run=("baseline",))
+    with pytest.raises(xr.InputError, match="--seeds"):
+        compare.main(options, shared=["--seed", "3"])
