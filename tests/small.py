@@ -37,6 +37,68 @@ def intact(**kwargs):
     return fill(xr.INTACT(PEOPLE, **{**options, **kwargs}))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Levels(keras.Model):
+    """Stands in for a KerasCV backbone: five maps, of strides 4, 4, 8, 16 and 16."""
+
+    def __init__(self, width=4, **kwargs):
+        x = image = keras.Input((*SIZE, 3))
+        levels = {}
+        for i, strides in enumerate((4, 1, 2, 2, 1), start=1):
+            x = keras.layers.Conv2D(
+                width + i, 3, strides, "same", data_format="channels_last", use_bias=False
+            )(x)
+            x = keras.layers.BatchNormalization(momentum=0.9)(x)
+            x = levels[f"P{i}"] = keras.layers.ReLU()(x)
+        super().__init__(image, x, **kwargs)
+        self.width, self.pyramid_outputs = width, levels
+
+    def get_config(self):
+        return {"width": self.width}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def rain(**kwargs):
+    """RAIN as a toy."""
+    return _dual(xr.RAIN, kwargs)
+
+
+def cadnet(**kwargs):
+    """CAD-Net as a toy."""
+    return _dual(xr.CADNet, kwargs)
+
+
+def _dual(system, kwargs):
+    options = {
+        "preset": "tiny", "image_size": SIZE, "decoder_widths": (6, 5, 4, 4),
+        "discriminator_width": 2,
+    }  # fmt: skip
+    options = {**options, **kwargs}
+    model = fill(system(PEOPLE, backbone=options.pop("backbone", None) or Levels(), **options))
+    # Of a map of 4x2 a 4x4 kernel sees padding, mostly: larger numbers keep its signal up.
+    judge = getattr(model, "feature_discriminator", None) or getattr(model, "discriminator", None)
+    for variable in judge.trainable_variables if judge else ():
+        if len(variable.shape) == 4:
+            variable.assign(8.0 * variable)
+    return model
+
+
+def independent(n=4, seed=0):
+    """A batch whose HR images were drawn on their own: two people on either side."""
+    low, high = pairs(n, seed), pairs(n, seed + 1)
+    return {
+        "hr": high["hr"],
+        "hr_person": (3 - np.arange(n) // 2).astype("int32"),
+        "lr": low["lr"],
+        "target": low["hr"],
+        "person": (np.arange(n) // 2).astype("int32"),
+        "rate": low["rate"],
+    }
+
+
 def pairs(n=8, seed=0):
     """A batch as `PairBatches` makes it: smooth images, and coarser versions of them."""
     rng = np.random.default_rng(seed)
@@ -69,6 +131,80 @@ def step(model, batch):
     """One train step through `fit`, as a user takes it; the logs."""
     history = model.fit(Repeat(batch), epochs=1, verbose=0, shuffle=False)
     return {name: values[0] for name, values in history.history.items()}
+
+
+def only(model, *indices):
+    """Leaves a model some of its phases."""
+    phases = model.phases()
+    model.phases = lambda: [phases[i] for i in indices]
+    return model
+
+
+def still(model):
+    """Compiles a model so that its weights stay where they are."""
+    parts = {part for phase in model.phases() for part in phase.updates}
+    model.compile({part: keras.optimizers.SGD(0.0) for part in parts})
+    return model
+
+
+def reached(model, *terms):
+    """Which kernels a gradient of these terms of the last phase reaches, in which parts.
+
+    Returns:
+        Dict from part to (number of kernels reached, number of kernels), of the parts reached.
+    """
+    phases = model.phases()
+    parts = [getattr(model, part) for phase in phases for part in phase.updates]
+    kernels = {
+        part.name: [v for v in part.trainable_variables if v.path.endswith("kernel")]
+        for part in parts
+    }
+
+    def losses(batch):
+        found = phases[-1].losses(batch)
+        return {term: found[term] for term in terms}
+
+    model.phases = lambda: [phases[-1]._replace(losses=losses, terms=terms)]
+    model.compile({part: keras.optimizers.SGD(1.0) for part in phases[-1].updates})
+    before = {part: arrays(own) for part, own in kernels.items()}
+    step(model, pairs())
+    found = {}
+    for part, own in kernels.items():
+        changed = [
+            not np.array_equal(*both) for both in zip(before[part], arrays(own), strict=True)
+        ]
+        if any(changed):
+            found[part] = (sum(changed), len(own))
+    return found
+
+
+def arrays(tensors):
+    """A tensor or a list of them as a list of NumPy arrays."""
+    tensors = tensors if isinstance(tensors, (list, tuple)) else [tensors]
+    return [np.array(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))) for x in tensors]
+
+
+def softplus(x):
+    """Mean of log(1 + e^x)."""
+    return np.logaddexp(0.0, x).mean()
+
+
+def entropy(logits, labels):
+    """Mean cross-entropy of integer labels."""
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return -np.mean([row[label] for row, label in zip(log_p, labels, strict=True)])
+
+
+def batch_hard(features, labels, margin):
+    """Batch-hard triplet loss, image by image."""
+    found = []
+    for i, label in enumerate(labels):
+        apart = [np.linalg.norm(features[i] - x) for x in features]
+        same = [d for j, d in enumerate(apart) if labels[j] == label and j != i]
+        other = [d for j, d in enumerate(apart) if labels[j] != label]
+        if same and other:
+            found.append(max(0.0, margin + max(same) - min(other)))
+    return np.mean(found) if found else 0.0
 
 
 def snapshot(part):

@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+from keras import layers, ops
 
 from keras_xreid.errors import InputError
+from keras_xreid.layers.backbone import build_backbone
 from keras_xreid.training import autodiff
 from keras_xreid.training.phases import PhasedModel
 
@@ -144,6 +146,86 @@ def scaled(images):
     if keras.backend.standardize_dtype(images.dtype) == "uint8":
         return keras.ops.cast(images, "float32") / 255.0
     return keras.ops.cast(images, "float32")
+
+
+def build_extractor(backbone, image_size, weights=None, last_stride=1, name="extractor"):
+    """Builds a feature extractor: a backbone's maps, and the average of the last one.
+
+    Args:
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
+        image_size: (height, width) of its input.
+        weights: None or "imagenet", for a backbone given by name.
+        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        name: the model's name.
+
+    Returns:
+        A functional `keras.Model` from (n, height, width, 3) in [0, 1] to a list: the feature
+        maps, finest first, and last the feature v = GAP(f5), (n, d).
+    """
+    if not isinstance(backbone, str):
+        # A copy: two extractors on one backbone share no weights, and the given one stays as it is.
+        copy = type(backbone).from_config(backbone.get_config())
+        copy.set_weights(backbone.get_weights())
+        backbone = copy
+    network = build_backbone(backbone, image_size, weights=weights, last_stride=last_stride)
+    maps = network.outputs
+    v = layers.GlobalAveragePooling2D(data_format="channels_last", name="v")(maps[-1])
+    return keras.Model(network.inputs[0], [*maps, v], name=name)
+
+
+def high_and_low(batch):
+    """Joins the HR and the LR images of a batch, HR first: they pass a network at once.
+
+    Args:
+        batch: dict of "hr" and "lr", (n, height, width, 3), and "person", (n,). HR images that
+            were drawn on their own come with "hr_person", (n,), and the HR image of each LR image
+            is "target" then.
+
+    Returns:
+        A dict: "image", and "target" (what is to be recovered), (2n, height, width, 3) in [0, 1],
+        and "person", (2n,).
+    """
+    hr, lr = scaled(batch["hr"]), scaled(batch["lr"])
+    target = scaled(batch["target"]) if "target" in batch else hr
+    person = batch["person"]
+    return {
+        "image": ops.concatenate([hr, lr]),
+        "target": ops.concatenate([hr, target]),
+        "person": ops.concatenate([batch.get("hr_person", person), person]),
+    }
+
+
+def hr_and_lr(loss, *tensors):
+    """Adds up a loss within the HR images and within the LR images of a joint batch.
+
+    Args:
+        loss: function of as many tensors as are given, returning a scalar.
+        *tensors: (2n, ...) each, HR first.
+
+    Returns:
+        A scalar.
+    """
+    halves = [ops.split(x, 2) for x in tensors]
+    return loss(*(hr for hr, _ in halves)) + loss(*(lr for _, lr in halves))
+
+
+def euclidean(a, b):
+    """Euclidean distances between two sets of features.
+
+    Args:
+        a: (q, d) array.
+        b: (g, d) array.
+
+    Returns:
+        (q, g) float32 array.
+    """
+    a, b = np.asarray(a, dtype="float32"), np.asarray(b, dtype="float32")
+    # In place: a large gallery's distances are hundreds of megabytes.
+    squared = a @ b.T
+    squared *= -2.0
+    squared += np.sum(np.square(a), axis=1)[:, None]
+    squared += np.sum(np.square(b), axis=1)
+    return np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
 
 
 def _unit(features):

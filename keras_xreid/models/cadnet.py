@@ -1,0 +1,307 @@
+"""CAD-Net: features that know no resolution, joined to those of a recovered image.
+
+Li, Chen, Lin, Du, Wang: Recover and Identify: A Generative Dual Model for Cross-Resolution Person
+Re-Identification, ICCV 2019. In the paper's letters: E is `encoder`, G is `decoder`, F is
+`image_encoder`, C is `classifier`, D_F is `feature_discriminator`, D_I is `image_discriminator`;
+f is E's last feature map, g that of F on the recovered image G(f), u = GAP([f, g]).
+
+One train step: D_F (Eq. 1), D_I (Eq. 3), then E, G, F and C together (Eq. 6). No gradient is
+stopped: L_cls reaches E through f and through F(G(f)), and G through F, which makes the recovery
+"re-ID oriented"; D_F's term reaches E, and D_I's G and E.
+
+Where the paper is silent, ours: norms are means over elements, pixels in [0, 1]; adversarial terms
+are non-saturating, and E minimises both terms of Eq. 1, so that it shows D_F swapped labels;
+triplets are batch-hard; HR and LR images pass E, G and F as one batch, so that both are normalised
+as they will be in the test and D_F sees all of their difference; D_I sees real and recovered
+images in batches of their own, as G meets it; last stride 1; of the decoder's skips the deepest
+map of each size; widths of the decoder. SGD for D_F and D_I has no momentum and no weight decay,
+since only their learning rate is given.
+"""
+
+import functools
+
+import keras
+from keras import layers, ops
+
+from keras_xreid import losses
+from keras_xreid.errors import InputError
+from keras_xreid.layers.decoder import build_decoder
+from keras_xreid.layers.discriminator import (
+    build_feature_discriminators,
+    build_resnet_discriminator,
+)
+from keras_xreid.models.base import (
+    ReIDModel,
+    build_extractor,
+    euclidean,
+    high_and_low,
+    hr_and_lr,
+    predict,
+)
+from keras_xreid.training.phases import Phase
+
+FEATURES = ("fg", "f", "g")
+
+PRESETS = {
+    "paper": {
+        "backbone": "resnet50",
+        "image_size": (256, 128),
+        "decoder_widths": (512, 256, 128, 64),
+        "discriminator_width": 64,
+    },
+    "tiny": {
+        "backbone": "resnet_tiny",
+        "image_size": (128, 64),
+        "decoder_widths": (96, 64, 32, 16),
+        "discriminator_width": 16,
+    },
+}
+
+
+@keras.saving.register_keras_serializable("keras_xreid")
+class CADNet(ReIDModel):
+    """CAD-Net, with every variant of its Tables 1 and 3.
+
+    A term of weight 0 is off, and so are the parts that it alone needs. Without L_cls there is no
+    C, and F stays as it began.
+
+    Args:
+        people: int, number of training people.
+        preset: "paper" (ResNet-50 at 256x128) or "tiny" (3.5 M ResNets at 128x64); what is given
+            besides replaces the preset's.
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, of E and of F,
+            which share no weights.
+        image_size: (height, width), multiples of 16; of 32 where the backbone's stride is 32.
+        features: what C takes: "fg", the joint feature; "f" or "g" alone (Table 1).
+        classification: float, weight of L_cls, identity and triplet loss (Eq. 4, 5).
+        reconstruction: float, lambda_rec (Eq. 6).
+        adversarial_features: float, lambda of L_adv^D_F (Eq. 6).
+        adversarial_images: float, lambda of L_adv^D_I (Eq. 6).
+        margin: float, of the triplet loss, in units of the features' distance.
+        weights: None or "imagenet", where E and F start.
+        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        decoder_widths: channels of the decoder's up-blocks.
+        discriminator_width: int, channels of both discriminators' first convolutions.
+
+    Raises:
+        InputError: unknown `features`, a negative weight, or no loss left.
+
+    Example:
+
+    >>> model = CADNet(people=401, preset="tiny")
+    >>> model.compile()
+    >>> batches = PairBatches(data.train, people_per_batch=4, independent=True)
+    >>> model.fit(batches, epochs=10)
+    >>> features, recovered = model.embed(images), model.recover(images)
+
+    Reference:
+        Li et al., ICCV 2019, Section 3.
+    """
+
+    def __init__(
+        self, people, preset="paper", backbone=None, image_size=None, features="fg",
+        classification=1.0, reconstruction=1.0, adversarial_features=1.0, adversarial_images=1.0,
+        margin=2.0, weights=None, last_stride=1, decoder_widths=None, discriminator_width=None,
+        **kwargs,
+    ):  # fmt: skip
+        sizes = PRESETS[preset]
+        backbone = backbone or sizes["backbone"]
+        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
+        if features not in FEATURES:
+            raise InputError(f"features {features!r}: give one of {', '.join(FEATURES)}")
+        self.preset, self.features, self.margin = preset, features, margin
+        self.classification, self.reconstruction = classification, reconstruction
+        self.adversarial_features = adversarial_features
+        self.adversarial_images = adversarial_images
+        given = (classification, reconstruction, adversarial_features, adversarial_images)
+        if min(given) < 0 or not any(given):
+            raise InputError(
+                f"weights of the losses {', '.join(f'{w:g}' for w in given)}: "
+                "give 0 (off) or more, and not all 0"
+            )
+        self.decoder_widths = tuple(decoder_widths or sizes["decoder_widths"])
+        self.discriminator_width = discriminator_width or sizes["discriminator_width"]
+
+        extractor = functools.partial(
+            build_extractor, backbone, self.image_size, weights, last_stride
+        )
+        self.encoder = extractor(name="encoder")
+        self.decoder = self.image_encoder = self.classifier = None
+        self.feature_discriminator = self.image_discriminator = None
+        maps = [x.shape[1:] for x in self.encoder.outputs[:-1]]
+        if features != "f" or reconstruction or adversarial_images:
+            self.decoder = build_decoder(maps, self.image_size, self.decoder_widths)
+        if features != "f":
+            self.image_encoder = extractor(name="image_encoder")
+        if adversarial_features:
+            self.feature_discriminator = build_feature_discriminators(
+                maps[-1:], "tsai", self.discriminator_width
+            )
+        if adversarial_images:
+            self.image_discriminator = build_resnet_discriminator(
+                self.image_size, self.discriminator_width
+            )
+
+        # Networks for the test, of the same parts.
+        image = keras.Input((*self.image_size, 3), name="image")
+        u, recovered = self._embedding_and_recovered(image, training=False)
+        self._predict_embedding = functools.partial(predict, keras.Model(image, u))
+        if self.decoder is not None:
+            self._predict_recovered = functools.partial(predict, keras.Model(image, recovered))
+        if classification:
+            feature = keras.Input(u.shape[1:], name="u")
+            logits = layers.Dense(self.people, name="logits")(feature)
+            self.classifier = keras.Model(feature, logits, name="classifier")
+        self.built = True
+
+    def compile(self, optimizer=None, **kwargs):
+        """The paper's optimizers, unless given: `paper_sgd`, and SGD at 1e-4 for D_F and D_I."""
+        if optimizer is None:
+            optimizer = {part: paper_sgd() for part in self.phases()[-1].updates}
+            for phase in self.phases()[:-1]:
+                optimizer[phase.updates[0]] = keras.optimizers.SGD(1e-4)
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def phases(self):
+        steps = []
+        if self.feature_discriminator is not None:
+            step = self._judge_features
+            steps.append(Phase(("feature_discriminator",), step, ("feature_discriminator",)))
+        if self.image_discriminator is not None:
+            step = self._judge_images
+            steps.append(Phase(("image_discriminator",), step, ("image_discriminator",)))
+        parts = ["encoder"]
+        if self.classification or self.reconstruction or self.adversarial_images:
+            parts.append("decoder")
+        if self.classification:
+            parts += ["image_encoder", "classifier"]
+        parts = [part for part in parts if getattr(self, part) is not None]
+        terms = {
+            "id": self.classification,
+            "triplet": self.classification,
+            "reconstruction": self.reconstruction,
+            "adversarial_features": self.adversarial_features,
+            "adversarial_images": self.adversarial_images,
+        }
+        terms = tuple(term for term, weight in terms.items() if weight)
+        return [*steps, Phase(tuple(parts), self._recover_and_identify, terms)]
+
+    def prepare(self, batch):
+        batch = high_and_low(batch)
+        if self.feature_discriminator is not None or self.image_discriminator is not None:
+            *maps, _ = self.encoder(batch["image"], training=True)
+            batch["f"] = maps[-1]
+            if self.image_discriminator is not None:
+                batch["recovered"] = self.decoder(maps, training=True)
+        return batch
+
+    def _judge_features(self, batch):
+        """D_F tells features of HR images from those of LR images (Eq. 1)."""
+        hr, lr = ops.split(self.feature_discriminator(batch["f"], training=True), 2)
+        return {"feature_discriminator": losses.discriminator_loss(hr, lr)}
+
+    def _judge_images(self, batch):
+        """D_I tells HR images from recovered ones; both kinds face the HR images (Eq. 3)."""
+        real = self.image_discriminator(ops.split(batch["image"], 2)[0], training=True)
+        fake = self.image_discriminator(batch["recovered"], training=True)
+        found = hr_and_lr(lambda x: losses.discriminator_loss(real, x), fake)
+        return {"image_discriminator": found}
+
+    def _recover_and_identify(self, batch):
+        """E, G, F and C minimise Eq. 6."""
+        *maps, f = self.encoder(batch["image"], training=True)
+        recovered = None if self.decoder is None else self.decoder(maps, training=True)
+        terms = {}
+        if self.classification:
+            u, person = self._joint(f, recovered, training=True), batch["person"]
+            logits = self.classifier(u, training=True)
+            terms["id"] = self.classification * hr_and_lr(losses.cross_entropy, person, logits)
+            terms["triplet"] = self.classification * hr_and_lr(
+                lambda x, y: losses.triplet(x, y, self.margin), u, person
+            )
+        if self.reconstruction:
+            found = hr_and_lr(losses.absolute_error, recovered, batch["target"])
+            terms["reconstruction"] = self.reconstruction * found
+        if self.feature_discriminator is not None:
+            hr, lr = ops.split(self.feature_discriminator(maps[-1], training=True), 2)
+            found = losses.discriminator_loss(real_logits=lr, fake_logits=hr)
+            terms["adversarial_features"] = self.adversarial_features * found
+        if self.image_discriminator is not None:
+            fake = self.image_discriminator(recovered, training=True)
+            found = hr_and_lr(losses.generator_loss, fake)
+            terms["adversarial_images"] = self.adversarial_images * found
+        return terms
+
+    def _joint(self, f, recovered, training):
+        """The feature that C takes, u = GAP([f, g]), which is [GAP(f), GAP(g)]."""
+        if self.features == "f":
+            return f
+        g = self.image_encoder(recovered, training=training)[-1]
+        return g if self.features == "g" else ops.concatenate([f, g], axis=-1)
+
+    def _embedding_and_recovered(self, images, training):
+        *maps, f = self.encoder(images, training=training)
+        recovered = None if self.decoder is None else self.decoder(maps, training=training)
+        return self._joint(f, recovered, training), recovered
+
+    def call(self, images, training=False):
+        return self._embedding_and_recovered(images, training)[0]
+
+    def _embed(self, images, rates, batch_size):
+        return self._predict_embedding(images, batch_size)[0]
+
+    def distances(self, query_features, gallery_features, query_rates=None):
+        """Euclidean distances of the embeddings u, by which the paper ranks a gallery.
+
+        Args:
+            query_features: (q, d) array from `embed`.
+            gallery_features: (g, d) array from `embed`.
+            query_rates: not used.
+
+        Returns:
+            (q, g) float32 array.
+        """
+        return euclidean(query_features, gallery_features)
+
+    @property
+    def recover(self):
+        """`recover(images, batch_size=64)`: what G recovers from images; not there without a G.
+
+        Images are (n, height, width, 3) at the model's size, uint8 or float in [0, 1], and so are
+        those returned, as float32.
+        """
+        if self.decoder is None:
+            raise AttributeError("a CADNet with C on f alone and no loss on images has no decoder")
+        return self._recover
+
+    def _recover(self, images, batch_size=64):
+        return self._in_chunks(
+            lambda part, _: self._predict_recovered(part, batch_size)[0],
+            self._checked(images), None, batch_size,
+        )  # fmt: skip
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "preset": self.preset,
+            "features": self.features,
+            "classification": self.classification,
+            "reconstruction": self.reconstruction,
+            "adversarial_features": self.adversarial_features,
+            "adversarial_images": self.adversarial_images,
+            "margin": self.margin,
+            "decoder_widths": list(self.decoder_widths),
+            "discriminator_width": self.discriminator_width,
+        }
+
+
+def paper_sgd():
+    """CAD-Net's optimizer: SGD at 1e-3 with momentum 0.9 and weight decay 5e-4.
+
+    In PyTorch the decay is added to the gradient and so passes the momentum, which makes it
+    1 / (1 - 0.9) times as large in the long run; Keras takes it off the weight directly: 5e-3.
+
+    Returns:
+        A `keras.optimizers.SGD`.
+    """
+    return keras.optimizers.SGD(1e-3, momentum=0.9, weight_decay=5e-3)

@@ -1,0 +1,282 @@
+"""RAIN: one feature extractor for all resolutions, aligned by adversaries, held by a decoder.
+
+Chen, Li, Du, Wang: Learning Resolution-Invariant Deep Representations for Person
+Re-Identification, AAAI 2019. In the paper's letters: F is `extractor`, G is `decoder`, C is
+`classifier`, D_j of all levels j together are `discriminator`; f1 to f5 are F's feature maps and
+v = GAP(f5) is the embedding.
+
+One train step: the D_j (Eq. 1), then F, G and C together (Eq. 7). D's term reaches F only. An
+image without a label (-1) takes part in the reconstruction and in the alignment only, which is
+the paper's semi-supervised training.
+
+The paper gives neither optimizer nor margin nor the layout of D and G. `settings="paper"` borrows
+them from CAD-Net (D as Tsai et al., G of Miyato's up-blocks, margin 2, SGD); every weight is 1, F
+minimises both terms of Eq. 1 and shows D swapped labels, G has no skips. `settings="authors-code"`
+follows the published code: weights 10 (C), 10 or, with several levels, 20 (triplet) and 0.01
+(D), triplets on unit vectors, only LR features are to pass for HR ones, D of stride-1
+convolutions with Adam, G with skips. Its reconstruction has weight 1 on pixels in [-1, 1], which
+is 2 on ours in [0, 1].
+
+Where both are silent, ours: norms are means over elements; adversarial terms are non-saturating;
+triplets are batch-hard, within the HR and within the LR images; HR and LR images pass F, G and D
+as one batch, so that both are normalised as they will be in the test and D sees all of their
+difference; last stride 1; Euclidean distances.
+"""
+
+import functools
+
+import keras
+from keras import layers, ops
+
+from keras_xreid import losses
+from keras_xreid.errors import InputError
+from keras_xreid.layers.decoder import build_decoder
+from keras_xreid.layers.discriminator import build_feature_discriminators
+from keras_xreid.models.base import (
+    ReIDModel,
+    build_extractor,
+    euclidean,
+    high_and_low,
+    hr_and_lr,
+    predict,
+)
+from keras_xreid.models.cadnet import paper_sgd
+from keras_xreid.training.phases import Phase
+
+SETTINGS = ("paper", "authors-code")
+
+PRESETS = {
+    "paper": {
+        "backbone": "resnet50",
+        "image_size": (256, 128),
+        "decoder_widths": (512, 256, 128, 64),
+        "discriminator_width": 64,
+    },
+    "tiny": {
+        "backbone": "resnet_tiny",
+        "image_size": (128, 64),
+        "decoder_widths": (96, 64, 32, 16),
+        "discriminator_width": 16,
+    },
+}
+
+
+@keras.saving.register_keras_serializable("keras_xreid")
+class RAIN(ReIDModel):
+    """RAIN, with every variant of its Tables 1 and 3.
+
+    A term of weight 0 is off, and so is the part that it alone needs.
+
+    Args:
+        people: int, number of training people.
+        preset: "paper" (ResNet-50 at 256x128) or "tiny" (a 3.5 M ResNet at 128x64); what is given
+            besides replaces the preset's.
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, of F.
+        image_size: (height, width), multiples of 16; of 32 where the backbone's stride is 32.
+        levels: which feature maps are aligned, 5 the last: (4, 5) multi-level, (5,) single-level.
+        settings: "paper" or "authors-code": the weights below, and the layouts.
+        classification: float, weight of L_cls (Eq. 3); None for that of the settings, as below.
+        triplet: float, weight of L_tri (Eq. 6).
+        reconstruction: float, weight of L_rec (Eq. 2).
+        adversarial: float, weight of L_adv (Eq. 1), summed over the levels.
+        margin: float, of the triplet loss, in units of the features' distance.
+        weights: None or "imagenet", where F starts.
+        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        decoder_widths: channels of the decoder's up-blocks.
+        discriminator_width: int, channels of D's first convolution, or of its last but one in
+            the layout of the authors' code.
+
+    Raises:
+        InputError: an unknown level or settings, a negative weight, or no loss left.
+
+    Example:
+
+    >>> model = RAIN(people=401, preset="tiny")
+    >>> model.compile()
+    >>> model.fit(PairBatches(data.train, people_per_batch=4), epochs=10)
+    >>> features, recovered = model.embed(images), model.recover(images)
+
+    Reference:
+        Chen et al., AAAI 2019, Eq. 1 to 8.
+    """
+
+    def __init__(
+        self, people, preset="paper", backbone=None, image_size=None, levels=(4, 5),
+        settings="paper", classification=None, triplet=None, reconstruction=None, adversarial=None,
+        margin=2.0, weights=None, last_stride=1, decoder_widths=None, discriminator_width=None,
+        **kwargs,
+    ):  # fmt: skip
+        sizes = PRESETS[preset]
+        backbone = backbone or sizes["backbone"]
+        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
+        if settings not in SETTINGS:
+            raise InputError(f"settings {settings!r}: give one of {', '.join(SETTINGS)}")
+        self.preset, self.settings, self.margin = preset, settings, margin
+        self.levels = tuple(sorted(levels))
+        defaults = (1.0, 1.0, 1.0, 1.0)
+        if settings == "authors-code":
+            defaults = (10.0, 20.0 if len(self.levels) > 1 else 10.0, 2.0, 0.01)
+        self.classification, self.triplet, self.reconstruction, self.adversarial = given = tuple(
+            default if weight is None else weight
+            for weight, default in zip(
+                (classification, triplet, reconstruction, adversarial), defaults, strict=True
+            )
+        )
+        if min(given) < 0 or not any(given):
+            raise InputError(
+                f"weights of the losses {', '.join(f'{w:g}' for w in given)}: "
+                "give 0 (off) or more, and not all 0"
+            )
+        self.decoder_widths = tuple(decoder_widths or sizes["decoder_widths"])
+        self.discriminator_width = discriminator_width or sizes["discriminator_width"]
+
+        code = settings == "authors-code"
+        self.extractor = build_extractor(backbone, self.image_size, weights, last_stride)
+        *maps, v = self.extractor.outputs
+        known = range(6 - len(maps), 6)
+        if not self.levels or not set(self.levels) <= set(known):
+            raise InputError(f"levels {self.levels}: give some of {known[0]} to 5")
+        self.classifier = self.decoder = self.discriminator = None
+        if self.classification:
+            feature = keras.Input(v.shape[1:], name="v")
+            logits = layers.Dense(self.people, name="logits")(feature)
+            self.classifier = keras.Model(feature, logits, name="classifier")
+        if self.adversarial:
+            self.discriminator = build_feature_discriminators(
+                [x.shape[1:] for x in self._aligned(maps)],
+                "rain-code" if code else "tsai",
+                self.discriminator_width,
+            )
+        # Networks for the test, of the same parts.
+        image = self.extractor.inputs[0]
+        self._predict_embedding = functools.partial(predict, keras.Model(image, v))
+        if self.reconstruction:
+            self.decoder = build_decoder(
+                [x.shape[1:] for x in maps], self.image_size, self.decoder_widths, skips=code
+            )
+            recovered = keras.Model(image, self.decoder(maps))
+            self._predict_recovered = functools.partial(predict, recovered)
+        self.built = True
+
+    def compile(self, optimizer=None, **kwargs):
+        """The settings' optimizers, unless given: CAD-Net's; Adam at 1e-4 for D in the code's."""
+        if optimizer is None:
+            optimizer = {part: paper_sgd() for part in self.phases()[-1].updates}
+            if self.discriminator is not None:
+                code = self.settings == "authors-code"
+                kind = keras.optimizers.Adam if code else keras.optimizers.SGD
+                optimizer["discriminator"] = kind(1e-4)
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def phases(self):
+        steps = []
+        if self.discriminator is not None:
+            steps.append(Phase(("discriminator",), self._judge, ("discriminator",)))
+        parts = [p for p in ("extractor", "decoder", "classifier") if getattr(self, p) is not None]
+        terms = {
+            "id": self.classification,
+            "triplet": self.triplet,
+            "reconstruction": self.reconstruction,
+            "adversarial": self.adversarial,
+        }
+        terms = tuple(term for term, weight in terms.items() if weight)
+        return [*steps, Phase(tuple(parts), self._extract, terms)]
+
+    def prepare(self, batch):
+        batch = high_and_low(batch)
+        if self.discriminator is not None:
+            *maps, _ = self.extractor(batch["image"], training=True)
+            batch["maps"] = self._aligned(maps)
+        return batch
+
+    def _judge(self, batch):
+        """D tells features of HR images from those of LR images, at each level (Eq. 1)."""
+        found = [losses.discriminator_loss(hr, lr) for hr, lr in self._logits(batch["maps"])]
+        return {"discriminator": sum(found)}
+
+    def _extract(self, batch):
+        """F, G and C minimise Eq. 7."""
+        *maps, v = self.extractor(batch["image"], training=True)
+        terms, person = {}, batch["person"]
+        if self.classification:
+            logits = self.classifier(v, training=True)
+            terms["id"] = self.classification * hr_and_lr(losses.cross_entropy, person, logits)
+        if self.triplet:
+            if self.settings == "authors-code":
+                v = ops.normalize(ops.cast(v, "float32"), axis=-1)
+            terms["triplet"] = self.triplet * hr_and_lr(
+                lambda x, y: losses.triplet(x, y, self.margin), v, person
+            )
+        if self.reconstruction:
+            recovered = self.decoder(maps, training=True)
+            found = hr_and_lr(losses.absolute_error, recovered, batch["target"])
+            terms["reconstruction"] = self.reconstruction * found
+        if self.adversarial:
+            found = [self._confusion(hr, lr) for hr, lr in self._logits(self._aligned(maps))]
+            terms["adversarial"] = self.adversarial * sum(found)
+        return terms
+
+    def _confusion(self, hr, lr):
+        if self.settings == "authors-code":
+            return losses.generator_loss(lr)
+        return losses.discriminator_loss(real_logits=lr, fake_logits=hr)
+
+    def _aligned(self, maps):
+        """The maps of the aligned levels; the last map is level 5, however many there are."""
+        return [maps[level - 6] for level in self.levels]
+
+    def _logits(self, maps):
+        """For each level, D's logits of the HR and of the LR images."""
+        logits = self.discriminator(maps, training=True)
+        return [ops.split(x, 2) for x in (logits if len(maps) > 1 else [logits])]
+
+    def call(self, images, training=False):
+        return self.extractor(images, training=training)[-1]
+
+    def _embed(self, images, rates, batch_size):
+        return self._predict_embedding(images, batch_size)[0]
+
+    def distances(self, query_features, gallery_features, query_rates=None):
+        """Euclidean distances of the embeddings v (ours).
+
+        Args:
+            query_features: (q, d) array from `embed`.
+            gallery_features: (g, d) array from `embed`.
+            query_rates: not used.
+
+        Returns:
+            (q, g) float32 array.
+        """
+        return euclidean(query_features, gallery_features)
+
+    @property
+    def recover(self):
+        """`recover(images, batch_size=64)`: what G recovers from images; not there without a G.
+
+        Images are (n, height, width, 3) at the model's size, uint8 or float in [0, 1], and so are
+        those returned, as float32.
+        """
+        if self.decoder is None:
+            raise AttributeError("a RAIN without the reconstruction loss has no decoder")
+        return self._recover
+
+    def _recover(self, images, batch_size=64):
+        return self._in_chunks(
+            lambda part, _: self._predict_recovered(part, batch_size)[0],
+            self._checked(images), None, batch_size,
+        )  # fmt: skip
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "preset": self.preset,
+            "levels": list(self.levels),
+            "settings": self.settings,
+            "classification": self.classification,
+            "triplet": self.triplet,
+            "reconstruction": self.reconstruction,
+            "adversarial": self.adversarial,
+            "margin": self.margin,
+            "decoder_widths": list(self.decoder_widths),
+            "discriminator_width": self.discriminator_width,
+        }

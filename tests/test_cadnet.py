@@ -1,0 +1,266 @@
+"""CAD-Net: its losses by hand, its phases, and where its gradients go."""
+
+import keras
+import numpy as np
+import pytest
+from small import (
+    PEOPLE,
+    SIZE,
+    arrays,
+    batch_hard,
+    cadnet,
+    entropy,
+    fill,
+    independent,
+    moved,
+    only,
+    pairs,
+    reached,
+    snapshot,
+    softplus,
+    step,
+    still,
+)
+
+import keras_xreid as xr
+
+PARTS = (
+    "encoder", "decoder", "image_encoder", "classifier", "feature_discriminator",
+    "image_discriminator",
+)  # fmt: skip
+E, G, F, C, D_F, D_I = PARTS
+TERMS = ("id", "triplet", "reconstruction", "adversarial_features", "adversarial_images")
+
+
+# --- losses ----------------------------------------------------------------------------------
+
+
+def test_every_term_by_hand():
+    weights = {
+        "classification": 2.0, "reconstruction": 3.0, "adversarial_features": 0.5,
+        "adversarial_images": 0.25,
+    }  # fmt: skip
+    model = still(cadnet(margin=0.3, **weights))
+    batch = independent(4)
+    hr, lr, target = (batch[name] / np.float32(255) for name in ("hr", "lr", "target"))
+    person, hr_person = batch["person"], batch["hr_person"]
+
+    *maps, f = arrays(model.encoder(np.concatenate([hr, lr]), training=True))
+    recovered = arrays(model.decoder(maps, training=True))[0]
+    g = arrays(model.image_encoder(recovered, training=True))[-1]
+    u = np.concatenate([f, g], axis=1)
+    (logits,) = arrays(model.classifier(u, training=True))
+    (features,) = arrays(model.feature_discriminator([maps[4]], training=True))
+    (real,) = arrays(model.image_discriminator(hr, training=True))
+    (fake,) = arrays(model.image_discriminator(recovered, training=True))
+    expected = {
+        "feature_discriminator": softplus(-features[:4]) + softplus(features[4:]),
+        # As Eq. 3 is printed: the real images twice, the recovered ones of HR and of LR once.
+        "image_discriminator": 2 * softplus(-real) + softplus(fake[:4]) + softplus(fake[4:]),
+        "id": 2 * (entropy(logits[:4], hr_person) + entropy(logits[4:], person)),
+        "triplet": 2 * (batch_hard(u[:4], hr_person, 0.3) + batch_hard(u[4:], person, 0.3)),
+        "reconstruction": 3
+        * (np.abs(recovered[:4] - hr).mean() + np.abs(recovered[4:] - target).mean()),
+        "adversarial_features": 0.5 * (softplus(features[:4]) + softplus(-features[4:])),
+        "adversarial_images": 0.25 * (softplus(-fake[:4]) + softplus(-fake[4:])),
+    }
+    assert step(model, batch) == pytest.approx(expected, rel=1e-3)
+
+
+def test_triplets_never_mix_hr_and_lr():
+    # Everybody is there once in HR and once in LR: a positive there is only across the two.
+    batch = {**pairs(4), "person": np.arange(4, dtype="int32")}
+    model = still(cadnet())
+    assert step(model, batch)["triplet"] == 0.0
+    batch["person"] = np.array([0, 0, 1, 1], "int32")
+    assert step(model, batch)["triplet"] > 0.1
+
+
+def test_an_unlabelled_image_has_no_part_in_the_classification():
+    model = cadnet()
+    for part in (E, G, F):  # their normalization takes the moving statistics then
+        getattr(model, part).trainable = False
+    still(model)
+    batch = {**pairs(5), "person": np.array([0, 0, 1, 1, -1], "int32")}
+    other = {**batch, "hr": batch["hr"].copy(), "lr": batch["lr"].copy()}
+    other["hr"][4], other["lr"][4] = 255 - batch["hr"][4], 255 - batch["lr"][4]
+    before, after = step(model, batch), step(model, other)
+    for term in ("id", "triplet"):
+        assert after[term] == pytest.approx(before[term], rel=1e-6), term
+    for term in (*TERMS[2:], D_F, D_I):
+        assert abs(after[term] - before[term]) > 1e-5, term
+
+
+# --- phases ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index, parts", [(0, {D_F}), (1, {D_I}), (2, {E, G, F, C})])
+def test_a_phase_moves_its_own_parts_and_nothing_else(index, parts):
+    model = only(cadnet(), index)
+    model.compile()
+    before = {name: snapshot(getattr(model, name)) for name in PARTS}
+    step(model, pairs())
+    for name in PARTS:
+        changed = moved(before[name], getattr(model, name))
+        assert bool(changed) == (name in parts), (name, changed)
+        if name in parts - {C, D_F}:  # these two have no batch normalization
+            for kind in ("kernel", "gamma", "moving_mean", "moving_variance"):
+                assert any(path.endswith(kind) for path in changed), f"no {kind} of {name} moved"
+
+
+def test_identification_trains_the_recovery():
+    # L_cls has a gradient in every kernel of G: "re-ID oriented" recovery.
+    found = reached(cadnet(), "id")
+    assert found == {E: (5, 5), G: (13, 13), F: (5, 5), C: (1, 1)}
+    # And E learns from it through G too: here C takes nothing but g.
+    found = reached(cadnet(features="g"), "triplet")
+    assert found == {E: (5, 5), G: (13, 13), F: (5, 5)}
+
+
+def test_the_features_adversary_reaches_the_encoder_and_nothing_else():
+    assert reached(cadnet(), "adversarial_features") == {E: (5, 5)}
+
+
+def test_images_reach_decoder_and_encoder():
+    # The encoder's first map is not read: the second has its size.
+    assert reached(cadnet(), "adversarial_images") == {E: (5, 5), G: (13, 13)}
+    assert reached(cadnet(features="f"), "reconstruction") == {E: (5, 5), G: (13, 13)}
+
+
+@pytest.mark.parametrize(
+    "options, parts, terms",
+    [
+        ({"features": "f"}, {E, G, C, D_F, D_I}, TERMS),
+        ({"features": "g", "classification": 0}, {E, G, F, D_F, D_I}, TERMS[2:]),
+        ({"reconstruction": 0}, set(PARTS), (*TERMS[:2], *TERMS[3:])),
+        ({"adversarial_features": 0}, set(PARTS) - {D_F}, (*TERMS[:3], TERMS[4])),
+        ({"adversarial_images": 0}, set(PARTS) - {D_I}, TERMS[:4]),
+        (
+            {"features": "f", "reconstruction": 0, "adversarial_images": 0},
+            {E, C, D_F},
+            (*TERMS[:2], TERMS[3]),
+        ),
+    ],
+)
+def test_every_variant_trains(options, parts, terms):
+    model = cadnet(**options)
+    assert {name for name in PARTS if getattr(model, name) is not None} == parts
+    assert hasattr(model, "recover") == (G in parts)
+    model.compile()
+    before = snapshot(model.image_encoder) if F in parts else []
+    logs = step(model, pairs())
+    assert set(logs) == {*terms, *(parts & {D_F, D_I})}
+    assert all(np.isfinite(list(logs.values())))
+    if F in parts:  # without L_cls there is nothing that it could learn from
+        assert bool(moved(before, model.image_encoder)) == ("id" in terms)
+    width = {"fg": 18, "f": 9, "g": 9}[model.features]
+    assert model.embed(pairs()["lr"]).shape == (8, width)
+
+
+def test_default_optimizers():
+    model = cadnet()
+    model.compile()
+    assert set(model.optimizers) == set(PARTS)
+    for part in PARTS:
+        sgd = model.optimizers[part]
+        rate, momentum, decay = (1e-4, 0, None) if part in (D_F, D_I) else (1e-3, 0.9, 5e-3)
+        assert isinstance(sgd, keras.optimizers.SGD)
+        assert float(sgd.learning_rate) == pytest.approx(rate)
+        assert (sgd.momentum, sgd.weight_decay) == (momentum, decay)
+
+
+@pytest.mark.parametrize(
+    "options, line",
+    [
+        ({"features": "gf"}, "'gf'.*fg, f, g"),
+        ({"reconstruction": -0.5}, "1, -0.5, 1, 1"),
+        (
+            {
+                "classification": 0, "reconstruction": 0, "adversarial_features": 0,
+                "adversarial_images": 0,
+            },
+            "0, 0, 0, 0",
+        ),
+        ({"image_size": (72, 40), "backbone": "osnet_x0_25"}, "72x40"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(options, line):
+    with pytest.raises(xr.InputError, match=line):
+        cadnet(**options)
+
+
+# --- use -------------------------------------------------------------------------------------
+
+
+def test_embedding_and_recovery():
+    model = cadnet()
+    images = pairs(6)["hr"]
+    *maps, f = arrays(model.encoder(images / np.float32(255)))
+    (recovered,) = arrays(model.decoder(maps))
+    g = arrays(model.image_encoder(recovered))[4].mean(axis=(1, 2))
+    features = model.embed(images, rates=1, batch_size=4)
+    np.testing.assert_allclose(features, np.concatenate([f, g], axis=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.recover(images), recovered, atol=1e-5)
+    np.testing.assert_allclose(model.distances([[3.0, 0.0]], [[0.0, 4.0]]), [[5.0]], rtol=1e-6)
+    # HR images take the way through G too.
+    fill(model.decoder, seed=1)
+    after = model.embed(images, rates=1)
+    np.testing.assert_allclose(after[:, :9], features[:, :9], rtol=1e-4, atol=1e-5)
+    assert np.abs(after[:, 9:] - features[:, 9:]).max() > 1e-3
+
+
+def test_encoders_share_no_weights():
+    model = cadnet()
+    own = {id(v) for v in model.encoder.weights}
+    assert own and not own & {id(v) for v in model.image_encoder.weights}
+
+
+def test_a_weights_file_says_what_it_is(tmp_path):
+    model = cadnet(backbone="osnet_x0_25", features="g", adversarial_images=0.5)
+    xr.save(model, tmp_path / "model.weights.h5")
+    again = xr.load(tmp_path / "model.weights.h5")
+    assert type(again) is xr.CADNet and again.get_config() == {
+        **model.get_config(),
+        "name": again.name,
+    }
+    images = pairs(4)["lr"]
+    np.testing.assert_array_equal(again.embed(images), model.embed(images))
+    np.testing.assert_array_equal(again.recover(images), model.recover(images))
+
+
+def test_saved_whole(tmp_path):
+    model = cadnet()
+    model.compile()
+    step(model, pairs())
+    model.save(tmp_path / "cadnet.keras")
+    again = keras.models.load_model(tmp_path / "cadnet.keras")
+    assert again.image_size == SIZE and again.people == PEOPLE
+    images = pairs()["lr"]
+    np.testing.assert_array_equal(again.embed(images), model.embed(images))
+    assert step(again, pairs(seed=1)) == pytest.approx(step(model, pairs(seed=1)), rel=1e-5)
+
+
+def test_bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = cadnet()
+        model.compile()
+        logs = step(model, pairs())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    features, recovered = model.embed(pairs()["lr"]), model.recover(pairs()["lr"])
+    assert all(np.isfinite(list(logs.values())))
+    assert features.dtype == recovered.dtype == np.float32
+    assert {str(v.dtype) for v in model.weights} == {"float32"}
+
+
+def test_kerascv_backbone():
+    keras_cv = pytest.importorskip("keras_cv", reason="keras-cv is not installed")
+    backbone = keras_cv.models.ResNetBackbone(
+        stackwise_filters=[64, 8, 16], stackwise_blocks=[1, 1, 1], stackwise_strides=[1, 2, 2],
+        block_type="basic_block", include_rescaling=True,
+    )  # fmt: skip
+    model = cadnet(backbone=backbone)
+    model.compile()
+    assert all(np.isfinite(list(step(model, pairs()).values())))
+    assert model.embed(pairs()["lr"]).shape == (8, 32)
