@@ -559,6 +559,8 @@ class Device:
         if backend == "torch":
             import torch as library
 
+            # Keras imports it where it finds it, and its memory would count as the model's.
+            sys.modules.setdefault("tensorflow", None)
             library.backends.cuda.matmul.allow_tf32 = library.backends.cudnn.allow_tf32 = False
             self.threads = library.get_num_threads()
             if library.cuda.is_available():

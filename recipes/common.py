@@ -135,7 +135,7 @@ class Run:
         decode(self.data.train)  # a broken image is named now, and not in the middle of training
         for record in self.data.query + self.data.gallery:
             record.read()
-        autodiff.repeatable(options.seed)
+        autodiff.repeatable(options.seed, options.compiled)
         keras.config.set_dtype_policy(options.precision)
         self.rows, self.speeds, self._checkpoints = [], {}, []
 

@@ -2,9 +2,8 @@
 
 The same networks, losses and updates as in keras_xreid, written as a PyTorch user would, in
 channels_last memory. `tests/test_benchmark.py` copies weights from ours into these and compares
-outputs and losses. Work differs in two places. The convolutions of keras.applications' ResNet-50
-have biases that the batch normalization after each of them cancels; here they have none. And here
-a discriminator's running statistics move in every phase that calls it, in ours in its own only.
+outputs and losses. Work differs in one place: here a discriminator's running statistics move in
+every phase that calls it, in ours in its own only.
 """
 
 import random

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from layer_checks import as_list, run_layer_test
+from small import fill
 
 from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import IMAGENET_MEAN, IMAGENET_STD, NormalizeImage, build_backbone
@@ -10,7 +11,7 @@ SIZE = (64, 32)
 # Channels of the five taps, and the parameters trained.
 BACKBONES = {
     "resnet_tiny": ((64, 64, 96, 160, 256), 3_496_768),
-    "resnet50": ((64, 256, 512, 1024, 2048), 23_534_592),
+    "resnet50": ((64, 256, 512, 1024, 2048), 23_508_032),
     "osnet_x1_0": ((64, 256, 384, 512, 512), 1_905_828),
     "osnet_x0_75": ((48, 192, 288, 384, 384), 1_087_610),
     "osnet_x0_5": ((32, 128, 192, 256, 256), 497_426),
@@ -53,16 +54,25 @@ def test_resnet50_saves_and_loads(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_resnet50_computes_what_keras_applications_does():
-    ours = build_backbone("resnet50", SIZE, last_stride=2)
-    theirs = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(*SIZE, 3))
-    theirs.set_weights(ours.get_weights())
-    x = images()
-    expected = theirs(keras.applications.resnet50.preprocess_input(x * 255))
+def test_resnet50_computes_what_keras_applications_does(monkeypatch):
+    # Published weights, as far as we are concerned: any, with biases.
+    build = keras.applications.ResNet50
+    theirs = build(include_top=False, weights=None, input_shape=(*SIZE, 3))
+    fill(theirs)
+    expected = theirs(keras.applications.resnet50.preprocess_input(images() * 255))
     expected = keras.ops.convert_to_numpy(expected)
-    ours = as_list(ours(x))[-1]
+
+    def published(weights, **kwargs):
+        model = build(weights=None, **kwargs)
+        model.set_weights(theirs.get_weights())
+        return model
+
+    monkeypatch.setattr(keras.applications, "ResNet50", published)
+    backbone = build_backbone("resnet50", SIZE, weights="imagenet", last_stride=2)
+    ours = as_list(backbone(images()))[-1]
     assert ours.shape == expected.shape == (2, 2, 1, 2048)
     np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    assert not any(getattr(layer, "use_bias", False) for layer in backbone.layers)
 
 
 def test_last_stride_2_halves_the_last_map_only():

@@ -16,6 +16,15 @@ from keras_xreid.training.phases import Phase, PhasedModel
 BACKEND = os.environ["KERAS_BACKEND"]
 
 
+@pytest.fixture(autouse=True)
+def xla():
+    """Lets TensorFlow compile, also after a recipe that ran in this process did without."""
+    if BACKEND == "tensorflow":
+        from tensorflow.python.framework import config
+
+        config.disable_op_determinism()
+
+
 class Steps(keras.utils.PyDataset):
     """A few batches."""
 
@@ -127,7 +136,9 @@ def test_compiled_steps_give_the_same(request):
     if BACKEND == "torch":
         request.getfixturevalue("traced")
     batches = arrays(3)
-    compiled, plain = fit(two(True), batches), fit(two(False), batches)
+    model = two(True)
+    assert model.jit_compile
+    compiled, plain = fit(model, batches), fit(two(False), batches)
     for term, values in plain.items():
         np.testing.assert_allclose(compiled[term], values, rtol=1e-4)
 

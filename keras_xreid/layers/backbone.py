@@ -1,5 +1,7 @@
 """Backbones: from an image to the feature maps of its five stages."""
 
+import gc
+
 import keras
 from keras import layers, ops
 
@@ -20,10 +22,11 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
     4, 8, 16, 16, 16 (OSNets: conv1 with its pooling, conv2, ..., conv5).
 
     Args:
-        name_or_model: "resnet50" (of `keras.applications`), "resnet_tiny" (3.5 M parameters),
-            "osnet_x1_0", "osnet_x0_75", "osnet_x0_5", "osnet_x0_25", or a KerasCV or KerasHub
-            backbone, which is used as it is (its weights are shared, not copied) and whose maps
-            are its pyramid levels, fewer than five perhaps.
+        name_or_model: "resnet50" (of `keras.applications`, without the biases of its
+            convolutions), "resnet_tiny" (3.5 M parameters), "osnet_x1_0", "osnet_x0_75",
+            "osnet_x0_5", "osnet_x0_25", or a KerasCV or KerasHub backbone, which is used as it
+            is (its weights are shared, not copied) and whose maps are its pyramid levels, fewer
+            than five perhaps.
         image_size: (height, width) of the images, at least 32 each.
         weights: None for random weights; "imagenet" for resnet50, fetched on first use. OSNet's
             published weights are read by `load_torchreid_weights`.
@@ -101,8 +104,20 @@ def _resnet50(image, weights, last_stride):
         if layer["class_name"] == "BatchNormalization":
             # 0.99 takes several hundred steps to follow; the other backbones have 0.9.
             layer["config"]["momentum"] = 0.9
+        if layer["class_name"] == "Conv2D":
+            # Subtracted again by the batch normalization behind it: work for nothing.
+            layer["config"]["use_bias"] = False
     model = keras.Model.from_config(config)
-    model.set_weights(published.get_weights())
+    for layer in published.layers:
+        if not layer.name.endswith("_conv"):
+            continue
+        kernel, bias = layer.get_weights()
+        normalization = layer.name.replace("_conv", "_bn")
+        gamma, beta, mean, variance = published.get_layer(normalization).get_weights()
+        model.get_layer(layer.name).set_weights([kernel])
+        model.get_layer(normalization).set_weights([gamma, beta, mean - bias, variance])
+    del published, layer
+    gc.collect()  # its layers and variables know each other: 100 MB would stay for a while
     names = ("pool1_pool", "conv2_block3_out", "conv3_block4_out")
     names += ("conv4_block6_out", "conv5_block3_out")
     return keras.Model(model.inputs[0], [model.get_layer(n).output for n in names], name="resnet50")

@@ -5,12 +5,17 @@ function here.
 """
 
 import contextlib
+import os
 
 import keras
 
 from keras_xreid.training import fast_torch  # noqa: F401  (switched on by importing it)
 
 BACKEND = keras.backend.backend()
+
+# The gradients of the last update on a CPU. Freed at the end of a step, when nothing else is left,
+# they would let the C library hand its memory back, and each step would ask for it page by page.
+_last_gradients = []
 
 
 def _torch(loss, variables, kept, state):
@@ -26,11 +31,15 @@ def _torch(loss, variables, kept, state):
     # parts that the phase only passes through.
     gradients = [None] * len(variables)
     if variables and total.requires_grad:
+        if not torch.compiler.is_compiling():
+            _last_gradients.clear()
         gradients = torch.autograd.grad(total, [v.value for v in variables], allow_unused=True)
     gradients = [
         torch.zeros_like(v.value) if g is None else g
         for g, v in zip(gradients, variables, strict=True)
     ]
+    if total.device.type == "cpu" and not torch.compiler.is_compiling():
+        _last_gradients[:] = gradients
     _commit(scope, kept)
     return {name: value.detach() for name, value in logs.items()}, gradients
 
@@ -161,6 +170,11 @@ def default_jit_compile():
     return BACKEND == "jax"
 
 
+def after_training():
+    """Lets go of what was kept for the next train step."""
+    _last_gradients.clear()
+
+
 def before_compiling():
     """Prepares the backend's compiler for a train step of several phases, once."""
     if BACKEND != "torch":
@@ -176,17 +190,24 @@ def before_compiling():
         pass
 
 
-def repeatable(seed):
+def repeatable(seed, compiled=None):
     """Seeds Python, NumPy and the backend, and asks it for operations that repeat exactly.
 
     Args:
         seed: int, 0 or more.
+        compiled: bool, what `compile(jit_compile=compiled)` will be told; None for the default.
     """
     keras.utils.set_random_seed(seed)
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        tf.config.experimental.enable_op_determinism()
+        if compiled is None:
+            compiled = default_jit_compile()
+        if compiled:  # Keras compiles nothing under TensorFlow's switch: XLA has its own
+            flags = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+        else:
+            tf.config.experimental.enable_op_determinism()
     elif BACKEND == "torch":
         import torch
 

@@ -96,6 +96,15 @@ def _replacements():
     plain_update_step = Adam._parallel_update_step
     plain_functional_call, plain_functional_dunder_call = Functional.call, Functional.__call__
 
+    # Views: "first" has channels before height and width, as PyTorch counts; in memory they are
+    # last in either.
+
+    def first(x):
+        return x.permute(0, 3, 1, 2)
+
+    def last(x):
+        return x.permute(0, 2, 3, 1)
+
     # --- convolution and pooling ---
 
     def transpose_spatial_inputs(inputs):
@@ -112,16 +121,18 @@ def _replacements():
                     value.data = order.contiguous().permute(1, 2, 3, 0)
         return nn.convert_to_tensor(kernel)
 
-    def conv_2d(inputs, kernel, bias, strides, padding, dilation_rate, after=None):
-        """Convolves channels last; `padding` is "valid", "same" or one number for each axis."""
-        inputs, kernel = nn.convert_to_tensor(inputs), laid_out(kernel)
-        groups, rest = divmod(inputs.shape[-1], kernel.shape[2])
+    def conv_2d(x, kernel, bias, strides, padding, dilation_rate):
+        """Convolves (n, in, height, width); `padding`: "valid", "same" or a number for each axis.
+
+        The kernel is (height, width, in, out).
+        """
+        groups, rest = divmod(x.shape[1], kernel.shape[2])
         if rest:
             raise ValueError(
-                f"Input channels ({inputs.shape[-1]}) must be divisible by "
+                f"Input channels ({x.shape[1]}) must be divisible by "
                 f"kernel input channels ({kernel.shape[2]})"
             )
-        x, kernel = inputs.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+        kernel = kernel.permute(3, 2, 0, 1)
         if padding == "same":
             x, padding = nn._apply_same_padding(
                 x, kernel.shape[2:], strides, "channels_first", "conv", dilation_rate
@@ -129,18 +140,32 @@ def _replacements():
         elif padding == "valid":
             padding = 0
         bias = None if bias is None else nn.convert_to_tensor(bias)
-        y = torch.conv2d(x, kernel, bias, strides, padding, dilation_rate, groups)
-        return (y if after is None else after(y)).permute(0, 2, 3, 1)
+        return torch.conv2d(x, kernel, bias, strides, padding, dilation_rate, groups)
 
     def conv(inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1):
         channels_last = nn.backend.standardize_data_format(data_format) == "channels_last"
         if not channels_last or len(kernel.shape) != 4:
             return plain_conv(inputs, kernel, strides, padding, data_format, dilation_rate)
         strides = nn.standardize_tuple(strides, 2, "strides")
-        return conv_2d(inputs, kernel, None, strides, padding, dilation_rate)
+        x, kernel = first(nn.convert_to_tensor(inputs)), laid_out(kernel)
+        return last(conv_2d(x, kernel, None, strides, padding, dilation_rate))
 
-    def conv_call(self, inputs, around=None, after=None):
-        """`around`: zeros to add above and below, left and right; `after`: works in place."""
+    def conv_layer(layer, x, around=None):
+        """What a `Conv2D` computes; `around`: zeros above and below, left and right."""
+        bias = layer.bias if layer.use_bias else None
+        padding = around or layer.padding
+        kernel = laid_out(layer.kernel)
+        return conv_2d(x, kernel, bias, layer.strides, padding, layer.dilation_rate)
+
+    def depthwise_layer(layer, x, around=None):
+        """What a `DepthwiseConv2D` computes."""
+        bias = layer.bias if layer.use_bias else None
+        kernel = nn.convert_to_tensor(layer.kernel)
+        kernel = kernel.reshape(*kernel.shape[:2], 1, -1)  # a few numbers
+        padding = around or layer.padding
+        return conv_2d(x, kernel, bias, layer.strides, padding, layer.dilation_rate)
+
+    def conv_call(self, inputs):
         direct = (
             self.rank == 2
             and self.data_format == "channels_last"
@@ -148,46 +173,51 @@ def _replacements():
         )
         if not direct:
             return plain_conv_call(self, inputs)
-        outputs = conv_2d(
-            inputs, self.kernel, self.bias if self.use_bias else None, self.strides,
-            around or self.padding, self.dilation_rate, after,
-        )  # fmt: skip
+        outputs = last(conv_layer(self, first(nn.convert_to_tensor(inputs))))
         return outputs if self.activation is None else self.activation(outputs)
 
     # --- batch normalization ---
 
-    def batch_normalization_call(self, inputs, training=None, mask=None, after=None):
-        direct = (
-            mask is None
-            and not self.renorm
-            and self.axis in (-1, inputs.ndim - 1)
-            and inputs.dtype in (torch.float32, torch.bfloat16, torch.float16)
-            and self.moving_mean.dtype == "float32"
+    def normalizes_channels(layer, rank):
+        return (
+            not layer.renorm
+            and layer.axis in (-1, rank - 1)
+            and layer.moving_mean.dtype == "float32"
         )
-        if not direct:
-            y = plain_batch_normalization_call(self, inputs, training=training, mask=mask)
-            return y if after is None else after(y)
+
+    def batch_normalization(layer, x, training):
+        """What a `BatchNormalization` computes of (n, channels, ...)."""
+        dtype = x.dtype
         if torch.compiler.is_compiling():
             # Compiled, statistics have the type of the input on a CPU; the cast costs nothing.
-            inputs = inputs.float()
-        x = torch.movedim(inputs, -1, 1)
-        gamma = self.gamma.value if self.scale else None
-        beta = self.beta.value if self.center else None
-        if training and self.trainable:
+            x = x.float()
+        gamma = layer.gamma.value if layer.scale else None
+        beta = layer.beta.value if layer.center else None
+        if training and layer.trainable:
             y, mean, scale = torch.native_batch_norm(
-                x, gamma, beta, None, None, True, 0.0, self.epsilon
+                x, gamma, beta, None, None, True, 0.0, layer.epsilon
             )
             # The kernel returns 1 / sqrt(variance + epsilon).
-            variance = scale.square().reciprocal().sub(self.epsilon).clamp(min=0)
-            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(torch.lerp(batch, moving.value, self.momentum))
+            variance = scale.square().reciprocal().sub(layer.epsilon).clamp(min=0)
+            for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+                moving.assign(torch.lerp(batch, moving.value, layer.momentum))
         else:
             y, _, _ = torch.native_batch_norm(
-                x, gamma, beta, self.moving_mean.value, self.moving_variance.value, False, 0.0,
-                self.epsilon,
+                x, gamma, beta, layer.moving_mean.value, layer.moving_variance.value, False, 0.0,
+                layer.epsilon,
             )  # fmt: skip
-        y = torch.movedim(y if after is None else after(y), 1, -1)
-        return nn.cast(y, self.compute_dtype)
+        return y.to(dtype)
+
+    def batch_normalization_call(self, inputs, training=None, mask=None):
+        direct = (
+            mask is None
+            and normalizes_channels(self, inputs.ndim)
+            and inputs.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        )
+        if not direct:
+            return plain_batch_normalization_call(self, inputs, training=training, mask=mask)
+        y = batch_normalization(self, torch.movedim(inputs, -1, 1), training)
+        return nn.cast(torch.movedim(y, 1, -1), self.compute_dtype)
 
     # --- Adam ---
 
@@ -195,6 +225,10 @@ def _replacements():
         """Whether two tensors of one shape have their elements in the same order in memory."""
         strides = zip(tensor.stride(), model.stride(), model.shape, strict=True)
         return all(a == b for a, b, size in strides if size > 1)
+
+    def flat(tensor):
+        """All elements in the order of memory; the kernel copies what is ordered otherwise."""
+        return tensor if tensor.is_contiguous() else tensor.as_strided((tensor.numel(),), (1,))
 
     def update_step(self, grads, variables, learning_rate):
         if torch.compiler.is_compiling():  # the compiler makes one pass of Keras's ten
@@ -221,6 +255,7 @@ def _replacements():
         # PyTorch adds epsilon after it has corrected the second moment, Keras before. So the
         # correction is in the rate, and PyTorch is told a step so late that it corrects nothing.
         late = torch.full((), 1e9, device=values[0].device)
+        values, grads, *moments = (list(map(flat, of)) for of in (values, grads, *moments))
         torch._fused_adam_(
             values, grads, *moments, [], [late] * len(values), lr=rate, beta1=self.beta_1,
             beta2=self.beta_2, weight_decay=0.0, eps=self.epsilon, amsgrad=False, maximize=False,
@@ -235,42 +270,49 @@ def _replacements():
         return torch.relu_
 
     def add(tensors, spare):
-        """The sum, without gradients in the memory of the operand that nobody else reads."""
-        if spare is None or torch.is_grad_enabled() or len({t.shape for t in tensors}) > 1:
-            total = tensors[0] + tensors[1]
-            others = tensors[2:]
+        """The sum, in the memory of the operand that nobody else reads."""
+        if spare is None or len({t.shape for t in tensors}) > 1:
+            total, others = tensors[0] + tensors[1], tensors[2:]
         else:
             total, others = tensors[spare], tensors[:spare] + tensors[spare + 1 :]
         for tensor in others:
             total += tensor
         return total
 
-    def direct_call(chain, spare):
-        """What stands for a chain of layers: a function of the first one's inputs."""
+    def direct_call(chain, spare, rank):
+        """What stands for a chain of layers, and whether it takes and makes channels first.
+
+        A function of the first layer's inputs and `training`. Channels first, tensors are what
+        PyTorch's functions made, and no views of that: less to do, and sums can be in place.
+        """
         around = None
         if type(chain[0]) is layers.ZeroPadding2D and len(chain) > 1:
             around = tuple(begin for begin, _ in chain[0].padding)
             chain = chain[1:]
         layer = chain[0]
-        after = in_place(chain[1]) if len(chain) > 1 else None
-        if type(layer) is layers.Conv2D:
-            return lambda x, training: conv_call(layer, *x, around=around, after=after)
-        if type(layer) is layers.BatchNormalization:
-            return lambda x, training: batch_normalization_call(layer, *x, training, after=after)
+        after = in_place(chain[1]) if len(chain) > 1 else _itself
+        if rank == 4 and type(layer) in CONVOLUTIONS and _is_linear(layer):
+            compute = conv_layer if type(layer) is layers.Conv2D else depthwise_layer
+            return lambda x, training: after(compute(layer, *x, around)), True
+        if rank == 4 and type(layer) is layers.BatchNormalization and normalizes_channels(layer, 4):
+            return lambda x, training: after(batch_normalization(layer, *x, training)), True
+        if rank == 4 and type(layer) is layers.MaxPooling2D and around:
+            return lambda x, training: torch.nn.functional.max_pool2d(
+                *x, layer.pool_size, layer.strides, around
+            ), True
+        if type(layer) is layers.Add and rank == 4:
+            return lambda x, training: after(add(x, spare)), True
+        if type(layer) is layers.Add:
+            return lambda x, training: after(add(x, None)), False
+        if type(layer) is layers.Multiply:
+            return lambda x, training: layer.call(x), rank == 4
         if type(layer) is layers.ZeroPadding2D and layer.data_format == "channels_last":
             (top, bottom), (left, right) = layer.padding
-            zeros = (0, 0, left, right, top, bottom)
-            return lambda x, training: torch.nn.functional.pad(*x, zeros)
-        if type(layer) is layers.MaxPooling2D and around:
-            return lambda x, training: torch.nn.functional.max_pool2d(
-                x[0].permute(0, 3, 1, 2), layer.pool_size, layer.strides, around
-            ).permute(0, 2, 3, 1)
-        if type(layer) is layers.Add:
-            after = after or (lambda x: x)
-            return lambda x, training: after(add(x, spare))
-        if type(layer) is layers.Multiply:
-            return lambda x, training: layer.call(x)
-        return lambda x, training: layer.call(*x)
+            zeros = (left, right, top, bottom)
+            return lambda x, training: torch.nn.functional.pad(*x, zeros), True
+        if type(layer) is layers.BatchNormalization:
+            return lambda x, training: after(layer.call(*x, training=training)), False
+        return lambda x, training: after(layer.call(*x)), rank == 4 and _is_elementwise(layer)
 
     def functional_dunder_call(self, *args, **kwargs):
         # What Keras does on the way into a model, the compiler cannot follow a second time.
@@ -307,9 +349,17 @@ def _replacements():
                 isinstance(x, torch.Tensor) and x.dtype == dtype and not hasattr(x, "_keras_mask")
                 for x in given
             ):
+                for i in step.turned:
+                    given[i] = first(given[i]) if step.first else last(given[i])
                 outputs = step.direct(given, training)
             else:
+                given = [
+                    last(x) if slot in plan.first else x
+                    for slot, x in zip(step.inputs, given, strict=True)
+                ]
                 outputs = through_layers(step.nodes, given, training)
+                if step.first:
+                    outputs = first(outputs)
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = outputs
             else:
@@ -318,7 +368,7 @@ def _replacements():
             del given, outputs
             for slot in step.last_used:
                 values[slot] = None
-        outputs = [values[slot] for slot in plan.outputs]
+        outputs = [last(values[s]) if s in plan.first else values[s] for s in plan.outputs]
         return unpack_singleton(keras.tree.pack_sequence_as(self._outputs_struct, outputs))
 
     def through_layers(nodes, given, training):
@@ -346,6 +396,7 @@ def _replacements():
 # --- how a functional model is run ---------------------------------------------------------------
 
 MERGING = (layers.Add, layers.Multiply)
+CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 DIRECT = (
     *MERGING, layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose, layers.Dense,
     layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, layers.Activation,
@@ -357,13 +408,16 @@ DIRECT = (
 class _Step(NamedTuple):
     """A chain of nodes that are run as one.
 
-    `direct` stands for the layers of all of them, or is None. Tensors have numbers, slots:
-    `inputs` are those that the first node reads, `outputs` those that the last one makes, and
-    `last_used` those of the inputs that nobody reads later.
+    `direct` stands for the layers of all of them, or is None; `first` says that it takes and makes
+    tensors with channels first, and `turned` which inputs are not yet as it takes them. Tensors
+    have numbers, slots: `inputs` are those that the first node reads, `outputs` those that the
+    last one makes, and `last_used` those of the inputs that nobody reads later.
     """
 
     nodes: tuple
     direct: object
+    first: bool
+    turned: tuple
     inputs: tuple
     outputs: tuple
     last_used: tuple
@@ -373,13 +427,14 @@ class _Plan(NamedTuple):
     """The steps of a functional model, and the policies of the layers that are called directly.
 
     `slots` is the number of tensors, the model's inputs first; `outputs` are the slots of its
-    outputs.
+    outputs, and `first` those of tensors with channels first.
     """
 
     steps: tuple
     policies: tuple
     slots: int
     outputs: tuple
+    first: frozenset
 
 
 def _make_plan(function, direct_call):
@@ -404,8 +459,7 @@ def _make_plan(function, direct_call):
     def spare_operand(node):
         """The first operand of a sum, or of two either one, that is new memory and read here only.
 
-        With gradients it would be needed no longer too, but it is a view, and to overwrite views
-        costs more than it saves.
+        It is overwritten with gradients, too: no backward pass reads it.
         """
         read = node.input_tensors
         for i in range(2 if len(read) == 2 else 1):
@@ -424,25 +478,30 @@ def _make_plan(function, direct_call):
                 if not _is_direct(following, function) or not _joins(chain, following, makers):
                     break
                 chain.append(following)
-            direct = direct_call([n.operation for n in chain], spare_operand(node))
+            rank = len(node.outputs[0].shape)
+            direct, first = direct_call([n.operation for n in chain], spare_operand(node), rank)
             policies += [(n.operation, n.operation.dtype_policy) for n in chain]
         else:
-            direct = None
+            direct, first = None, False
         done.update(id(n) for n in chain)
-        steps.append((tuple(chain), direct))
+        steps.append((tuple(chain), direct, first))
 
     slots = {}
-    for x in (*function.inputs, *(x for chain, _ in steps for x in chain[-1].outputs)):
+    for x in (*function.inputs, *(x for chain, *_ in steps for x in chain[-1].outputs)):
         slots.setdefault(id(x), len(slots))
     results = tuple(slots[id(x)] for x in function.outputs)
+    channels_first = frozenset(
+        slots[id(chain[-1].outputs[0])] for chain, _, first in steps if first
+    )
     kept, planned = set(results), []
-    for chain, direct in reversed(steps):
+    for chain, direct, first in reversed(steps):
         inputs = tuple(slots[id(x)] for x in chain[0].input_tensors)
         outputs = tuple(slots[id(x)] for x in chain[-1].outputs)
+        turned = tuple(i for i, slot in enumerate(inputs) if (slot in channels_first) != first)
         last = tuple(set(inputs) - kept)
         kept.update(last)
-        planned.append(_Step(chain, direct, inputs, outputs, last))
-    return _Plan(tuple(reversed(planned)), tuple(policies), len(slots), results)
+        planned.append(_Step(chain, direct, first, turned, inputs, outputs, last))
+    return _Plan(tuple(reversed(planned)), tuple(policies), len(slots), results, channels_first)
 
 
 def _is_direct(node, function):
@@ -474,7 +533,7 @@ def _joins(chain, following, makers):
         if getattr(layer, "padding", None) != "valid":
             return False
         if type(layer) is layers.Conv2D:
-            return True
+            return _is_linear(layer)
         # PyTorch pads a maximum with minus infinity: all the same behind a ReLU.
         maker = makers.get(id(chain[0].input_tensors[0]))
         return (
@@ -490,10 +549,26 @@ def _joins(chain, following, makers):
 
 def _is_new(layer, *more):
     """Whether what a layer returns is new memory that its own backward pass does not read again."""
-    if type(layer) is layers.Conv2D:
-        linear = layer.activation is None or layer.activation is keras.activations.linear
-        return linear and layer.data_format == "channels_last"
+    if type(layer) in CONVOLUTIONS:
+        return _is_linear(layer)
     return type(layer) in (layers.BatchNormalization, *more)
+
+
+def _is_linear(layer):
+    """Whether a convolution, channels last, is nothing but that."""
+    linear = layer.activation is None or layer.activation is keras.activations.linear
+    return linear and layer.data_format == "channels_last"
+
+
+def _is_elementwise(layer):
+    if type(layer) is layers.Activation:
+        names = ("relu", "sigmoid", "tanh", "linear")
+        return layer.activation in [getattr(keras.activations, name) for name in names]
+    return type(layer) in (layers.ReLU, layers.LeakyReLU)
+
+
+def _itself(x):
+    return x
 
 
 def _is_relu(layer):

@@ -145,7 +145,10 @@ class PhasedModel(keras.Model):
         Keras would shuffle with Python's global random numbers, and no run could be repeated or
         resumed exactly.
         """
-        return super().fit(*args, shuffle=shuffle, **kwargs)
+        try:
+            return super().fit(*args, shuffle=shuffle, **kwargs)
+        finally:
+            autodiff.after_training()
 
     def make_train_function(self, force=False):
         if self.jit_compile:
