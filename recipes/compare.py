@@ -77,24 +77,32 @@ def defaults_of(system):
 def variants(runs):
     """What each run's options say that sets it apart, in the spelling of the command line.
 
-    An option of its recipe alone is named where it is not the default, or not the same in all runs
-    of the system; one that all recipes share where the runs differ in it.
+    An option of its own recipe is named where it is not the default; one that all recipes share
+    where the runs differ in it. A run with nothing of its own to name names its defaults that are
+    words, `--train-on hr`, and that other runs of its system have otherwise.
     """
     defaults = {system: defaults_of(system) for system in {run["system"] for run in runs}}
     texts = []
     for run in runs:
-        own, parts = defaults[run["system"]], []
+        default, own, words, shared = defaults[run["system"]], [], [], []
         for name, value in options_of(run).items():
             if name in NOT_A_VARIANT:
                 continue
-            shared = name in SHARED or name == "backend"
-            peers = [other for other in runs if shared or other["system"] == run["system"]]
-            given = [options_of(other).get(name, own.get(name)) for other in peers]
-            if any(v != value for v in given) or not (shared or value == own.get(name, value)):
-                parts.append(spelled(name, value))
+            common_to_all = name in SHARED or name == "backend"
+            differ = any(
+                options_of(other).get(name, default.get(name)) != value
+                for other in runs
+                if common_to_all or other["system"] == run["system"]
+            )
+            if common_to_all:
+                shared += [spelled(name, value)] if differ else []
+            elif value != default.get(name, value):
+                own.append(spelled(name, value))
+            elif differ and isinstance(value, str):
+                words.append(spelled(name, value))
         if "weights" in run:  # scores of recipes/evaluate.py
-            parts.append(f"weights {run['weights']}")
-        texts.append(", ".join(filter(None, parts)))
+            own.append(f"weights {run['weights']}")
+        texts.append(", ".join(filter(None, [*(own or words), *shared])))
     return texts
 
 
@@ -217,6 +225,15 @@ def table(rows):
 def footnotes(rows):
     """What the numbers belong to, where the rows differ in it, and what the columns are."""
 
+    def called(some):
+        """Names of rows; a system's own name for all of its rows."""
+        names = []
+        for row in some:
+            of_system = [other for other in rows if other["system"] == row["system"]]
+            whole = all(any(other is one for one in some) for other in of_system)
+            names.append(row["system"] if whole else row["name"])
+        return " / ".join(dict.fromkeys(names))
+
     def of_runs(name):
         return lambda row: ", ".join(dict.fromkeys(str(run.get(name)) for run in row["runs"]))
 
@@ -237,21 +254,19 @@ def footnotes(rows):
     for what, value_of in told.items():
         values = {}
         for row in rows:
-            values.setdefault(value_of(row), []).append(row["name"])
+            values.setdefault(value_of(row), []).append(row)
         if len(values) == 1:
             same.append(f"{what} {next(iter(values))}")
         else:
-            found = "; ".join(f"{value} ({' / '.join(names)})" for value, names in values.items())
+            found = "; ".join(f"{value} ({called(of)})" for value, of in values.items())
             different.append(f"Not like for like, {what}: {found}.")
-    short = [row["name"] for row in rows if any(run.get("short_run") for run in row["runs"])]
+    short = [row for row in rows if any(run.get("short_run") for run in row["runs"])]
     if short:
-        different.append(
-            f"Short runs (--limit or --steps), scores mean nothing: {', '.join(short)}."
-        )
-    first = [row["name"] for row in rows if any(options_of(run).get("reid") for run in row["runs"])]
+        different.append(f"Short runs (--limit or --steps), scores mean nothing: {called(short)}.")
+    first = [row for row in rows if any(options_of(run).get("reid") for run in row["runs"])]
     if first:
         different.append(
-            f"Images and minutes of the first stage (--reid) are not counted: {', '.join(first)}."
+            f"Images and minutes of the first stage (--reid) are not counted: {called(first)}."
         )
     several = any(len(row["runs"]) > 1 for row in rows)
     single = any(len(row["runs"]) == 1 for row in rows)
@@ -327,7 +342,7 @@ def main(options, shared=()):
     draw(out / "compare.png", rows)
     report.write_text_atomic(out / "compare.csv", as_csv(rows))
     page = ["# Systems side by side", report.markdown(header, cells, left=2)]
-    page += ["![Rank-1 against rate](compare.png)", *(f"- {note}" for note in notes)]
+    page += ["![Rank-1 against rate](compare.png)", "\n".join(f"- {note}" for note in notes)]
     report.write_text_atomic(out / "compare.md", "\n\n".join(page) + "\n")
     print(f"\nWritten to {out / 'compare.md'}, compare.csv and compare.png")
 

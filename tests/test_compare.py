@@ -41,6 +41,7 @@ def test_table(folder, tmp_path, capsys):
              options={"bridge": False})  # fmt: skip
     rows, page = compared(tmp_path, folder / "hr", folder / "lr", folder / "intact")
     found = [(row["system"], row["variant"]) for row in rows]
+    # Something else than the default, or else a word in which its system's runs differ.
     assert found == [
         ("baseline", "train-on hr"), ("baseline", "train-on hr+lr"), ("intact", "no-bridge"),
     ]  # fmt: skip
@@ -82,12 +83,14 @@ def test_options_in_which_runs_differ_are_named(folder):
         made_run(folder / "c", "intact", options={"epochs": 5, "supervision": "mse"}),
         made_run(folder / "d", "new-system", backbone="osnet_x0_25"),
     ]
+    runs[3]["options"]["backend"] = "another"  # what metrics.json says of itself counts
     texts = compare.variants(runs)
-    tiny = "backbone resnet_tiny"
-    assert sorted(texts[0].split(", ")) == [tiny, "epochs 5", "label-smoothing 0.0"]
-    assert sorted(texts[1].split(", ")) == [tiny, "epochs 8", "label-smoothing 0.1"]
-    assert sorted(texts[2].split(", ")) == [tiny, "epochs 5", "supervision mse"]
-    assert texts[3] == "backbone osnet_x0_25"
+    assert texts == [
+        "backbone resnet_tiny, epochs 5",
+        "label-smoothing 0.1, backbone resnet_tiny, epochs 8",
+        "supervision mse, backbone resnet_tiny, epochs 5",
+        "backbone osnet_x0_25",
+    ]
     # A flag, a list, and nothing.
     assert compare.spelled("bridge", False) == "no-bridge"
     assert compare.spelled("without", ["adv", "rec"]) == "without adv rec"
@@ -103,7 +106,7 @@ def test_options_in_which_runs_differ_are_named(folder):
         ({"protocol": "paper"}, "protocol: each-rate (baseline); paper (intact)"),
         ({"images": 6400}, "images seen in training: 3,200 (baseline); 6,400 (intact)"),
         ({"seed": 3}, "seeds: 0 (baseline); 3 (intact)"),
-        ({"backend": "abacus"}, "(intact, backend abacus)"),
+        ({"backend": "abacus"}, "; abacus (intact)"),
     ],
 )
 def test_what_is_not_like_for_like_is_said(folder, tmp_path, changes, what):
@@ -111,6 +114,17 @@ def test_what_is_not_like_for_like_is_said(folder, tmp_path, changes, what):
     made_run(folder / "b", "intact", **changes)
     _, page = compared(tmp_path, folder / "a", folder / "b")
     assert page.count("Not like for like") == 1 and what in page
+
+
+def test_rows_of_a_note_are_called_by_their_system_where_it_has_no_others(folder, tmp_path):
+    made_run(folder / "a", images=64)
+    made_run(folder / "b", "intact")
+    made_run(folder / "c", "intact", options={"bridge": False})
+    made_run(folder / "d", "intact", options={"association": "common"}, split="dev")
+    _, page = compared(tmp_path, *sorted(folder.iterdir()))
+    assert "in training: 64 (baseline); 3,200 (intact)." in page
+    row = "intact, association r-to-d / intact, no-bridge"
+    assert f"test (baseline / {row}); dev (intact, association common)." in page
 
 
 def test_short_runs_and_shared_first_stages_are_said(folder, tmp_path):
@@ -211,8 +225,8 @@ def test_from_the_command_line(tmp_path, capsys):
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     assert "== baseline-seed0" in done.stdout
     page = (tmp_path / "out" / "compare.md").read_text()
-    name = "baseline, train-rates 4, batch-size 4, steps 2"
-    assert f"data set: synthetic (intact, train-rates 2 3 4, batch-size 32); csv ({name})" in page
+    assert "data set: synthetic (intact); csv (baseline)" in page
+    assert "| baseline | train-rates 4, batch-size 4, steps 2 |" in page
     rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open(newline="")))
     assert float(rows[1]["images"]) == 4 and int(rows[1]["flops"]) > 1e6
     compare.main(compare.CompareOptions(folders=(before,), run=("baseline",), out=out), shared)

@@ -286,9 +286,10 @@ def rank_lines(path, lines, xlabel="downsampling rate r", note="bars: ± one sta
     ticks = sorted({x for line in lines for x in line["x"]})
     several = len(lines) > 1
     names_w = 30 + 10 * max(len(line["label"]) for line in lines) if several else 28
-    with _figure(path, 70 + 476 + names_w, 440) as figure:
-        axes = _axes(figure, 70, 40, 476, 334)
-        step = 0.012 * (ticks[-1] - ticks[0])  # aside of each other, so that bars can be told apart
+    with _figure(path, 84 + 476 + names_w, 440) as figure:
+        axes = _axes(figure, 84, 40, 476, 334)
+        # Aside of each other, so that bars can be told apart.
+        step = min(0.012, 0.05 / len(lines)) * (ticks[-1] - ticks[0])
         ends = []
         for number, line in enumerate(lines):
             colour = COLOURS[number % len(COLOURS)]
@@ -305,6 +306,7 @@ def rank_lines(path, lines, xlabel="downsampling rate r", note="bars: ± one sta
         if several:  # a name at the end of each line needs no legend
             bottom, top = axes.get_ylim()
             heights = _apart([value for value, _, _ in ends], 0.065 * (top - bottom))
+            heights += max(0, bottom - min(heights))
             for height, (_, label, colour) in zip(heights, ends, strict=True):
                 axes.annotate(
                     label,
@@ -483,7 +485,7 @@ def _one_query_a_person(query, counted, people, seed):
     return list(first.values())[:people]
 
 
-def _queries_to_map(query, counted, rates, seed, people=15, points=400):
+def _queries_to_map(query, counted, rates, seed, people=15, points=300):
     """Queries of a few people, chosen by the seed alone: with `rates` each, `points` at most."""
     order = np.random.default_rng(seed).permutation(counted)
     of_person = {}
@@ -504,9 +506,11 @@ def _tsne(model, query, kept, rows, seed):
     distances = np.array(model.distances(features, features, query_rates=rates), "float64")
     distances = np.maximum(distances + distances.T, 0) / 2
     np.fill_diagonal(distances, 0)
+    # The exact method needs seconds for so few; the other one's threads wait for each other, which
+    # takes a minute on cores that have something else to do.
     tsne = TSNE(
-        metric="precomputed", init="random", perplexity=min(30, (len(features) - 1) / 3),
-        random_state=seed,
+        method="exact", metric="precomputed", init="random", random_state=seed,
+        perplexity=min(30, (len(features) - 1) / 3),
     )  # fmt: skip
     return tsne.fit_transform(distances), people, rates
 
