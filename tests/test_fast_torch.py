@@ -12,7 +12,12 @@ from keras import layers
 
 from keras_xreid.layers.association import Association
 from keras_xreid.layers.backbone import build_backbone
-from keras_xreid.layers.discriminator import build_image_discriminator
+from keras_xreid.layers.decoder import build_decoder
+from keras_xreid.layers.discriminator import (
+    build_feature_discriminators,
+    build_image_discriminator,
+    build_resnet_discriminator,
+)
 from keras_xreid.layers.generator import build_generator
 from keras_xreid.training import fast_torch
 
@@ -104,6 +109,8 @@ LAYERS = {
     "batch_norm_axis_1": layers.BatchNormalization(axis=1),
     "padding": layers.ZeroPadding2D(((1, 2), (0, 1))),
     "dense": layers.Dense(3, activation="relu"),
+    "enlarged": layers.UpSampling2D((2, 3)),
+    "enlarged_bilinear": layers.UpSampling2D(2, interpolation="bilinear"),
     "leaky": layers.LeakyReLU(0.2),
     "channels_first": layers.Conv2D(5, 3, padding="same", data_format="channels_first"),
 }
@@ -158,6 +165,14 @@ NETWORKS = {
     "generator": lambda: build_generator((32, 16), (4, 6, 8, 8), batch_normalization=False),
     "generator_bn": lambda: build_generator((32, 16), (4, 6, 8, 8), batch_normalization=True),
     "discriminator": lambda: build_image_discriminator((32, 32), 4, 16),
+    "resnet_discriminator": lambda: build_resnet_discriminator((32, 32), 4),
+    "feature_discriminators": lambda: build_feature_discriminators(
+        [(8, 4, 5), (4, 4, 6)], "rain-code", 4
+    ),
+    "decoder": lambda: build_decoder([(16, 8, 3), (8, 4, 5), (4, 2, 6)], (32, 16), (6, 5, 4)),
+    "decoder_without_skips": lambda: build_decoder(
+        [(16, 8, 3), (8, 4, 5), (4, 2, 6)], (32, 16), (6, 5, 4), skips=False
+    ),
 }
 
 
@@ -166,9 +181,10 @@ NETWORKS = {
 def test_every_network_gives_the_same(name, training):
     model = NETWORKS[name]()
     fill(model)
-    x = np.random.default_rng(3).uniform(0, 1, (4, *model.input_shape[1:])).astype("float32")
+    rng = np.random.default_rng(3)
+    arrays = [rng.uniform(0, 1, (4, *x.shape[1:])).astype("float32") for x in model.inputs]
     # Deep networks amplify the last digit, and a ReLU may fall on its other side.
-    compare(model, [x], training, tolerance=1e-3)
+    compare(model, arrays, training, tolerance=1e-3)
 
 
 def test_association_gives_the_same():

@@ -304,8 +304,14 @@ def _replacements():
             return lambda x, training: after(add(x, spare)), True
         if type(layer) is layers.Add:
             return lambda x, training: after(add(x, None)), False
-        if type(layer) is layers.Multiply:
-            return lambda x, training: layer.call(x), rank == 4
+        if type(layer) is layers.Concatenate and rank == 4 and layer.axis in (-1, 3):
+            return lambda x, training: torch.cat(x, 1), True
+        if type(layer) in MERGING:
+            return lambda x, training: layer.call(x), rank == 4 and type(layer) is layers.Multiply
+        if _is_repeating(layer):
+            return lambda x, training: torch.nn.functional.interpolate(
+                *x, scale_factor=layer.size, mode="nearest"
+            ), True
         if type(layer) is layers.ZeroPadding2D and layer.data_format == "channels_last":
             (top, bottom), (left, right) = layer.padding
             zeros = (left, right, top, bottom)
@@ -395,13 +401,13 @@ def _replacements():
 
 # --- how a functional model is run ---------------------------------------------------------------
 
-MERGING = (layers.Add, layers.Multiply)
+MERGING = (layers.Add, layers.Multiply, layers.Concatenate)
 CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 DIRECT = (
     *MERGING, layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose, layers.Dense,
     layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, layers.Activation,
     layers.ZeroPadding2D, layers.MaxPooling2D, layers.AveragePooling2D,
-    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling2D, layers.UpSampling2D,
 )  # fmt: skip
 
 
@@ -558,6 +564,15 @@ def _is_linear(layer):
     """Whether a convolution, channels last, is nothing but that."""
     linear = layer.activation is None or layer.activation is keras.activations.linear
     return linear and layer.data_format == "channels_last"
+
+
+def _is_repeating(layer):
+    """Whether a layer enlarges channels last by its nearest pixels, which Keras copies twice."""
+    return (
+        type(layer) is layers.UpSampling2D
+        and layer.interpolation == "nearest"
+        and layer.data_format == "channels_last"
+    )
 
 
 def _is_elementwise(layer):
