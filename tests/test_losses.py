@@ -104,8 +104,8 @@ def slow_triplet(features, labels, margin, squared):
 def test_triplet_agrees_with_a_loop(squared):
     rng = np.random.default_rng(0)
     shown = set()
-    for size in (2, 5, 16, 32):
-        for _ in range(5):
+    for size in (5, 24):
+        for _ in range(8):
             # Some have no label, and some are the only image of their person.
             labels = rng.integers(-1, max(2, size // 3), size)
             features = rng.normal(0, 1, (size, 8)).astype("float32")
