@@ -50,6 +50,9 @@ from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
 
+# Images of a person in a batch, where people are grouped.
+IMAGES_PER_PERSON = 4
+
 
 @dataclasses.dataclass
 class Options:
@@ -109,6 +112,32 @@ def start(run, options_class, description):
         sys.exit(130)
 
 
+def check_groups(options, reason):
+    """Refuses a batch that does not hold `IMAGES_PER_PERSON` images of each of two people."""
+    size = options.batch_size
+    if size % IMAGES_PER_PERSON or size < 2 * IMAGES_PER_PERSON:
+        raise xr.InputError(
+            f"{reason} takes {IMAGES_PER_PERSON} images of each person, and --batch-size is "
+            f"{size}: give a multiple of {IMAGES_PER_PERSON}, {2 * IMAGES_PER_PERSON} or more"
+        )
+
+
+def check_losses(without, known):
+    """Refuses a loss to leave out that is not there, and to leave out all."""
+    unknown = [name for name in without if name not in known]
+    if unknown:
+        raise xr.InputError(f"--without {unknown[0]}: known losses are {', '.join(known)}")
+    if set(without) == set(known):
+        raise xr.InputError(f"--without {' '.join(without)} leaves no loss to train with")
+
+
+def rising_and_falling(steps, warm):
+    """Adam's learning rate for a short schedule: up to 1e-3 in `warm` steps, and down to 0."""
+    return keras.optimizers.schedules.CosineDecay(
+        1e-4, max(1, steps - warm), warmup_target=1e-3, warmup_steps=warm
+    )
+
+
 class Run:
     """A run folder, from the checked options to metrics.json, figures and report.md.
 
@@ -137,7 +166,22 @@ class Run:
             record.read()
         autodiff.repeatable(options.seed, options.compiled)
         keras.config.set_dtype_policy(options.precision)
+        self.records = self.data.train  # to train on; a recipe may hide labels or leave some out
         self.rows, self.speeds, self._checkpoints = [], {}, []
+
+    def hide_labels(self, labeled_fraction):
+        """Hides who is on the training images, for all but a share of each person's."""
+        if labeled_fraction != 1:
+            self.records = xr.hide_labels(self.records, labeled_fraction, self.options.seed)
+            labeled = sum(record.person is not None for record in self.records)
+            print(f"{labeled} of {len(self.records)} training images are labelled")
+
+    def starting_weights(self, asked=None):
+        """What a backbone starts from: "imagenet" or None, random numbers."""
+        if asked not in (None, "imagenet", "random"):
+            raise xr.InputError(f"--weights {asked!r}: give imagenet or random")
+        known = self.options.preset == "paper" and self.backbone == "resnet50"
+        return "imagenet" if asked == "imagenet" or (asked is None and known) else None
 
     def begin(self):
         """Opens the run folder; whatever can be refused is refused before, and leaves nothing."""
@@ -230,11 +274,17 @@ class Run:
         short = 1 if self.options.steps else scheduled
         return short if given is None else given
 
-    def batches(self, kind, **kwargs):
-        """Training batches of a kind, `xr.ImageBatches` or `xr.PairBatches`, as the options say."""
+    def batches(self, kind, grouped=False, **kwargs):
+        """Training batches of a kind, `xr.ImageBatches` or `xr.PairBatches`, as the options say.
+
+        `grouped`: `IMAGES_PER_PERSON` images of each person, for losses that compare people.
+        """
         o = self.options
+        if grouped:
+            kwargs["people_per_batch"] = o.batch_size // IMAGES_PER_PERSON
+            kwargs["images_per_person"] = IMAGES_PER_PERSON
         return kind(
-            self.data.train, image_size=self.image_size, batch_size=o.batch_size, seed=o.seed,
+            self.records, image_size=self.image_size, batch_size=o.batch_size, seed=o.seed,
             workers=o.workers, steps=o.steps, **kwargs,
         )  # fmt: skip
 
@@ -262,15 +312,15 @@ class Run:
 
     def finish(self, model, **extra):
         """Scores the model, and writes everything that makes the run citable."""
-        o = self.options
+        o, data = self.options, dataclasses.replace(self.data, train=self.records)
         began = time.perf_counter()
         xr.save(model, self.folder / "model.weights.h5")
         manifest = xr.write_manifest(
             self.folder / "manifest.jsonl",
-            xr.manifest_rows(self.data, o.rates, train_rates=o.train_rates),
+            xr.manifest_rows(data, o.rates, train_rates=o.train_rates),
         )
         kept = {}
-        results = xr.evaluate(model, self.data, o.rates, o.train_rates, o.protocol, keep=kept)
+        results = xr.evaluate(model, data, o.rates, o.train_rates, o.protocol, keep=kept)
         seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began
         metrics = {
             "system": self.system,
@@ -289,14 +339,14 @@ class Run:
             **results,
             **extra,
             "short_run": bool(o.limit or o.steps),
-            "data": report.count_data(self.data),
+            "data": report.count_data(data),
             "options": json.loads((self.folder / "options.json").read_text()),
         }
         print(report.score_table(metrics))
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         report.write_json_atomic(self.folder / "metrics.json", metrics)
         figures.draw_figures(
-            self.folder / "figures", model, self.data, results, kept, train_rates=o.train_rates
+            self.folder / "figures", model, data, results, kept, train_rates=o.train_rates
         )
         report.write_report(self.folder)
         for path in self._checkpoints:

@@ -1,0 +1,63 @@
+"""CAD-Net: features that no resolution changes, joined to recovered ones (Li et al., ICCV 2019).
+
+    KERAS_BACKEND=torch python recipes/cadnet.py
+    python recipes/cadnet.py --data market1501 --data-dir DIR
+    python recipes/cadnet.py --features f       # a row of Table 1
+    python recipes/cadnet.py --without adv_i    # a row of Table 3
+
+Every step takes pictures at high resolution and, drawn apart from them, pictures at low resolution
+with what they were before, 4 images of each of 8 people. One discriminator judges features, one
+judges recovered images; then encoder, decoder, the recovered image's encoder and the classifier
+learn together. At the end every query is scored at every rate, and its recovered image measured.
+"""
+
+import dataclasses
+
+# Before Keras: it chooses the backend.
+from common import Options, Run, check_groups, check_losses, start
+from rain import optimizers
+
+import keras_xreid as xr
+from keras_xreid.models.cadnet import FEATURES, PRESETS
+
+# Epochs over all training images, each seen at high and at low resolution.
+EPOCHS = {"tiny": 4, "paper": 60}
+# What --without leaves out, by its weight in xr.CADNet.
+LOSSES = {
+    "cls": "classification", "rec": "reconstruction", "adv_f": "adversarial_features",
+    "adv_i": "adversarial_images",
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class CADNetOptions(Options):
+    features: str = "fg"
+    """What the classifier takes: fg, the joint feature; f or g alone (Table 1)."""
+    without: tuple[str, ...] = ()
+    """Losses to leave out: cls, rec, adv_f, adv_i (Table 3)."""
+    weights: str | None = None
+    """imagenet or random; if not given, imagenet for the paper preset's ResNet-50s."""
+
+
+def main(options):
+    if options.features not in FEATURES:
+        raise xr.InputError(f"--features {options.features!r}: give one of {', '.join(FEATURES)}")
+    check_groups(options, "the triplet loss")
+    check_losses(options.without, LOSSES)
+    run = Run("cadnet", options, PRESETS)
+    batches = run.batches(xr.PairBatches, grouped=True, rates=options.train_rates, independent=True)
+    off = {LOSSES[name]: 0.0 for name in options.without}
+    model = xr.CADNet(
+        batches.people, preset=options.preset, backbone=run.backbone, features=options.features,
+        weights=run.starting_weights(options.weights), **off,
+    )  # fmt: skip
+    run.begin()
+    epochs = run.epochs(EPOCHS[options.preset], options.epochs)
+    steps = epochs * len(batches)
+    model.compile(optimizers(model, steps, len(batches)), jit_compile=options.compiled)
+    run.fit("cadnet", model, batches, epochs)
+    run.finish(model)
+
+
+if __name__ == "__main__":
+    start(main, CADNetOptions, __doc__)

@@ -1,0 +1,79 @@
+"""RAIN: features that do not tell the resolution of an image (Chen et al., AAAI 2019).
+
+    KERAS_BACKEND=torch python recipes/rain.py
+    python recipes/rain.py --data market1501 --data-dir DIR
+    python recipes/rain.py --without adv            # a row of Table 3
+    python recipes/rain.py --labeled-fraction 0.2   # a point of Figure 5
+
+Every step takes pairs, a picture at high resolution and the same one shrunk and enlarged, of 4
+images of each of 8 people. Discriminators learn to tell the two kinds of features apart; then the
+extractor learns who it is, the decoder what was lost, and both to leave the discriminators in
+doubt. At the end every query is scored at every rate.
+"""
+
+import dataclasses
+
+# Before Keras: it chooses the backend.
+from common import Options, Run, check_groups, check_losses, rising_and_falling, start
+
+import keras  # isort: skip
+
+import keras_xreid as xr
+from keras_xreid.models.rain import PRESETS, SETTINGS
+
+# Epochs over all training images, each seen at high and at low resolution.
+EPOCHS = {"tiny": 5, "paper": 60}
+# What --without leaves out, by its weight in xr.RAIN.
+LOSSES = {
+    "cls": "classification", "tri": "triplet", "rec": "reconstruction", "adv": "adversarial",
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class RainOptions(Options):
+    levels: tuple[int, ...] = (4, 5)
+    """Feature maps that are aligned. 4 5: multi-level; 5: single-level (Table 1)."""
+    settings: str = "paper"
+    """paper: every weight 1; authors-code: the published code's weights and discriminators."""
+    without: tuple[str, ...] = ()
+    """Losses to leave out: cls, tri, rec, adv (Table 3)."""
+    labeled_fraction: float = 1.0
+    """Share of each person's images that are labelled; the others are only seen (Figure 5)."""
+    weights: str | None = None
+    """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
+
+
+def optimizers(model, steps, warm):
+    """Adam with a short schedule for the tiny preset, else the settings' own."""
+    if model.preset == "paper":
+        return None
+    *judges, last = model.phases()
+    made = {part: keras.optimizers.Adam(rising_and_falling(steps, warm)) for part in last.updates}
+    return made | {phase.updates[0]: keras.optimizers.Adam(1e-4) for phase in judges}
+
+
+def main(options):
+    if options.settings not in SETTINGS:
+        raise xr.InputError(f"--settings {options.settings!r}: give {' or '.join(SETTINGS)}")
+    check_groups(options, "the triplet loss")
+    check_losses(options.without, LOSSES)
+    run = Run("rain", options, PRESETS)
+    run.hide_labels(options.labeled_fraction)
+    batches = run.batches(xr.PairBatches, grouped=True, rates=options.train_rates)
+    off = {LOSSES[name]: 0.0 for name in options.without}
+    if not batches.people:  # nobody is labelled
+        off |= {"classification": 0.0, "triplet": 0.0}
+    model = xr.RAIN(
+        batches.people, preset=options.preset, backbone=run.backbone, levels=options.levels,
+        settings=options.settings, weights=run.starting_weights(options.weights), **off,
+    )  # fmt: skip
+    run.begin()
+    epochs = run.epochs(EPOCHS[options.preset], options.epochs)
+    steps = epochs * len(batches)
+    model.compile(optimizers(model, steps, len(batches)), jit_compile=options.compiled)
+    run.fit("rain", model, batches, epochs)
+    run.finish(model)
+
+
+if __name__ == "__main__":
+    start(main, RainOptions, __doc__)
