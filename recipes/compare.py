@@ -148,7 +148,7 @@ def row_of(system, variant, runs):
         errors = runs[0].get("standard_error") or {}
     lr = [run.get("mean_lr") or {} for run in runs]
     rank1 = [scores.get("rank1") for scores in lr]
-    parameters, flops = cost_of_embedding(runs[0]["folder"])
+    parameters, flops = cost_of_run(runs[0]["folder"])
     return {
         "name": ", ".join(filter(None, [system, variant])),
         "system": system,
@@ -166,13 +166,17 @@ def row_of(system, variant, runs):
     }
 
 
-def cost_of_embedding(folder):
-    """Parameters and operations between an image and its embedding; None where unknown."""
+def cost_of_embedding(model):
+    """Parameters and operations between a query's image and its embedding."""
+    image = keras.Input((*model.image_size, 3))
+    network = keras.Model(image, model.call(image))
+    return network.count_params(), forward_flops(network)
+
+
+def cost_of_run(folder):
+    """The same of a run's model; None where it is not known."""
     try:
-        model = xr.load(folder)
-        image = keras.Input((*model.image_size, 3))
-        network = keras.Model(image, model.call(image))
-        return network.count_params(), forward_flops(network)
+        return cost_of_embedding(xr.load(folder))
     except (xr.InputError, NotImplementedError, TypeError, ValueError) as error:
         # Runs of hours are not kept from their table by what cannot be counted.
         print(f"Parameters and operations of {folder} are not counted: {error}")

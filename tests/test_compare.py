@@ -5,8 +5,10 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+import small
 from PIL import Image
 
 import keras_xreid as xr
@@ -19,6 +21,11 @@ import ablations  # noqa: E402
 import common  # noqa: E402
 import compare  # noqa: E402
 from made_runs import made_run  # noqa: E402
+
+
+on_torch = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="is the same on every backend, and JAX needs minutes"
+)
 
 
 @pytest.fixture
@@ -159,10 +166,10 @@ def test_figure(folder, tmp_path):
         assert np.count_nonzero(np.abs(pixels - rgb).max(axis=2) < 12) > 200
 
 
-def test_parameters_and_operations_of_an_embedding(tmp_path):
-    model = xr.INTACT(people=4, preset="tiny", image_size=(64, 32))
-    xr.save(model, tmp_path / "model.weights.h5")
-    parameters, flops = compare.cost_of_embedding(tmp_path)
+@on_torch
+def test_parameters_and_operations_of_an_embedding():
+    model = small.intact()
+    parameters, flops = compare.cost_of_embedding(model)
     # Recovered, then recognized; the discriminator and the association are for training.
     assert parameters == model.generator.count_params() + model.reid.count_params()
     assert parameters < model.count_params()
@@ -203,6 +210,7 @@ def test_recipes_are_run_for_each_seed_with_the_shared_options(tmp_path, monkeyp
     assert [row["seeds"] for row in rows] == ["0 1", "0 1"]
 
 
+@on_torch
 def test_from_the_command_line(tmp_path, capsys):
     """A real run of two steps beside a folder; the second time nothing is run."""
     rng = np.random.default_rng(0)
