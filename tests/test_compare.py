@@ -22,7 +22,6 @@ import common  # noqa: E402
 import compare  # noqa: E402
 from made_runs import made_run  # noqa: E402
 
-
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="is the same on every backend, and JAX needs minutes"
 )
