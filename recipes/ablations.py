@@ -253,8 +253,9 @@ def show(table, options):
         rows.append(["merely enlarged", f"{mean:.1f}", *empty])
     names, text = order_of(ours)
     theirs = sorted(ours, key=lambda name: printed[name]["rank1"])
+    told = "the paper's order" + (", but for what is not told apart" if "≈" in text else "")
     sentence = f"Rank-1 from worst to best (≈: less than ± apart): {text}; " + (
-        "the paper's order." if names == theirs else f"the paper: {' < '.join(theirs)}."
+        f"{told}." if names == theirs else f"the paper: {' < '.join(theirs)}."
     )
     if len(psnr) == len(ours):
         sentence += f" Best PSNR: {max(psnr, key=psnr.get)}."
