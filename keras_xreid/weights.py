@@ -8,9 +8,11 @@ import h5py
 
 from keras_xreid.errors import InputError
 from keras_xreid.models.baseline import Baseline
+from keras_xreid.models.cadnet import CADNet
 from keras_xreid.models.intact import INTACT
+from keras_xreid.models.rain import RAIN
 
-SYSTEMS = {"Baseline": Baseline, "INTACT": INTACT}
+SYSTEMS = {"Baseline": Baseline, "CADNet": CADNet, "INTACT": INTACT, "RAIN": RAIN}
 ATTRIBUTE = "keras_xreid"
 
 

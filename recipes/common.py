@@ -336,6 +336,7 @@ class Run:
             "parameters": model.count_params(),
             "seconds": seconds,
             "images_per_second": self.speeds,
+            "images_seen": report.images_seen(self.rows),
             **results,
             **extra,
             "short_run": bool(o.limit or o.steps),

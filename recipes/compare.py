@@ -283,7 +283,7 @@ def footnotes(rows):
         "the low-resolution rates trained on. Parameters and GFLOPs: between an image of the "
         "query and its embedding, a multiply-add counts as 2; parameters of the whole model where "
         "GFLOPs are not known. Images: seen in training, a pair of an HR and an LR image counts "
-        "once. Minutes include scoring.",
+        "as two. Minutes include scoring.",
     ]
 
 

@@ -215,6 +215,10 @@ def read_metrics(path):
     return metrics
 
 
+# Stages whose batches are pairs, an image at high and one at low resolution.
+PAIRED = ("intact", "rain", "cadnet")
+
+
 def images_seen(rows):
     """Counts the training images that each stage has seen.
 
@@ -223,17 +227,18 @@ def images_seen(rows):
             the values may be text, as read from history.csv.
 
     Returns:
-        A dictionary from stage to int; a pair of an HR and an LR image counts once.
+        A dictionary from stage to int; a pair of an HR and an LR image counts as two.
 
     Example:
 
     >>> with open("runs/mine/history.csv", newline="") as file:
     ...     images_seen(csv.DictReader(file))
-    {'reid': 16000, 'intact': 6400}
+    {'reid': 16000, 'intact': 12800}
     """
     seen = {}
     for row in rows:
         images = round(float(row["seconds"]) * float(row["images_per_second"]))
+        images *= 2 if row["stage"] in PAIRED else 1
         seen[row["stage"]] = seen.get(row["stage"], 0) + images
     return seen
 
