@@ -125,6 +125,42 @@ def test_first_stage_is_reused(finished, people, tmp_path):
     assert metrics["manifest_sha256"] == ours["manifest_sha256"]
 
 
+@pytest.mark.parametrize(
+    "recipe, options, terms",
+    [
+        (
+            "rain",
+            ("--settings", "authors-code", "--labeled-fraction", 0.5, "--without", "tri"),
+            {"discriminator", "id", "reconstruction", "adversarial"},
+        ),
+        (
+            "cadnet",
+            ("--features", "g", "--without", "adv_f"),
+            {"image_discriminator", "id", "triplet", "reconstruction", "adversarial_images"},
+        ),
+    ],
+)
+def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, terms):
+    out = tmp_path / recipe
+    run(recipe, *short(people, out, "--batch-size", 8, *options))
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["system"] == recipe
+    assert metrics["images_seen"] == {recipe: 2 * 2 * 8}  # steps, of a pair each
+    assert metrics["image_quality"]["4"]["psnr"] > 0
+    assert metrics["enlarged"]["per_rate"] is None
+    assert {p.stem for p in (out / "figures").iterdir()} == {
+        "recovered", "ranked", "rank1", "losses", "tsne",
+    }  # fmt: skip
+    history = (out / "history.csv").read_text().splitlines()[0].split(",")
+    assert terms <= set(history) and len(terms) == len(history) - 4
+    manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
+    train = [row["person"] for row in manifest if row["role"] == "train"]
+    assert train.count(None) == (12 if recipe == "rain" else 0) and len(train) == 24
+    data = xr.datasets.load("csv", people)
+    again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False)
+    assert again["per_rate"] == metrics["per_rate"]
+
+
 def test_ablations(people, tmp_path):
     arguments = ("intact-5", "--data", "csv", "--data-dir", people, "--steps", 1, "--epochs", 1,
                  "--out", tmp_path / "rows")  # fmt: skip
@@ -190,12 +226,15 @@ def refused(monkeypatch, capsys):
     """Runs a recipe in this process and returns the one line that it leaves with."""
 
     def leave_of(recipe, *arguments):
-        import baseline
         import common
-        import intact
 
-        module = {"baseline": baseline, "intact": intact}[recipe]
-        options = {"baseline": "BaselineOptions", "intact": "IntactOptions"}[recipe]
+        module = importlib.import_module(recipe)
+        options = {
+            "baseline": "BaselineOptions",
+            "intact": "IntactOptions",
+            "rain": "RainOptions",
+            "cadnet": "CADNetOptions",
+        }[recipe]
         monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
             common.start(module.main, getattr(module, options), module.__doc__)
@@ -231,6 +270,28 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
     line = refused("intact", *given)
     assert all(word in line for word in words), line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe, arguments, words",
+    [
+        ("rain", ("--without", "adv", "id"), ["--without id", "cls, tri, rec, adv"]),
+        ("rain", ("--without", "cls", "tri", "rec", "adv"), ["no loss"]),
+        ("rain", ("--levels", "3", "9"), ["(3, 9)", "1 to 5"]),
+        ("rain", ("--settings", "mine"), ["mine", "paper or authors-code"]),
+        ("rain", ("--labeled-fraction", "2"), ["labeled fraction is 2", "0", "1"]),
+        ("rain", ("--weights", "coco"), ["coco", "imagenet or random"]),
+        ("cadnet", ("--features", "h"), ["'h'", "fg, f, g"]),
+        ("cadnet", ("--batch-size", "6"), ["triplet", "6", "multiple of 4"]),
+        ("cadnet", ("--weights", "imagenet"), ["imagenet", "resnet50"]),
+        ("cadnet", ("--batch-size", "32"), ["8 people a batch", "6"]),
+    ],
+)
+def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arguments, words):
+    out = tmp_path / "run"
+    line = refused(recipe, *short(people, out, "--batch-size", 8, *arguments))
+    assert all(word in line for word in words), line
+    assert not out.exists()
 
 
 def test_wrong_folder(refused, tmp_path):
