@@ -42,7 +42,7 @@ class Levels(keras.Model):
     """Stands in for a KerasCV backbone: five maps, of strides 4, 4, 8, 16 and 16."""
 
     def __init__(self, width=4, **kwargs):
-        x = image = keras.Input((*SIZE, 3))
+        x = image = keras.Input((None, None, 3))
         levels = {}
         for i, strides in enumerate((4, 1, 2, 2, 1), start=1):
             x = keras.layers.Conv2D(
@@ -113,6 +113,11 @@ def pairs(n=8, seed=0):
     }
 
 
+def couples(seed=0):
+    """Two images of each of two people, as `PairBatches` makes it of P people."""
+    return {**pairs(4, seed), "person": np.array([0, 0, 1, 1], "int32")}
+
+
 class Repeat(keras.utils.PyDataset):
     """The same few batches every epoch."""
 
@@ -133,17 +138,17 @@ def step(model, batch):
     return {name: values[0] for name, values in history.history.items()}
 
 
-def only(model, *indices):
-    """Leaves a model some of its phases."""
-    phases = model.phases()
-    model.phases = lambda: [phases[i] for i in indices]
-    return model
+def compiled(model, rate=None):
+    """Compiles a model, perhaps with SGD at one rate for all; 0 leaves its weights as they are.
 
-
-def still(model):
-    """Compiles a model so that its weights stay where they are."""
-    parts = {part for phase in model.phases() for part in phase.updates}
-    model.compile({part: keras.optimizers.SGD(0.0) for part in parts})
+    Steps are run as they are written: to trace one takes longer than to run it. Batches of one
+    size are quick on JAX, which compiles every operation for every shape.
+    """
+    optimizer = None
+    if rate is not None:
+        parts = {part for phase in model.phases() for part in phase.updates}
+        optimizer = {part: keras.optimizers.SGD(float(rate)) for part in parts}
+    model.compile(optimizer, run_eagerly=True)
     return model
 
 
@@ -165,9 +170,10 @@ def reached(model, *terms):
         return {term: found[term] for term in terms}
 
     model.phases = lambda: [phases[-1]._replace(losses=losses, terms=terms)]
-    model.compile({part: keras.optimizers.SGD(1.0) for part in phases[-1].updates})
+    compiled(model, rate=1.0)
     before = {part: arrays(own) for part, own in kernels.items()}
-    step(model, pairs())
+    step(model, couples())
+    model.phases = lambda: phases
     found = {}
     for part, own in kernels.items():
         changed = [

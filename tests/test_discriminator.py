@@ -18,10 +18,10 @@ def of_kind(model, kind):
 
 
 def test_tsais_layout():
-    model = build_feature_discriminators([(16, 8, 2048)])
+    model = build_feature_discriminators([(16, 8, 20)])
     convolutions = of_kind(model, layers.Conv2D)
     assert [tuple(c.kernel.shape) for c in convolutions] == [
-        (4, 4, 2048, 64), (4, 4, 64, 128), (4, 4, 128, 256), (4, 4, 256, 512), (4, 4, 512, 1),
+        (4, 4, 20, 64), (4, 4, 64, 128), (4, 4, 128, 256), (4, 4, 256, 512), (4, 4, 512, 1),
     ]  # fmt: skip
     assert {c.strides for c in convolutions} == {(2, 2)}
     slopes = [layer.negative_slope for layer in of_kind(model, layers.LeakyReLU)]
@@ -31,10 +31,10 @@ def test_tsais_layout():
 
 
 def test_layout_of_rains_code():
-    model = build_feature_discriminators([(16, 8, 2048)], "rain-code")
+    model = build_feature_discriminators([(16, 8, 20)], "rain-code")
     convolutions = of_kind(model, layers.Conv2D)
     assert [tuple(c.kernel.shape) for c in convolutions] == [
-        (3, 3, 2048, 1024), (3, 3, 1024, 512), (3, 3, 512, 256), (3, 3, 256, 128), (3, 3, 128, 64),
+        (3, 3, 20, 1024), (3, 3, 1024, 512), (3, 3, 512, 256), (3, 3, 256, 128), (3, 3, 128, 64),
         (3, 3, 64, 32),
     ]  # fmt: skip
     assert {c.strides for c in convolutions} == {(1, 1)}
