@@ -21,7 +21,7 @@ import keras_xreid as xr
 from keras_xreid.models.cadnet import FEATURES, PRESETS
 
 # Epochs over all training images, each seen at high and at low resolution.
-EPOCHS = {"tiny": 5, "paper": 60}
+EPOCHS = {"tiny": 4, "paper": 60}
 # What --without leaves out, by its weight in xr.CADNet.
 LOSSES = {
     "cls": "classification", "rec": "reconstruction", "adv_f": "adversarial_features",
@@ -53,8 +53,7 @@ def main(options):
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
-    steps = epochs * len(batches)
-    model.compile(optimizers(model, steps, len(batches)), jit_compile=options.compiled)
+    model.compile(optimizers(model, epochs * len(batches)), jit_compile=options.compiled)
     run.fit("cadnet", model, batches, epochs)
     run.finish(model)
 

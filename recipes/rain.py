@@ -43,10 +43,11 @@ class RainOptions(Options):
     """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
 
 
-def optimizers(model, steps, warm):
+def optimizers(model, steps):
     """Adam with a short schedule for the tiny preset, else the settings' own."""
     if model.preset == "paper":
         return None
+    warm = max(1, steps // 5)
     *judges, last = model.phases()
     made = {part: keras.optimizers.Adam(rising_and_falling(steps, warm)) for part in last.updates}
     return made | {phase.updates[0]: keras.optimizers.Adam(1e-4) for phase in judges}
@@ -69,8 +70,7 @@ def main(options):
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
-    steps = epochs * len(batches)
-    model.compile(optimizers(model, steps, len(batches)), jit_compile=options.compiled)
+    model.compile(optimizers(model, epochs * len(batches)), jit_compile=options.compiled)
     run.fit("rain", model, batches, epochs)
     run.finish(model)
 
