@@ -112,7 +112,7 @@ class RAIN(ReIDModel):
         if settings not in SETTINGS:
             raise InputError(f"settings {settings!r}: give one of {', '.join(SETTINGS)}")
         self.preset, self.settings, self.margin = preset, settings, margin
-        self.levels = tuple(sorted(levels))
+        self.levels = tuple(sorted(set(levels)))
         defaults = (1.0, 1.0, 1.0, 1.0)
         if settings == "authors-code":
             defaults = (10.0, 20.0 if len(self.levels) > 1 else 10.0, 2.0, 0.01)
