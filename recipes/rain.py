@@ -48,8 +48,8 @@ def optimizers(model, steps):
     if model.preset == "paper":
         return None
     warm = max(1, steps // 5)
-    *judges, last = model.phases()
-    made = {part: keras.optimizers.Adam(rising_and_falling(steps, warm)) for part in last.updates}
+    first, *judges = model.phases()
+    made = {part: keras.optimizers.Adam(rising_and_falling(steps, warm)) for part in first.updates}
     return made | {phase.updates[0]: keras.optimizers.Adam(1e-4) for phase in judges}
 
 

@@ -153,7 +153,7 @@ def compiled(model, rate=None):
 
 
 def reached(model, *terms):
-    """Which kernels a gradient of these terms of the last phase reaches, in which parts.
+    """Which kernels a gradient of these terms of the first phase reaches, in which parts.
 
     Returns:
         Dict from part to (number of kernels reached, number of kernels), of the parts reached.
@@ -166,10 +166,10 @@ def reached(model, *terms):
     }
 
     def losses(batch):
-        found = phases[-1].losses(batch)
+        found, _ = phases[0].losses(batch)
         return {term: found[term] for term in terms}
 
-    model.phases = lambda: [phases[-1]._replace(losses=losses, terms=terms)]
+    model.phases = lambda: [phases[0]._replace(losses=losses, terms=terms)]
     compiled(model, rate=1.0)
     before = {part: arrays(own) for part, own in kernels.items()}
     step(model, couples())
@@ -182,6 +182,25 @@ def reached(model, *terms):
         if any(changed):
             found[part] = (sum(changed), len(own))
     return found
+
+
+def moved_by(model, phase, parts):
+    """What one phase's update moves, after the phases before it, in which parts.
+
+    Returns:
+        Dict from part to the paths of the variables moved.
+    """
+    batch = model.prepare({k: keras.ops.convert_to_tensor(v) for k, v in couples().items()})
+    phases = model.phases()
+    for before in phases[: phases.index(phase)]:
+        model.phase_gradients(before, batch)
+    kept = {name: snapshot(getattr(model, name)) for name in parts}
+    _, gradients = model.phase_gradients(phase, batch)
+    gradients = iter(gradients)
+    for name in phase.updates:
+        variables = getattr(model, name).trainable_variables
+        model.optimizers[name].apply([next(gradients) for _ in variables], variables)
+    return {name: moved(kept[name], getattr(model, name)) for name in parts}
 
 
 def arrays(tensors):

@@ -74,6 +74,29 @@ def test_what_compile_refuses():
         Chase().compile({"a": shared, "b": shared})
 
 
+def test_a_phase_hands_on_what_it_computed():
+    # Phase 1 draws a from 0 to 0.5, and hands on what a gave before, times 2, plus 1; phase 2
+    # draws b towards that: 0 - 0.5 * 2 (0 - 1) = 1. A gradient into a would be an error there.
+    class Handing(Chase):
+        def phases(self):
+            first, _ = super().phases()
+
+            def hand_on(batch):
+                seen = 2.0 * self.a(batch["x"]) + 1.0
+                return first.losses(batch), {"seen": seen}
+
+            def take(batch):
+                return {"to_seen": keras.ops.mean((self.b(batch["x"]) - batch["seen"]) ** 2)}
+
+            return [first._replace(losses=hand_on), Phase(("a", "b"), take, ("to_seen",))]
+
+    model = Handing()
+    model.compile(sgd())
+    logs = step(model, ONE)
+    assert values(model) == [0.5, 1.0, 0.0]
+    assert logs == {"to_one": 1.0, "to_seen": 1.0}
+
+
 def test_terms_are_announced():
     class Liar(Chase):
         def phases(self):

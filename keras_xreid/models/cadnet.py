@@ -5,9 +5,10 @@ Re-Identification, ICCV 2019. In the paper's letters: E is `encoder`, G is `deco
 `image_encoder`, C is `classifier`, D_F is `feature_discriminator`, D_I is `image_discriminator`;
 f is E's last feature map, g that of F on the recovered image G(f), u = GAP([f, g]).
 
-One train step: D_F (Eq. 1), D_I (Eq. 3), then E, G, F and C together (Eq. 6). No gradient is
-stopped: L_cls reaches E through f and through F(G(f)), and G through F, which makes the recovery
-"re-ID oriented"; D_F's term reaches E, and D_I's G and E.
+One train step: E, G, F and C together (Eq. 6), then D_F (Eq. 1) and D_I (Eq. 3) on the same
+features and recovered images, which are not computed a second time. No gradient is stopped: L_cls
+reaches E through f and through F(G(f)), and G through F, which makes the recovery "re-ID
+oriented"; D_F's term reaches E, and D_I's G and E.
 
 Where the paper is silent, ours: norms are means over elements, pixels in [0, 1]; adversarial terms
 are non-saturating, and E minimises both terms of Eq. 1, so that it shows D_F swapped labels;
@@ -157,19 +158,12 @@ class CADNet(ReIDModel):
     def compile(self, optimizer=None, **kwargs):
         """The paper's optimizers, unless given: `paper_sgd`, and SGD at 1e-4 for D_F and D_I."""
         if optimizer is None:
-            optimizer = {part: paper_sgd() for part in self.phases()[-1].updates}
-            for phase in self.phases()[:-1]:
+            optimizer = {part: paper_sgd() for part in self.phases()[0].updates}
+            for phase in self.phases()[1:]:
                 optimizer[phase.updates[0]] = keras.optimizers.SGD(1e-4)
         super().compile(optimizer=optimizer, **kwargs)
 
     def phases(self):
-        steps = []
-        if self.feature_discriminator is not None:
-            step = self._judge_features
-            steps.append(Phase(("feature_discriminator",), step, ("feature_discriminator",)))
-        if self.image_discriminator is not None:
-            step = self._judge_images
-            steps.append(Phase(("image_discriminator",), step, ("image_discriminator",)))
         parts = ["encoder"]
         if self.classification or self.reconstruction or self.adversarial_images:
             parts.append("decoder")
@@ -184,28 +178,17 @@ class CADNet(ReIDModel):
             "adversarial_images": self.adversarial_images,
         }
         terms = tuple(term for term, weight in terms.items() if weight)
-        return [*steps, Phase(tuple(parts), self._recover_and_identify, terms)]
+        steps = [Phase(tuple(parts), self._recover_and_identify, terms)]
+        if self.feature_discriminator is not None:
+            step = self._judge_features
+            steps.append(Phase(("feature_discriminator",), step, ("feature_discriminator",)))
+        if self.image_discriminator is not None:
+            step = self._judge_images
+            steps.append(Phase(("image_discriminator",), step, ("image_discriminator",)))
+        return steps
 
     def prepare(self, batch):
-        batch = high_and_low(batch)
-        if self.feature_discriminator is not None or self.image_discriminator is not None:
-            *maps, _ = self.encoder(batch["image"], training=True)
-            batch["f"] = maps[-1]
-            if self.image_discriminator is not None:
-                batch["recovered"] = self.decoder(maps, training=True)
-        return batch
-
-    def _judge_features(self, batch):
-        """D_F tells features of HR images from those of LR images (Eq. 1)."""
-        hr, lr = ops.split(self.feature_discriminator(batch["f"], training=True), 2)
-        return {"feature_discriminator": losses.discriminator_loss(hr, lr)}
-
-    def _judge_images(self, batch):
-        """D_I tells HR images from recovered ones; both kinds face the HR images (Eq. 3)."""
-        real = self.image_discriminator(ops.split(batch["image"], 2)[0], training=True)
-        fake = self.image_discriminator(batch["recovered"], training=True)
-        found = hr_and_lr(lambda x: losses.discriminator_loss(real, x), fake)
-        return {"image_discriminator": found}
+        return high_and_low(batch)
 
     def _recover_and_identify(self, batch):
         """E, G, F and C minimise Eq. 6."""
@@ -230,7 +213,19 @@ class CADNet(ReIDModel):
             fake = self.image_discriminator(recovered, training=True)
             found = hr_and_lr(losses.generator_loss, fake)
             terms["adversarial_images"] = self.adversarial_images * found
-        return terms
+        return terms, {"f": maps[-1]} | ({} if recovered is None else {"recovered": recovered})
+
+    def _judge_features(self, batch):
+        """D_F tells features of HR images from those of LR images (Eq. 1)."""
+        hr, lr = ops.split(self.feature_discriminator(batch["f"], training=True), 2)
+        return {"feature_discriminator": losses.discriminator_loss(hr, lr)}
+
+    def _judge_images(self, batch):
+        """D_I tells HR images from recovered ones; both kinds face the HR images (Eq. 3)."""
+        real = self.image_discriminator(ops.split(batch["image"], 2)[0], training=True)
+        fake = self.image_discriminator(batch["recovered"], training=True)
+        found = hr_and_lr(lambda x: losses.discriminator_loss(real, x), fake)
+        return {"image_discriminator": found}
 
     def _joint(self, f, recovered, training):
         """The feature that C takes, u = GAP([f, g]), which is [GAP(f), GAP(g)]."""

@@ -5,9 +5,9 @@ Re-Identification, AAAI 2019. In the paper's letters: F is `extractor`, G is `de
 `classifier`, D_j of all levels j together are `discriminator`; f1 to f5 are F's feature maps and
 v = GAP(f5) is the embedding.
 
-One train step: the D_j (Eq. 1), then F, G and C together (Eq. 7). D's term reaches F only. An
-image without a label (-1) takes part in the reconstruction and in the alignment only, which is
-the paper's semi-supervised training.
+One train step: F, G and C together (Eq. 7), then the D_j on the same features (Eq. 1), which are
+not computed a second time. D's term reaches F only. An image without a label (-1) takes part in
+the reconstruction and in the alignment only, which is the paper's semi-supervised training.
 
 The paper gives neither optimizer nor margin nor the layout of D and G. `settings="paper"` borrows
 them from CAD-Net (D as Tsai et al., G of Miyato's up-blocks, margin 2, SGD); every weight is 1, F
@@ -161,7 +161,7 @@ class RAIN(ReIDModel):
     def compile(self, optimizer=None, **kwargs):
         """The settings' optimizers, unless given: CAD-Net's; Adam at 1e-4 for D in the code's."""
         if optimizer is None:
-            optimizer = {part: paper_sgd() for part in self.phases()[-1].updates}
+            optimizer = {part: paper_sgd() for part in self.phases()[0].updates}
             if self.discriminator is not None:
                 code = self.settings == "authors-code"
                 kind = keras.optimizers.Adam if code else keras.optimizers.SGD
@@ -169,9 +169,6 @@ class RAIN(ReIDModel):
         super().compile(optimizer=optimizer, **kwargs)
 
     def phases(self):
-        steps = []
-        if self.discriminator is not None:
-            steps.append(Phase(("discriminator",), self._judge, ("discriminator",)))
         parts = [p for p in ("extractor", "decoder", "classifier") if getattr(self, p) is not None]
         terms = {
             "id": self.classification,
@@ -180,19 +177,13 @@ class RAIN(ReIDModel):
             "adversarial": self.adversarial,
         }
         terms = tuple(term for term, weight in terms.items() if weight)
-        return [*steps, Phase(tuple(parts), self._extract, terms)]
+        steps = [Phase(tuple(parts), self._extract, terms)]
+        if self.discriminator is not None:
+            steps.append(Phase(("discriminator",), self._judge, ("discriminator",)))
+        return steps
 
     def prepare(self, batch):
-        batch = high_and_low(batch)
-        if self.discriminator is not None:
-            *maps, _ = self.extractor(batch["image"], training=True)
-            batch["maps"] = self._aligned(maps)
-        return batch
-
-    def _judge(self, batch):
-        """D tells features of HR images from those of LR images, at each level (Eq. 1)."""
-        found = [losses.discriminator_loss(hr, lr) for hr, lr in self._logits(batch["maps"])]
-        return {"discriminator": sum(found)}
+        return high_and_low(batch)
 
     def _extract(self, batch):
         """F, G and C minimise Eq. 7."""
@@ -214,7 +205,12 @@ class RAIN(ReIDModel):
         if self.adversarial:
             found = [self._confusion(hr, lr) for hr, lr in self._logits(self._aligned(maps))]
             terms["adversarial"] = self.adversarial * sum(found)
-        return terms
+        return terms, {"maps": self._aligned(maps)}
+
+    def _judge(self, batch):
+        """D tells features of HR images from those of LR images, at each level (Eq. 1)."""
+        found = [losses.discriminator_loss(hr, lr) for hr, lr in self._logits(batch["maps"])]
+        return {"discriminator": sum(found)}
 
     def _confusion(self, hr, lr):
         if self.settings == "authors-code":

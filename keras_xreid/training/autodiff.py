@@ -26,7 +26,7 @@ def _torch(loss, variables, kept, state):
     own = {id(v) for v in variables}
     passed = [(v, v.value.detach()) for v in state if v.trainable and id(v) not in own]
     with keras.StatelessScope(passed) as scope:
-        total, logs = loss()
+        total, found = loss()
     # autograd.grad rather than backward(): nothing to zero, and nothing is left behind in the
     # parts that the phase only passes through.
     gradients = [None] * len(variables)
@@ -41,7 +41,7 @@ def _torch(loss, variables, kept, state):
     if total.device.type == "cpu" and not torch.compiler.is_compiling():
         _last_gradients[:] = gradients
     _commit(scope, kept)
-    return {name: value.detach() for name, value in logs.items()}, gradients
+    return keras.tree.map_structure(lambda value: value.detach(), found), gradients
 
 
 def _tensorflow(loss, variables, kept, state):
@@ -51,10 +51,10 @@ def _tensorflow(loss, variables, kept, state):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         with keras.StatelessScope() as scope:
-            total, logs = loss()
+            total, found = loss()
     gradients = tape.gradient(total, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     _commit(scope, kept)
-    return logs, gradients
+    return found, gradients
 
 
 def _jax(loss, variables, kept, state):
@@ -65,14 +65,14 @@ def _jax(loss, variables, kept, state):
     def pure(values):
         pairs = frozen + list(zip(variables, values, strict=True))
         with keras.StatelessScope(pairs) as scope:
-            total, logs = loss()
-        return total, (logs, [scope.get_current_value(v) for v in kept])
+            total, found = loss()
+        return total, (found, [scope.get_current_value(v) for v in kept])
 
     values = [v.value for v in variables]
-    (_, (logs, new)), gradients = jax.value_and_grad(pure, has_aux=True)(values)
+    (_, (found, new)), gradients = jax.value_and_grad(pure, has_aux=True)(values)
     for variable, value in zip(kept, new, strict=True):
         variable.assign(value)
-    return logs, gradients
+    return found, gradients
 
 
 def _commit(scope, kept):
@@ -90,15 +90,15 @@ def losses_and_gradients(loss, variables, kept, state):
     phase that calls the generator does not move the generator's batch statistics.
 
     Args:
-        loss: function without arguments, returning a scalar to minimise and a dict of scalars
-            to report.
+        loss: function without arguments, returning a scalar to minimise and what was found on
+            the way: tensors in any nest of dicts, lists and tuples.
         variables: list of `keras.Variable` to differentiate by.
         kept: list of `keras.Variable` whose change in the forward pass is kept.
         state: list of every `keras.Variable` that the loss may read.
 
     Returns:
-        A dict of reported scalars, and a list of gradients, one a variable. The gradient of a
-        variable that the loss does not reach is zero on every backend.
+        What was found, without a gradient, and a list of gradients, one a variable. The gradient
+        of a variable that the loss does not reach is zero on every backend.
     """
     implementation = {"torch": _torch, "tensorflow": _tensorflow, "jax": _jax}[BACKEND]
     return implementation(loss, variables, kept, state)

@@ -14,7 +14,8 @@ class Phase(NamedTuple):
     Args:
         updates: names of the model's parts (attributes) that this phase changes.
         losses: function of the prepared batch returning a dict of weighted scalar terms; their
-            sum is minimised.
+            sum is minimised. It may return a second dict, of tensors that the phases after it
+            find in the batch, without a gradient: what was computed once need not be again.
         terms: names of those terms, in the order in which they are shown.
 
     Example:
@@ -161,6 +162,8 @@ class PhasedModel(keras.Model):
     def _run_phases(self, data):
         raw, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         batch = autodiff.without_gradient(lambda: self.prepare(raw), self._state)
+        if isinstance(batch, dict):
+            batch = dict(batch)  # phases may put in more; the trainer's own stays as it is
         for phase in self.phases():
             logs, gradients = self.phase_gradients(phase, batch)
             gradients = iter(gradients)
@@ -180,7 +183,7 @@ class PhasedModel(keras.Model):
 
         Args:
             phase: a `Phase` of this model.
-            batch: a prepared batch.
+            batch: a prepared batch; a dict where the phase hands something on, which is put in.
 
         Returns:
             A dict of the phase's terms, and the list of gradients for the trainable variables
@@ -193,15 +196,21 @@ class PhasedModel(keras.Model):
         kept += [v for v in self.seed_states if id(v) not in known]
 
         def loss():
-            terms = phase.losses(batch)
+            found = phase.losses(batch)
+            terms, handed = found if isinstance(found, tuple) else (found, {})
             if tuple(terms) != tuple(phase.terms):
                 raise ValueError(
                     f"phase {phase.updates} announced the terms {tuple(phase.terms)} "
                     f"and returned {tuple(terms)}"
                 )
-            return sum(terms.values()), terms
+            return sum(terms.values()), (terms, handed)
 
-        return autodiff.losses_and_gradients(loss, variables, kept, self._state)
+        (terms, handed), gradients = autodiff.losses_and_gradients(
+            loss, variables, kept, self._state
+        )
+        if handed:
+            batch.update(handed)
+        return terms, gradients
 
     @property
     def _state(self):
