@@ -3,16 +3,24 @@
 from keras_xreid.data import datasets
 from keras_xreid.data.batches import ImageBatches, PairBatches
 from keras_xreid.data.datasets import DataSet, Record, hide_labels
-from keras_xreid.data.resolution import degrade, manifest_rows, prepare_images, write_manifest
+from keras_xreid.data.resolution import (
+    degrade,
+    manifest_rows,
+    prepare_images,
+    rates_from_sizes,
+    write_manifest,
+)
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.each_rate import evaluate
 from keras_xreid.evaluation.ranking import evaluate_ranking
+from keras_xreid.models.adaptive import Adaptive, OnePerRate
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import Baseline
 from keras_xreid.models.cadnet import CADNet
 from keras_xreid.models.intact import INTACT
 from keras_xreid.models.rain import RAIN
 from keras_xreid.training.checkpoint import Checkpoint
+from keras_xreid.training.freezing import Progressive
 from keras_xreid.training.phases import Phase, PhasedModel
 from keras_xreid.weights import load, save
 
@@ -21,15 +29,18 @@ __version__ = "0.1.0"
 __all__ = [
     "INTACT",
     "RAIN",
+    "Adaptive",
     "Baseline",
     "CADNet",
     "Checkpoint",
     "DataSet",
     "ImageBatches",
     "InputError",
+    "OnePerRate",
     "PairBatches",
     "Phase",
     "PhasedModel",
+    "Progressive",
     "ReIDModel",
     "Record",
     "datasets",
@@ -40,6 +51,7 @@ __all__ = [
     "load",
     "manifest_rows",
     "prepare_images",
+    "rates_from_sizes",
     "save",
     "write_manifest",
 ]

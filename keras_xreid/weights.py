@@ -7,12 +7,20 @@ from pathlib import Path
 import h5py
 
 from keras_xreid.errors import InputError
+from keras_xreid.models.adaptive import Adaptive, OnePerRate
 from keras_xreid.models.baseline import Baseline
 from keras_xreid.models.cadnet import CADNet
 from keras_xreid.models.intact import INTACT
 from keras_xreid.models.rain import RAIN
 
-SYSTEMS = {"Baseline": Baseline, "CADNet": CADNet, "INTACT": INTACT, "RAIN": RAIN}
+SYSTEMS = {
+    "Adaptive": Adaptive,
+    "Baseline": Baseline,
+    "CADNet": CADNet,
+    "INTACT": INTACT,
+    "OnePerRate": OnePerRate,
+    "RAIN": RAIN,
+}
 ATTRIBUTE = "keras_xreid"
 
 

@@ -448,7 +448,8 @@ def test_every_figure_of_a_run(tmp_path, kind):
             return images / np.float32(255)
 
     kept = {
-        "gallery": rng.random((6, 4)),
+        "gallery": dict.fromkeys((1, 2), rng.random((6, 4))),
+        "told": {1: 1, 2: 2},
         "query": {1: rng.random((3, 4)), 2: rng.random((3, 4))},
         "enlarged": {2: rng.random((3, 4))} if kind == "control" else {},
     }
@@ -456,7 +457,7 @@ def test_every_figure_of_a_run(tmp_path, kind):
     found = beside("rain") if kind == "beside" else results(kind == "control")
     folder = tmp_path / "figures"
     written = figures.draw_figures(folder, model, data, found, kept)
-    names = {"rank1.png", "ranked.png", "tsne.png"}
+    names = {"rank1.png", "ranked.png", "ranked_by_rate.png", "tsne.png"}
     names |= set() if kind == "plain" else {"recovered.png"}
     assert {path.name for path in written} == {path.name for path in folder.iterdir()} == names
     for path in written:
@@ -483,7 +484,8 @@ def test_ranked_lists_before_and_after_or_of_three_people(control):
         def recover(self, images):
             return 1 - images / np.float32(255)
 
-    kept = {"gallery": np.arange(4.0)[:, None], "query": {4: np.arange(4.0)[:, None]}}
+    kept = {name: {4: np.arange(4.0)[:, None]} for name in ("gallery", "query")}
+    kept["told"] = {4: 4}
     kept["enlarged"] = {4: rng.permutation(4.0 + np.arange(4))[:, None]} if control else {}
     data, model = SimpleNamespace(query=query, gallery=gallery), Model()
     groups = figures._lists(model, data, kept, 4, np.arange(4), "area", seed=0)

@@ -109,6 +109,43 @@ def prepare_images(images, image_size, rates=1, kernel="area"):
     return prepared
 
 
+def rates_from_sizes(records, full_height=256):
+    """Estimates the down-sampling rate of images from the heights they are stored at.
+
+    A standing person fills the height of a picture, and people are about equally tall: so the
+    rate is `full_height` / height, and 1 where that is below 1. It is not rounded; a system of
+    trained levels takes the nearest. It cannot see that a small image was enlarged before it was
+    stored, nor that a picture shows half a person.
+
+    Args:
+        records: list of `Record` (`size` where it is there, else the image is read), or of
+            (h, w, 3) arrays.
+        full_height: int, height in pixels of an image of rate 1; 128 for Market-1501.
+
+    Returns:
+        (n,) float32 array, 1 or more.
+
+    Raises:
+        InputError: `full_height` below 1, or an unreadable image.
+
+    Example:
+
+    >>> rates = rates_from_sizes(data.query, full_height=128)
+    >>> features = model.embed(prepare_images(data.query, (128, 64)), rates)
+
+    Reference:
+        Wu et al., Learning Resolution-Adaptive Representations, Section III-A: "the resolution
+        could be estimated from the size (number of pixels) of images".
+    """
+    if not full_height >= 1:
+        raise InputError(f"full_height is {full_height}: give the height of a picture of rate 1")
+    heights = []
+    for record in records:
+        size = getattr(record, "size", None) if hasattr(record, "read") else np.shape(record)
+        heights.append((size or record.read().shape)[0])
+    return np.maximum(1.0, full_height / np.array(heights, "float64")).astype("float32")
+
+
 def check_rates(rates):
     """Refuses a rate below 1.
 
@@ -211,18 +248,19 @@ def _rows_between(rows, height):
 # --- manifest --------------------------------------------------------------------------------
 
 
-def manifest_rows(data, rates, kernel="area", train_rates=()):
+def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)):
     """Lists every image that a run uses, and how: the answer to "which images, which split?".
 
     Training images are listed once, with the rates drawn for them; queries once for each rate
-    scored; gallery images at rate 1. `sha256` is that of the image file as it is stored: with
-    rate and kernel it fixes the low-resolution image.
+    scored; gallery images at rate 1, as a rule. `sha256` is that of the image file as it is
+    stored: with rate and kernel it fixes the low-resolution image.
 
     Args:
         data: a `DataSet`; paths are written relative to its `root`.
         rates: rates scored.
         kernel: how images are shrunk, see `degrade`.
         train_rates: rates trained on.
+        gallery_rates: rates of the gallery.
 
     Returns:
         List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
@@ -231,7 +269,7 @@ def manifest_rows(data, rates, kernel="area", train_rates=()):
     used = {
         "train": [[_number(rate) for rate in sorted(train_rates)]] if data.train else [],
         "query": [_number(rate) for rate in sorted(rates)],
-        "gallery": [1],
+        "gallery": [_number(rate) for rate in sorted(gallery_rates)],
     }
     rows = []
     for role, role_rates in used.items():

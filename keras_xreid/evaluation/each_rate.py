@@ -30,6 +30,7 @@ def evaluate(
     kernel="area",
     verbose=True,
     keep=None,
+    told_rates=None,
 ):
     """Scores a model rate by rate, and a super-resolution model's merely enlarged queries with it.
 
@@ -37,7 +38,8 @@ def evaluate(
     high resolution. For a model with `recover` the recovered queries, and those merely enlarged,
     are compared with the high-resolution image at the network's size, in PSNR and SSIM. Where
     moreover the class attribute `recovery_can_be_left_out` is True, as for INTACT, the same queries
-    are scored once more without recovery (`rates=1` bypasses the generator).
+    are scored once more without recovery (`rates=1` bypasses the generator). For a model with the
+    class attribute `gallery_at_query_rate` the gallery is shrunk like the query.
 
     Args:
         model: a model with `embed`, `distances` and `image_size`, and perhaps `recover`.
@@ -49,8 +51,10 @@ def evaluate(
         image_size: (height, width); `model.image_size` by default.
         kernel: how images are shrunk, see `prepare_images`.
         verbose: print a line for each rate.
-        keep: a dictionary to fill with the features, for figures: "gallery" (g, d), "query"
-            {rate: (q, d)} and "enlarged" {rate: (q, d)}.
+        keep: a dictionary to fill with the features, for figures: "gallery" {rate: (g, d)},
+            "query" {rate: (q, d)}, "enlarged" {rate: (q, d)} and "told" {rate: rate told}.
+        told_rates: {rate: rate that the model is told}, to score images of a rate as another one;
+            the true one where it says nothing.
 
     Returns:
         A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP"}, ...},
@@ -86,28 +90,37 @@ def evaluate(
         print('PSNR and SSIM are left out: pip install "keras-xreid[recipes]"')
 
     keep = {} if keep is None else keep
-    keep.update(query={}, enlarged={})
+    told_rates = told_rates or {}
+    keep.update(query={}, enlarged={}, gallery={}, told={r: told_rates.get(r, r) for r in rates})
+    shrink_gallery = getattr(model, "gallery_at_query_rate", False)
 
     def embed(images, rate):
         return model.embed(images, rates=rate, batch_size=batch_size)
 
-    def score(features, rate):
-        distances = model.distances(features, keep["gallery"], query_rates=rate)
+    def score(features, rate, told):
+        distances = model.distances(features, keep["gallery"][rate], query_rates=told)
         return evaluate_ranking(distances, data.query, data.gallery)
 
     if verbose:
         print(f"Scoring {len(data.query)} queries against {len(data.gallery)} gallery images")
     prepare = functools.partial(prepare_images, image_size=image_size, kernel=kernel)
-    keep["gallery"] = np.concatenate(
-        [embed(prepare(records, rates=1), 1) for records in _parts(data.gallery)]
-    )
+
+    def embed_gallery(rate):
+        parts = _parts(data.gallery)
+        told = keep["told"].get(rate, rate)
+        return np.concatenate([embed(prepare(part, rates=rate), told) for part in parts])
+
+    if not shrink_gallery:
+        keep["gallery"] = dict.fromkeys(rates, embed_gallery(1))
     system, enlarged = _empty_scores(), _empty_scores()
     for rate in rates:
-        name = f"{rate:g}"
+        name, told = f"{rate:g}", keep["told"][rate]
+        if shrink_gallery:
+            keep["gallery"][rate] = embed_gallery(rate)
         features, plain_features, quality, plain_quality = [], [], [], []
         for records in _parts(data.query):
             images = prepare(records, rates=rate)
-            features.append(embed(images, rate))
+            features.append(embed(images, told))
             if control and rate > 1:
                 plain_features.append(embed(images, 1))
             if measure and rate > 1:
@@ -116,14 +129,14 @@ def evaluate(
                 quality.extend(_quality_of_each(recovered, originals))
                 plain_quality.extend(_quality_of_each(images, originals))
         keep["query"][rate] = np.concatenate(features)
-        system["per_rate"][name] = score(keep["query"][rate], rate)
+        system["per_rate"][name] = score(keep["query"][rate], rate, told)
         if recovers and rate > 1:
             system["image_quality"][name] = _mean_quality(quality)
             enlarged["image_quality"][name] = _mean_quality(plain_quality)
         if control and rate > 1:
             # The control must not know that its query is of low resolution, hence rate 1.
             keep["enlarged"][rate] = np.concatenate(plain_features)
-            enlarged["per_rate"][name] = score(keep["enlarged"][rate], 1)
+            enlarged["per_rate"][name] = score(keep["enlarged"][rate], rate, 1)
         elif control:  # at rate 1 nothing is recovered, so the control is the system itself
             enlarged["per_rate"][name] = dict(system["per_rate"][name])
         if verbose:

@@ -100,6 +100,12 @@ def draw_figures(
         show_rate = max(kept["query"])
     lists = _lists(model, data, kept, show_rate, counted, kernel, seed)
     written.append(ranked_lists(folder / "ranked.png", lists))
+    if len(kept["query"]) > 1:
+        lists = _lists_by_rate(model, data, kept, counted, kernel, seed)
+        written.append(ranked_lists(folder / "ranked_by_rate.png", lists))
+    if getattr(model, "masks", None):
+        values = [mask.values for mask in model.masks]
+        written.append(mask_heat_map(folder / "masks.png", values, model.rates))
     if importlib.util.find_spec("sklearn") is None:  # a finished run is not lost for that
         print('t-SNE is left out: pip install "keras-xreid[recipes]"')
     else:
@@ -397,6 +403,51 @@ def embedding_map(path, places, people, rates, train_rates=(2, 3, 4)):
     return path
 
 
+def mask_heat_map(path, values, rates):
+    """Draws what each level's mask multiplies each channel by, a panel for each stage.
+
+    Channels are sorted by the difference between the highest and the lowest resolution, so that
+    those that one level has for itself stand at the ends.
+
+    Args:
+        path: PNG to write.
+        values: list of (m, c) arrays in [0, 1], a stage each, the lowest resolution first.
+        rates: list of the levels' m rates, in the same order.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+
+    >>> mask_heat_map("masks.png", [mask.values for mask in model.masks], model.rates)
+    """
+    left, width, row_h, above, below = 76, 700, 30, 34, 26
+    heights = [row_h * len(rates)] * len(values)
+    total_h = sum(heights) + len(values) * (above + below)
+    with _figure(path, left + width + 110, total_h) as figure:
+        y = above
+        for number, (mask, height) in enumerate(zip(values, heights, strict=True), start=1):
+            order = np.argsort(mask[-1] - mask[0], kind="stable")
+            axes = _axes(figure, left, y, width, height)
+            drawn = axes.imshow(
+                mask[:, order], aspect="auto", vmin=0, vmax=1, cmap="viridis",
+                interpolation="nearest",
+            )  # fmt: skip
+            axes.set_yticks(range(len(rates)), [f"r = {rate:g}" for rate in rates])
+            axes.set_xticks([0, mask.shape[1] - 1], ["1", str(mask.shape[1])])
+            axes.tick_params(length=0)
+            note = ": channels, sorted by highest less lowest level" if number == 1 else ""
+            axes.set_title(f"stage {number}{note}", loc="left", pad=4)
+            y += height + above + below
+        bar = figure.colorbar(drawn, cax=_axes(figure, left + width + 24, above, 14, heights[0]))
+        bar.set_ticks([0, 0.5, 1])
+        bar.outline.set_linewidth(0.6)
+    return path
+
+
 def loss_curves(path, history):
     """Draws one small panel for each loss of a history.csv, stage after stage.
 
@@ -502,8 +553,9 @@ def _tsne(model, query, kept, rows, seed):
 
     features = np.concatenate([features[rows] for features in kept["query"].values()])
     rates = np.repeat(list(kept["query"]), len(rows))
+    told = np.repeat([kept["told"][rate] for rate in kept["query"]], len(rows))
     people = [query[row].person for row in rows] * len(kept["query"])
-    distances = np.array(model.distances(features, features, query_rates=rates), "float64")
+    distances = np.array(model.distances(features, features, query_rates=told), "float64")
     distances = np.maximum(distances + distances.T, 0) / 2
     np.fill_diagonal(distances, 0)
     # The exact method needs seconds for so few; the other one's threads wait for each other, which
@@ -526,8 +578,8 @@ def _lists(model, data, kept, rate, counted, kernel, seed, length=10):
         versions = {"merely enlarged": kept["enlarged"][rate], "recovered": kept["query"][rate]}
     orders, first = {}, {}
     for label, features in versions.items():
-        told = 1 if label == "merely enlarged" else rate
-        distances = np.asarray(model.distances(features, kept["gallery"], query_rates=told))
+        told = 1 if label == "merely enlarged" else kept["told"][rate]
+        distances = np.asarray(model.distances(features, kept["gallery"][rate], query_rates=told))
         orders[label], first[label] = _top(distances, data, counted, length)
     drawn = _one_query_a_person(data.query, counted, 1 if len(versions) == 2 else 3, seed)
     chosen = [("a query drawn at random", row) for row in drawn]
@@ -541,25 +593,41 @@ def _lists(model, data, kept, rate, counted, kernel, seed, length=10):
             chosen.append(("the query that recovery hurts most", int(worst)))
     groups = []
     for title, row in chosen:
-        record = data.query[row]
-        low = prepare_images([record], model.image_size, rate, kernel)
-        rows = []
-        for label in versions:
-            shown = low[0]
-            if label == "recovered":
-                shown = model.recover(low)[0]
-            found = [data.gallery[column] for column in orders[label][row]]
-            rows.append(
-                {
-                    "label": label,
-                    "note": f"first ✓: {first[label][row]}",
-                    "query": shown,
-                    "gallery": prepare_images(found, model.image_size, 1, kernel),
-                    "right": [other.person == record.person for other in found],
-                }
+        rows = [
+            _ranked_row(
+                model, data, label, row, rate, orders[label], first[label], kernel,
+                recovered=label == "recovered",
             )
+            for label in versions
+        ]  # fmt: skip
         groups.append({"title": f"r = {rate:g}: {title}", "rows": rows})
     return groups
+
+
+def _lists_by_rate(model, data, kept, counted, kernel, seed, length=10):
+    """A group for `ranked_lists`: one query, drawn by the seed, at every rate."""
+    (row,) = _one_query_a_person(data.query, counted, 1, seed)
+    rows = []
+    for rate, features in kept["query"].items():
+        distances = model.distances(features, kept["gallery"][rate], query_rates=kept["told"][rate])
+        order, first = _top(np.asarray(distances), data, [row], length)
+        label = f"r = {rate:g}"
+        rows.append(_ranked_row(model, data, label, row, rate, order, first, kernel))
+    return [{"title": "one query at every rate", "rows": rows}]
+
+
+def _ranked_row(model, data, label, row, rate, order, first, kernel, recovered=False):
+    """One query of `ranked_lists` with what was found for it."""
+    record, found = data.query[row], [data.gallery[column] for column in order[row]]
+    shown = prepare_images([record], model.image_size, rate, kernel)
+    gallery_rate = rate if getattr(model, "gallery_at_query_rate", False) else 1
+    return {
+        "label": label,
+        "note": f"first ✓: {first[row]}",
+        "query": model.recover(shown)[0] if recovered else shown[0],
+        "gallery": prepare_images(found, model.image_size, gallery_rate, kernel),
+        "right": [other.person == record.person for other in found],
+    }
 
 
 def _top(distances, data, counted, length):

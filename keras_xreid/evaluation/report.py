@@ -20,6 +20,7 @@ PAPERS = {
     "rain": ("RAIN", "MLR-CUHK03"),
     "cadnet": ("CAD-Net", "MLR-CUHK03"),
     "intact": ("INTACT", "MLR-Market-1501"),
+    "adaptive": ("Adaptive", "MLR-CUHK03"),
 }
 
 # Figures of a run in the order of the page, with what to say under each.
@@ -29,6 +30,9 @@ CAPTIONS = {
     "ranked.png": "What the gallery returns for a query; where recovery can be left out, before "
     "and after it. Solid green with a tick: the right person; dashed red with a cross: somebody "
     "else. Images of the person by the query's own camera are left out.",
+    "ranked_by_rate.png": "One query, drawn by the seed, at every rate, framed as above.",
+    "masks.png": "What the mask of each resolution level multiplies the channels of each stage by; "
+    "all 0.5 would be no mask at all.",
     "rank1.png": "Rank-1 against the rate by which the query was shrunk.",
     "tsne.png": "Embeddings of some people's queries at every rate, in the plane (t-SNE, by the "
     "model's own distance). The people are drawn by the seed. One cluster a person, with all rates "

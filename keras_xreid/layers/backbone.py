@@ -1,6 +1,7 @@
 """Backbones: from an image to the feature maps of its five stages."""
 
 import gc
+import itertools
 
 import keras
 from keras import layers, ops
@@ -78,6 +79,61 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
     return keras.Model(image, taps, name=name)
 
 
+def build_stages(name_or_model, image_size, weights=None, last_stride=1):
+    """Builds a backbone cut behind each of its feature maps: something can be put in between.
+
+    Args:
+        name_or_model: as in `build_backbone`; a backbone given as an object is copied.
+        image_size: (height, width) of the images.
+        weights: None or "imagenet", for a backbone given by name.
+        last_stride: stride of a ResNet's last stage, 1 or 2.
+
+    Returns:
+        A list of functional `keras.Model`: the first from images (n, height, width, 3) in [0, 1]
+        to the first feature map, each other one from a feature map to the next.
+
+    Example:
+
+    >>> stages = build_stages("resnet_tiny", (128, 64))
+    >>> x = np.zeros((2, 128, 64, 3))
+    >>> for stage in stages:
+    ...     x = stage(x)
+    >>> x.shape
+    (2, 8, 4, 256)
+    """
+    if isinstance(name_or_model, str):
+        whole = build_backbone(name_or_model, image_size, weights, last_stride)
+        begin, maps = whole.inputs[0], whole.outputs
+        first = keras.Model(begin, maps[0], name="stage0")
+    else:
+        backbone = own_copy(name_or_model)
+        maps = _levels(backbone)
+        image, x = _images_of(backbone, image_size)
+        first = keras.Model(backbone.inputs, maps[0], name=f"{backbone.name}_stage0")
+        first = keras.Model(image, first(x), name="stage0")
+    rest = [
+        keras.Model(before, after, name=f"stage{i}")
+        for i, (before, after) in enumerate(itertools.pairwise(maps), start=1)
+    ]
+    return [first, *rest]
+
+
+def own_copy(backbone):
+    """A copy of a backbone with weights of its own; a name stays as it is.
+
+    Args:
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
+
+    Returns:
+        The name, or another backbone with equal weights.
+    """
+    if isinstance(backbone, str):
+        return backbone
+    copy = type(backbone).from_config(backbone.get_config())
+    copy.set_weights(backbone.get_weights())
+    return copy
+
+
 def _resnet50(image, weights, last_stride):
     # keras.applications trained on BGR images in [0, 255] less their mean.
     mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
@@ -124,21 +180,30 @@ def _resnet50(image, weights, last_stride):
 
 
 def _pyramid(model, image_size):
-    if hasattr(model, "pyramid_outputs"):  # KerasHub: level -> tensor
-        levels = list(model.pyramid_outputs.values())
-    elif hasattr(model, "pyramid_level_inputs"):  # KerasCV: level -> layer name
-        levels = [model.get_layer(name).output for name in model.pyramid_level_inputs.values()]
-    else:
-        raise InputError(
-            f"a {type(model).__name__} has no pyramid levels: give a KerasCV or KerasHub "
-            f"backbone, or one of {', '.join((*RESNETS, *WIDTHS))}"
-        )
-    image = keras.Input((*image_size, 3), name="image")
-    x = image
-    if getattr(model, "include_rescaling", False):  # it divides by 255 itself
-        x = layers.Rescaling(255, name="to_255")(x)
+    levels = _levels(model)
+    image, x = _images_of(model, image_size)
     taps = keras.Model(model.inputs, levels, name=model.name)(x)
     return keras.Model(image, taps, name=f"{model.name}_levels")
+
+
+def _levels(model):
+    """The feature maps of a KerasCV or KerasHub backbone, finest first."""
+    if hasattr(model, "pyramid_outputs"):  # KerasHub: level -> tensor
+        return list(model.pyramid_outputs.values())
+    if hasattr(model, "pyramid_level_inputs"):  # KerasCV: level -> layer name
+        return [model.get_layer(name).output for name in model.pyramid_level_inputs.values()]
+    raise InputError(
+        f"a {type(model).__name__} has no pyramid levels: give a KerasCV or KerasHub "
+        f"backbone, or one of {', '.join((*RESNETS, *WIDTHS))}"
+    )
+
+
+def _images_of(model, image_size):
+    """An input of images in [0, 1], and what such a backbone takes in their place."""
+    x = image = keras.Input((*image_size, 3), name="image")
+    if getattr(model, "include_rescaling", False):  # it divides by 255 itself
+        x = layers.Rescaling(255, name="to_255")(x)
+    return image, x
 
 
 def resnet_tiny(x, last_stride=1):

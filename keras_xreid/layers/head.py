@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_xreid.layers.backbone import build_backbone
+from keras_xreid.layers.backbone import build_backbone, own_copy
 
 
 def build_reid_network(people, backbone, image_size, weights=None, last_stride=1):
@@ -23,11 +23,8 @@ def build_reid_network(people, backbone, image_size, weights=None, last_stride=1
         A functional `keras.Model` from (n, height, width, 3) in [0, 1] to a list: the embedding,
         (n, d), and the classifier's logits, (n, people).
     """
-    if not isinstance(backbone, str):
-        # A copy: freezing this network, or training it, leaves the given backbone as it is.
-        copy = type(backbone).from_config(backbone.get_config())
-        copy.set_weights(backbone.get_weights())
-        backbone = copy
+    # A copy: freezing this network, or training it, leaves the given backbone as it is.
+    backbone = own_copy(backbone)
     network = build_backbone(backbone, image_size, weights=weights, last_stride=last_stride)
     image = keras.Input((*image_size, 3), name="image")
     taps = network(image)

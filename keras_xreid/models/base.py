@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_xreid.errors import InputError
-from keras_xreid.layers.backbone import build_backbone
+from keras_xreid.layers.backbone import build_backbone, own_copy
 from keras_xreid.training import autodiff
 from keras_xreid.training.phases import PhasedModel
 
@@ -162,11 +162,8 @@ def build_extractor(backbone, image_size, weights=None, last_stride=1, name="ext
         A functional `keras.Model` from (n, height, width, 3) in [0, 1] to a list: the feature
         maps, finest first, and last the feature v = GAP(f5), (n, d).
     """
-    if not isinstance(backbone, str):
-        # A copy: two extractors on one backbone share no weights, and the given one stays as it is.
-        copy = type(backbone).from_config(backbone.get_config())
-        copy.set_weights(backbone.get_weights())
-        backbone = copy
+    # A copy: two extractors on one backbone share no weights, and the given one stays as it is.
+    backbone = own_copy(backbone)
     network = build_backbone(backbone, image_size, weights=weights, last_stride=last_stride)
     maps = network.outputs
     v = layers.GlobalAveragePooling2D(data_format="channels_last", name="v")(maps[-1])

@@ -1,0 +1,134 @@
+"""Layers that depend on an image's resolution: masks of channels, vectors of varying length."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_xreid.errors import InputError
+
+
+@keras.saving.register_keras_serializable("keras_xreid")
+class ResolutionMask(layers.Layer):
+    """Scales the channels of a feature map by a mask of the image's own resolution level.
+
+    X' = X * sum_k s_k sigmoid(M_k), where s_k is 1 for the image's level k and 0 for the others
+    (Eq. 3). A mask that has not been introduced yet, `introduced` 0, is exactly 1.
+
+    Args:
+        levels: int, m, number of resolution levels.
+        stddev: float, of the Gaussian that the M_k are drawn from, before the sigmoid.
+        seed: int or `keras.random.SeedGenerator` of that drawing.
+
+    Call arguments: a list of
+        x: (n, h, w, c) feature map.
+        level: (n,) integers, 1 (lowest resolution) to m.
+
+    Returns:
+        (n, h, w, c).
+
+    Example:
+
+    >>> mask = ResolutionMask(levels=4)
+    >>> mask([np.ones((2, 8, 4, 256)), np.array([1, 4])]).shape
+    (2, 8, 4, 256)
+
+    Reference:
+        Wu et al., Learning Resolution-Adaptive Representations, Section III-C.
+    """
+
+    def __init__(self, levels, stddev=1.0, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.levels, self.stddev, self.seed = levels, stddev, seed
+
+    def build(self, input_shape):
+        self.logits = self.add_weight(
+            (self.levels, input_shape[0][-1]),
+            keras.initializers.RandomNormal(0.0, self.stddev, self.seed),
+            name="logits",
+        )
+        self.introduced = self.add_weight((), "ones", trainable=False, name="introduced")
+
+    def call(self, inputs):
+        x, level = inputs
+        chosen = ops.one_hot(level - 1, self.levels, dtype=self.compute_dtype)
+        mask = ops.matmul(chosen, ops.sigmoid(ops.convert_to_tensor(self.logits)))
+        mask = ops.where(self.introduced > 0, mask, ops.ones_like(mask))
+        return x * mask[:, None, None, :]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    @property
+    def values(self):
+        """(m, c) float32 array in [0, 1]: what each level's channels are multiplied by."""
+        if not float(ops.convert_to_numpy(self.introduced)):
+            return np.ones(self.logits.shape, "float32")
+        return ops.convert_to_numpy(ops.sigmoid(self.logits.value))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "levels": self.levels,
+            "stddev": self.stddev,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_xreid")
+class VaryingLength(layers.Layer):
+    """Keeps of a vector what belongs to the image's resolution level, and sets the rest to 0.
+
+    The vector consists of m sub-vectors v_1 to v_m; of an image at level k it keeps the first k,
+    z = cat(v_1, ..., v_k), padded with zeros (Section III-B). No gradient passes what is padded.
+
+    Args:
+        sizes: list of m ints, dimensions of the sub-vectors, that of the lowest resolution first.
+
+    Call arguments: a list of
+        v: (n, d) vectors, d the sum of `sizes`.
+        level: (n,) integers, 1 (lowest resolution) to m.
+
+    Returns:
+        (n, d).
+
+    Raises:
+        InputError: no sub-vector, or one without dimensions.
+
+    Example:
+
+    >>> VaryingLength([1, 2])([np.ones((2, 3)), np.array([1, 2])])
+    [[1, 0, 0], [1, 1, 1]]
+
+    Reference:
+        Wu et al., Learning Resolution-Adaptive Representations, Section III-B, Algorithm 1.
+    """
+
+    def __init__(self, sizes, **kwargs):
+        super().__init__(**kwargs)
+        self.sizes = [int(size) for size in sizes]
+        if not self.sizes or min(self.sizes) < 1:
+            raise InputError(f"sub-vectors of sizes {self.sizes}: give 1 or more for each level")
+
+    def call(self, inputs):
+        v, level = inputs
+        kept = ops.convert_to_tensor(kept_by_level(self.sizes), v.dtype)
+        return v * ops.matmul(ops.one_hot(level - 1, len(self.sizes), dtype=v.dtype), kept)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "sizes": self.sizes}
+
+
+def kept_by_level(sizes):
+    """Which dimensions an image of each level keeps.
+
+    Args:
+        sizes: list of m ints, dimensions of the sub-vectors.
+
+    Returns:
+        (m, d) float32 array of 0 and 1; row k - 1 belongs to level k.
+    """
+    ends = np.cumsum(sizes)
+    return (np.arange(ends[-1]) < ends[:, None]).astype("float32")

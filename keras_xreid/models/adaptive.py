@@ -1,0 +1,341 @@
+"""Resolution-adaptive representations: a metric that depends on the resolution of the query.
+
+Wu, Liu, Wang, Zhang, Boussaid, Bennamoun: Learning Resolution-Adaptive Representations for
+Cross-Resolution Person Re-Identification. Level k = 1 is the lowest of m resolutions, m the
+highest. `network` turns an image and its level into z, the vector v = [v_1, ..., v_m] of which
+an image at level k keeps v_1 to v_k; masks M_k^l scale the channels behind each residual stage l.
+`classifier` is W, `verifier` is f.
+
+One train step: cross-entropy on z plus 0.5 of the verification loss (Eq. 4) on differences of z.
+The masks are introduced and frozen stage by stage by `training.freezing.Progressive`.
+
+Where paper and text leave it open, ours: equal sub-vectors; M starts at a Gaussian of mean 0 and
+deviation 1; W has no bias; f has one hidden layer of 256; Eq. 4 with the y_n that its first term
+lacks in print. A batch holds pairs, HR images at level m and LR images at their own levels, which
+pass the network at once; the verification compares an LR image with another HR image of its
+person and with one of another person, half and half. Not yet introduced masks are 1.
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_xreid import losses
+from keras_xreid.data.resolution import check_rates
+from keras_xreid.errors import InputError
+from keras_xreid.layers.backbone import build_stages
+from keras_xreid.layers.mask import ResolutionMask, VaryingLength, kept_by_level
+from keras_xreid.models.base import ReIDModel, high_and_low, predict
+from keras_xreid.models.baseline import Baseline, pairs_within
+from keras_xreid.training.phases import Phase
+
+PRESETS = {
+    "paper": {"backbone": "resnet50", "image_size": (256, 128), "dim": 2048},
+    "tiny": {"backbone": "resnet_tiny", "image_size": (128, 64), "dim": 512},
+}
+MASKED_STAGES = 4
+
+
+@keras.saving.register_keras_serializable("keras_xreid")
+class Adaptive(ReIDModel):
+    """Resolution-adaptive representations, with every variant of their Tables II to V.
+
+    Args:
+        people: int, number of training people.
+        preset: "paper" (ResNet-50 at 256x128, d = 2048) or "tiny" (a 3.5 M ResNet at 128x64,
+            d = 512); what is given besides replaces the preset's.
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone; masks stand behind
+            its last four feature maps.
+        image_size: (height, width).
+        rates: down-sampling rates of the m levels, in any order; the smallest is level m.
+        dim: int, d, dimensions of v.
+        sizes: list of m ints that add up to d, from the lowest resolution on; equal parts if not
+            given.
+        masks: whether there are masks (Table II).
+        varying_length: whether z is as long as the level allows; z = v otherwise (Table II).
+        classification: float, weight of the cross-entropy; 0 for none (Table IV).
+        verification: float, lambda, weight of the verification loss; 0 for none (Table IV).
+        mask_stddev: float, of the Gaussian at which masks start, before the sigmoid.
+        weights: None or "imagenet", where the backbone starts.
+        last_stride: 1 or 2, stride of the last stage of a ResNet.
+
+    Raises:
+        InputError: rates below 1 or twice the same, sizes that do not fit, a negative weight, or
+            no loss left.
+
+    Example:
+
+    >>> model = Adaptive(people=401, preset="tiny")
+    >>> model.compile()
+    >>> batches = PairBatches(data.train, rates=(1, 2, 3, 4), people_per_batch=8)
+    >>> progressive = Progressive(model.masks[::-1], epochs=[3, 3, 3, 3])
+    >>> model.fit(batches, epochs=12, callbacks=[progressive])
+    >>> query, gallery = model.embed(low, rates=4), model.embed(high, rates=1)
+    >>> distances = model.distances(query, gallery, query_rates=4)
+
+    Reference:
+        Wu et al., Learning Resolution-Adaptive Representations, Section III.
+    """
+
+    def __init__(
+        self, people, preset="paper", backbone=None, image_size=None, rates=(1, 2, 3, 4), dim=None,
+        sizes=None, masks=True, varying_length=True, classification=1.0, verification=0.5,
+        mask_stddev=1.0, weights=None, last_stride=1, **kwargs,
+    ):  # fmt: skip
+        preset_sizes = PRESETS[preset]
+        backbone = backbone or preset_sizes["backbone"]
+        image_size = image_size or preset_sizes["image_size"]
+        super().__init__(people, backbone, image_size, last_stride, **kwargs)
+        check_rates(rates)
+        if len(set(rates)) < len(rates):
+            raise InputError(f"rates {tuple(rates)}: give each level's rate once")
+        if min(classification, verification) < 0 or not (classification or verification):
+            raise InputError(
+                f"weights of the losses {classification:g}, {verification:g}: "
+                "give 0 (off) or more, and not all 0"
+            )
+        self.preset, self.rates = preset, sorted(rates, reverse=True)
+        m = len(self.rates)
+        if sizes is None:
+            dim = dim or preset_sizes["dim"]
+            sizes = [len(part) for part in np.array_split(np.arange(dim), m)]
+        if len(sizes) != m or min(sizes) < 1 or dim not in (None, sum(sizes)):
+            raise InputError(
+                f"sub-vectors of sizes {list(sizes)} for {m} levels and {dim or sum(sizes)} "
+                "dimensions: give one size, 1 or more, for each level, and sizes that add up"
+            )
+        self.sizes, self.varying_length = [int(size) for size in sizes], varying_length
+        self.classification, self.verification = classification, verification
+        self.mask_stddev = mask_stddev
+
+        image = keras.Input((*self.image_size, 3), name="image")
+        level = keras.Input((), dtype="int32", name="level")
+        stages, x = build_stages(backbone, self.image_size, weights, last_stride), image
+        for number, stage in enumerate(stages, start=MASKED_STAGES - len(stages) + 1):
+            x = stage(x)
+            if masks and number > 0:
+                x = ResolutionMask(m, mask_stddev, name=f"mask{number}")([x, level])
+        x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool")(x)
+        z = layers.Dense(sum(self.sizes), name="v")(x)
+        if varying_length:
+            z = VaryingLength(self.sizes, name="z")([z, level])
+        self.network = keras.Model([image, level], z, name="network")
+        self.classifier = self.verifier = None
+        feature = keras.Input(z.shape[1:], name="feature")
+        if classification:
+            logits = layers.Dense(self.people, use_bias=False, name="logits")(feature)
+            self.classifier = keras.Model(feature, logits, name="classifier")
+        if verification:
+            x = layers.Activation("relu")(layers.Dense(256)(feature))
+            self.verifier = keras.Model(feature, layers.Dense(1)(x), name="verifier")
+        self.built = True
+
+    @property
+    def masks(self):
+        """The `ResolutionMask` layers, that of the deepest stage last; empty without masks."""
+        return [layer for layer in self.network.layers if isinstance(layer, ResolutionMask)]
+
+    def compile(self, optimizer=None, **kwargs):
+        """The paper's optimizer, unless given: Adam at 3.5e-4."""
+        if optimizer is None:
+            optimizer = {part: keras.optimizers.Adam(3.5e-4) for part in self.phases()[0].updates}
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def phases(self):
+        parts, terms = ["network"], []
+        if self.classification:
+            parts.append("classifier")
+            terms.append("id")
+        if self.verification:
+            parts.append("verifier")
+            terms.append("verification")
+        return [Phase(tuple(parts), self._terms, tuple(terms))]
+
+    def prepare(self, batch):
+        level = nearest_level(batch["rate"], self.rates)
+        highest = ops.full_like(level, len(self.rates))
+        return {**high_and_low(batch), "level": ops.concatenate([highest, level])}
+
+    def _terms(self, batch):
+        z = self.network([batch["image"], batch["level"]], training=True)
+        terms = {}
+        if self.classification:
+            logits = self.classifier(z, training=True)
+            found = losses.cross_entropy(batch["person"], logits)
+            terms["id"] = self.classification * found
+        if self.verification:
+            gallery, query = ops.split(z, 2)
+            first, second, same = pairs_within(ops.split(batch["person"], 2)[1])
+            difference = ops.take(query, first, axis=0) - ops.take(gallery, second, axis=0)
+            logits = self.verifier(difference, training=True)
+            terms["verification"] = self.verification * losses.verification(logits, same)
+        return terms
+
+    def call(self, images, level=None, training=False):
+        """The vectors z of images.
+
+        Args:
+            images: (n, height, width, 3) in [0, 1].
+            level: (n,) integers, 1 (lowest resolution) to m; m if not given.
+            training: bool.
+
+        Returns:
+            (n, d).
+        """
+        if level is None:
+            level = ops.cast(ops.zeros_like(images[:, 0, 0, 0]), "int32") + len(self.rates)
+        return self.network([images, level], training=training)
+
+    def levels_of(self, rates):
+        """The levels of images: that of the nearest trained rate, the lower resolution of two.
+
+        Args:
+            rates: (n,) array of down-sampling rates.
+
+        Returns:
+            (n,) int32 array, 1 (lowest resolution) to m.
+        """
+        return ops.convert_to_numpy(nearest_level(np.asarray(rates, "float32"), self.rates))
+
+    def _embed(self, images, rates, batch_size):
+        rates = np.full(len(images), self.rates[-1]) if rates is None else rates
+        return predict(self.network, [images, self.levels_of(rates)], batch_size)[0]
+
+    def distances(self, query_features, gallery_features, query_rates=None):
+        """Squared Euclidean distances on what a query of its level has (Eq. 2).
+
+        The level is that of the nearest trained rate. To compare by another level, embed the
+        query and ask for its distances with that level's rate: the images stay as they are.
+
+        Args:
+            query_features: (q, d) array from `embed`.
+            gallery_features: (g, d) array from `embed` with `rates=1`; one serves all levels.
+            query_rates: int or (q,) array, the rates that the queries were embedded with; the
+                highest level if not given.
+
+        Returns:
+            (q, g) float32 array.
+        """
+        query = np.asarray(query_features, "float32")
+        gallery = np.asarray(gallery_features, "float32")
+        rates = self.rates[-1] if query_rates is None else query_rates
+        level = self.levels_of(np.broadcast_to(np.asarray(rates), (len(query),))) - 1
+        kept = kept_by_level(self.sizes)
+        if not self.varying_length:
+            kept[:] = 1
+        # |z|^2 - 2 z g + |g|^2 over the first k parts. A query is 0 behind them, which cuts the
+        # gallery's vector in the product, so that it serves all levels at once; the square of what
+        # is left of the gallery's is one row of (m, g) for each level.
+        query = query * kept[level]
+        squared = query @ gallery.T
+        squared *= -2.0
+        squared += np.sum(np.square(query), axis=1)[:, None]
+        squared += (kept @ np.square(gallery).T)[level]
+        return np.maximum(squared, 0.0, out=squared)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "preset": self.preset,
+            "rates": list(self.rates),
+            "sizes": list(self.sizes),
+            "masks": bool(self.masks),
+            "varying_length": self.varying_length,
+            "classification": self.classification,
+            "verification": self.verification,
+            "mask_stddev": self.mask_stddev,
+        }
+
+
+def nearest_level(rates, trained):
+    """The level whose rate is nearest, and of two equally near ones the lower resolution.
+
+    Args:
+        rates: (n,) numbers or tensor.
+        trained: list of m rates, from the lowest resolution on.
+
+    Returns:
+        (n,) int32 tensor, 1 to m.
+    """
+    rates = ops.cast(rates, "float32")
+    apart = ops.abs(rates[:, None] - ops.convert_to_tensor(trained, "float32"))
+    # The first of equals on every backend, whatever its argmin does.
+    apart += 1e-5 * ops.arange(len(trained), dtype="float32")
+    return ops.cast(ops.argmin(apart, axis=1), "int32") + 1
+
+
+@keras.saving.register_keras_serializable("keras_xreid")
+class OnePerRate(ReIDModel):
+    """The naive rival of Table III: a network of its own for each rate.
+
+    Query and gallery are both shrunk by the rate of the query, and the network of that rate, or of
+    the nearest, compares them. The networks are `Baseline` with a verification term, in
+    `networks`; each is trained on its own.
+
+    Args:
+        people: int, number of training people.
+        preset: "paper" or "tiny", as of `Adaptive`.
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
+        image_size: (height, width).
+        rates: rates of the networks.
+        verification: float, weight of the verification term.
+        last_stride: 1 or 2, stride of the last stage of a ResNet.
+
+    Example:
+
+    >>> model = OnePerRate(people=401, preset="tiny", rates=(2, 3, 4))
+    >>> for rate, network in zip(model.rates, model.networks):
+    ...     network.compile({part: Adam(3.5e-4) for part in ("network", "verifier")})
+    ...     network.fit(ImageBatches(data.train, rates=(rate,), people_per_batch=8), epochs=10)
+    >>> features = model.embed(images, rates=4)
+
+    Reference:
+        Wu et al., Learning Resolution-Adaptive Representations, Section V-E1, Table III.
+    """
+
+    # `evaluate` shrinks the gallery as it shrinks the query.
+    gallery_at_query_rate = True
+
+    def __init__(
+        self, people, preset="paper", backbone=None, image_size=None, rates=(2, 3, 4),
+        verification=0.5, last_stride=1, **kwargs,
+    ):  # fmt: skip
+        sizes = PRESETS[preset]
+        backbone = backbone or sizes["backbone"]
+        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
+        check_rates(rates)
+        self.preset, self.verification = preset, verification
+        self.rates = sorted(rates, reverse=True)
+        self.networks = [
+            Baseline(
+                people, preset, backbone, self.image_size, last_stride=last_stride,
+                verification=verification, name=f"rate_{rate:g}".replace(".", "_"),
+            )
+            for rate in self.rates
+        ]  # fmt: skip
+        self.built = True
+
+    def call(self, images, training=False):
+        return self.networks[-1](images, training=training)
+
+    def _embed(self, images, rates, batch_size):
+        if rates is None:
+            rates = np.full(len(images), self.rates[-1])
+        level = ops.convert_to_numpy(nearest_level(np.asarray(rates, "float32"), self.rates))
+        features = None
+        for number, network in enumerate(self.networks, start=1):
+            mine = level == number
+            if mine.any():
+                found = network.embed(images[mine], batch_size=batch_size)
+                if features is None:
+                    features = np.zeros((len(images), found.shape[1]), "float32")
+                features[mine] = found
+        return features
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "preset": self.preset,
+            "rates": list(self.rates),
+            "verification": self.verification,
+        }

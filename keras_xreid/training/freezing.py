@@ -1,0 +1,60 @@
+"""Parts that are introduced one after the other, and frozen once they are trained."""
+
+import keras
+import numpy as np
+
+from keras_xreid.errors import InputError
+
+
+class Progressive(keras.callbacks.Callback):
+    """Introduces masks in turn: each is trained for some epochs, then frozen for good.
+
+    Everything else trains all the time (Algorithm 1). What is trained depends on the number of the
+    epoch alone, so a run can be stopped and resumed at any epoch.
+
+    Args:
+        masks: list of layers with a variable `introduced`, the one to begin with first.
+        epochs: list of ints, epochs that each is trained, as long as `masks`; the last goes on as
+            long as training does.
+
+    Raises:
+        InputError: another number of epochs than of masks, or fewer than 1.
+
+    Example:
+
+    >>> progressive = Progressive(model.masks[::-1], epochs=[3, 3, 3, 3])
+    >>> model.fit(batches, epochs=12, callbacks=[progressive])
+
+    Reference:
+        Wu et al., Learning Resolution-Adaptive Representations, Algorithm 1.
+    """
+
+    def __init__(self, masks, epochs):
+        super().__init__()
+        self.masks, self.epochs = list(masks), [int(n) for n in epochs]
+        if len(self.epochs) != len(self.masks) or min(self.epochs, default=1) < 1:
+            raise InputError(
+                f"epochs {self.epochs} for {len(self.masks)} masks: give one number, 1 or more, "
+                "for each"
+            )
+        self.current = None
+
+    def on_train_begin(self, logs=None):
+        self.current = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        ends = np.cumsum(self.epochs[:-1])
+        current = int(np.searchsorted(ends, epoch, side="right"))
+        if not self.masks or current == self.current:
+            return
+        self.current = current
+        for place, mask in enumerate(self.masks):
+            mask.introduced.assign(float(place <= current))
+            mask.trainable = place == current
+        # TensorFlow would go on training what it traced, and JAX could take one frozen layer for
+        # another of its shape: both have to trace the step anew.
+        self.model.make_train_function(force=True)
+
+    def on_train_end(self, logs=None):
+        for mask in self.masks:
+            mask.trainable = True
