@@ -122,12 +122,12 @@ def check_groups(options, reason):
         )
 
 
-def check_losses(without, known):
-    """Refuses a loss to leave out that is not there, and to leave out all."""
-    unknown = [name for name in without if name not in known]
+def check_losses(without, losses, known=None):
+    """Refuses to leave out what is not there, and to leave out all losses."""
+    unknown = [name for name in without if name not in losses]
     if unknown:
-        raise xr.InputError(f"--without {unknown[0]}: known losses are {', '.join(known)}")
-    if set(without) == set(known):
+        raise xr.InputError(f"--without {unknown[0]}: known are {', '.join(known or losses)}")
+    if set(without) == set(losses):
         raise xr.InputError(f"--without {' '.join(without)} leaves no loss to train with")
 
 
@@ -288,7 +288,7 @@ class Run:
             workers=o.workers, steps=o.steps, **kwargs,
         )  # fmt: skip
 
-    def fit(self, stage, model, batches, epochs):
+    def fit(self, stage, model, batches, epochs, callbacks=()):
         """Trains one stage, from its last finished epoch if there is one."""
         checkpoint = xr.Checkpoint(
             self.folder / f"checkpoint-{stage}.weights.h5", batches, stage, self.rows,
@@ -300,8 +300,9 @@ class Run:
             print(f"{stage}: going on after epoch {first} of {epochs}")
         if first < epochs:
             model.fit(
-                batches, initial_epoch=first, epochs=epochs, shuffle=False, callbacks=[checkpoint]
-            )
+                batches, initial_epoch=first, epochs=epochs, shuffle=False,
+                callbacks=[*callbacks, checkpoint],
+            )  # fmt: skip
         self.rows = checkpoint.rows
         # The first epoch compiles and reads the images, so it does not count where others do.
         own = [row for row in self.rows if row["stage"] == stage]
@@ -315,10 +316,11 @@ class Run:
         o, data = self.options, dataclasses.replace(self.data, train=self.records)
         began = time.perf_counter()
         xr.save(model, self.folder / "model.weights.h5")
-        manifest = xr.write_manifest(
-            self.folder / "manifest.jsonl",
-            xr.manifest_rows(data, o.rates, train_rates=o.train_rates),
+        shrunk = getattr(model, "gallery_at_query_rate", False)
+        rows = xr.manifest_rows(
+            data, o.rates, train_rates=o.train_rates, gallery_rates=o.rates if shrunk else (1,)
         )
+        manifest = xr.write_manifest(self.folder / "manifest.jsonl", rows)
         kept = {}
         results = xr.evaluate(model, data, o.rates, o.train_rates, o.protocol, keep=kept)
         seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began

@@ -32,12 +32,30 @@ class EvaluateOptions:
     """Down-sampling rates scored."""
     train_rates: tuple[float, ...] = (2, 3, 4)
     """Rates that the mean is taken over."""
+    score_as: tuple[str, ...] = ()
+    """Rates that the model is told otherwise, 3=2 6=8: images of rate 3 as if they had rate 2."""
     out: str | None = None
     """Folder for metrics.json and manifest.jsonl; nothing is written if not given."""
 
 
+def told_rates(options):
+    """Reads --score-as: {rate: rate that the model is told}."""
+    found = {}
+    for text in options.score_as:
+        try:
+            rate, told = (float(part) for part in text.split("="))
+        except ValueError:
+            raise xr.InputError(f"--score-as {text}: give RATE=RATE, such as 3=2") from None
+        if rate not in options.rates or not told >= 1:
+            known = ", ".join(f"{r:g}" for r in options.rates)
+            raise xr.InputError(f"--score-as {text}: give one of --rates ({known}) = 1 or more")
+        found[rate] = told
+    return found
+
+
 def main(options):
     began = time.perf_counter()
+    told = told_rates(options)
     model = xr.load(options.weights)
     data = xr.datasets.load(
         options.data, options.data_dir, split=options.split, image_size=model.image_size,
@@ -51,11 +69,14 @@ def main(options):
             raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
         if any(folder.iterdir()):
             raise xr.InputError(f"{folder} is not empty: give another --out")
-    results = xr.evaluate(model, data, options.rates, options.train_rates, options.protocol)
+    results = xr.evaluate(
+        model, data, options.rates, options.train_rates, options.protocol, told_rates=told
+    )
     print(report.score_table(results))
     if folder is None:
         return
-    rows = xr.manifest_rows(data, options.rates)
+    shrunk = getattr(model, "gallery_at_query_rate", False)
+    rows = xr.manifest_rows(data, options.rates, gallery_rates=options.rates if shrunk else (1,))
     metrics = {
         "system": type(model).__name__.lower(),
         "weights": options.weights,
@@ -67,6 +88,7 @@ def main(options):
         "keras": keras.__version__,
         "preset": model.preset,
         "backbone": model.backbone,
+        "score_as": {f"{rate:g}": other for rate, other in told.items()},
         "seed": None,
         "images_per_second": None,
         "parameters": model.count_params(),

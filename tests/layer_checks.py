@@ -10,13 +10,14 @@ def as_list(outputs):
     return [keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in outputs]
 
 
-def run_layer_test(make, input_shape, tmp_path, output_shapes=None):
+def run_layer_test(make, input_shape, tmp_path, output_shapes=None, integers=None):
     """Check that a layer or model survives its life in a network.
 
     Args:
         make: function without arguments that returns a new layer or model; called several times.
         input_shape: shape of one example without the batch, or a list of such shapes.
         tmp_path: folder for the saved file.
+        integers: None, or the (low, high) of integers that the last of several inputs holds.
         output_shapes: expected shape without the batch, or a list of such; not checked if None.
     """
     rng = np.random.default_rng(0)
@@ -25,6 +26,8 @@ def run_layer_test(make, input_shape, tmp_path, output_shapes=None):
 
     def inputs(batch):
         arrays = [rng.random((batch, *shape), dtype="float32") for shape in shapes]
+        if integers:
+            arrays[-1] = rng.integers(*integers, arrays[-1].shape, "int32", endpoint=True)
         return arrays if several else arrays[0]
 
     layer = make()
@@ -50,6 +53,8 @@ def run_layer_test(make, input_shape, tmp_path, output_shapes=None):
 
     # A saved file opens without custom objects, inside a model too.
     tensors = [keras.Input(shape) for shape in shapes]
+    if integers:
+        tensors[-1] = keras.Input(shapes[-1], dtype="int32")
     model = keras.Model(tensors, layer(tensors if several else tensors[0]))
     model.save(tmp_path / "layer.keras")
     loaded = keras.saving.load_model(tmp_path / "layer.keras")

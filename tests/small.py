@@ -18,6 +18,8 @@ def fill(model, seed=0):
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         shape, name = tuple(variable.shape), variable.path.split("/")[-1]
+        if name == "introduced":  # a switch: every mask is there
+            continue
         if name in ("gamma", "moving_variance"):
             value = rng.uniform(0.7, 1.3, shape)
         elif name in ("kernel", "pointwise_kernel", "depthwise_kernel") and len(shape) > 1:
@@ -69,6 +71,17 @@ def rain(**kwargs):
 def cadnet(**kwargs):
     """CAD-Net as a toy."""
     return _dual(xr.CADNet, kwargs)
+
+
+def adaptive(**kwargs):
+    """Resolution-adaptive representations as a toy: sub-vectors of 2, 3, 4 and 5."""
+    options = {"preset": "tiny", "image_size": SIZE, "sizes": [2, 3, 4, 5], **kwargs}
+    return fill(xr.Adaptive(PEOPLE, backbone=options.pop("backbone", None) or Levels(), **options))
+
+
+def levels(seed=0):
+    """Two images of each of two people, their LR images at four different rates."""
+    return {**couples(seed), "rate": np.array([4, 1, 2, 3], "int32")}
 
 
 def _dual(system, kwargs):
@@ -166,7 +179,8 @@ def reached(model, *terms):
     }
 
     def losses(batch):
-        found, _ = phases[0].losses(batch)
+        found = phases[0].losses(batch)
+        found = found[0] if isinstance(found, tuple) else found
         return {term: found[term] for term in terms}
 
     model.phases = lambda: [phases[0]._replace(losses=losses, terms=terms)]

@@ -102,6 +102,24 @@ def test_the_gallery_is_embedded_once_and_rates_are_told():
     assert model.told == [(36, 1), (12, 1), ("distances", 1), (12, 3), ("distances", 3)]
 
 
+def test_a_rate_can_be_told_otherwise():
+    model = Plain()
+    told = evaluate(model, drawn_data(), rates=(1, 3), told_rates={3: 2}, verbose=False)
+    assert model.told == [(36, 1), (12, 1), ("distances", 1), (12, 2), ("distances", 2)]
+    assert told["per_rate"] == evaluate(Plain(), drawn_data(), (1, 3), verbose=False)["per_rate"]
+
+
+def test_a_gallery_shrunk_like_the_query():
+    data, model = drawn_data(), Plain()
+    model.gallery_at_query_rate = True
+    results = evaluate(model, data, rates=(2, 4), verbose=False)
+    assert model.told == [(36, 2), (12, 2), ("distances", 2), (36, 4), (12, 4), ("distances", 4)]
+    query, gallery = (prepare_images(x, SIZE, rates=4) for x in (data.query, data.gallery))
+    distances = Plain().distances(Plain().embed(query), Plain().embed(gallery))
+    expected = evaluate_ranking(distances, data.query, data.gallery)
+    assert results["per_rate"]["4"] == pytest.approx(expected)
+
+
 def test_a_model_that_recovers(capsys):
     pytest.importorskip("skimage")
     data, model, kept = drawn_data(), Recovering(), {}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import keras_xreid as xr
 from keras_xreid.data.datasets import DataSet, Record
 from keras_xreid.data.resolution import (
     KERNELS,
@@ -120,6 +121,18 @@ def test_one_rate_for_each_image():
     with pytest.raises(InputError, match="2 images but rates of shape"):
         prepare_images(images, (128, 64), rates=[4])
     assert prepare_images([], (128, 64), rates=2).shape == (0, 128, 64, 3)
+
+
+def test_rates_from_sizes():
+    records = [
+        xr.Record("a.png", "a", 1, size=(64, 32)),
+        xr.Record("b.png", "b", 1, size=(300, 150)),
+        np.zeros((100, 40, 3), "uint8"),
+    ]
+    np.testing.assert_allclose(xr.rates_from_sizes(records), [4, 1, 2.56])
+    np.testing.assert_allclose(xr.rates_from_sizes(records, full_height=128), [2, 1, 1.28])
+    with pytest.raises(xr.InputError, match="full_height"):
+        xr.rates_from_sizes(records, full_height=0)
 
 
 # --- manifest --------------------------------------------------------------------------------

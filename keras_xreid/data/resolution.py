@@ -18,6 +18,7 @@ KERNELS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+MAX_POOL = "max-pool"  # the brightest pixel of each block, in each colour: what RAIN's authors did
 
 WEIGHT_BITS = 22  # of Pillow's weights, for images of 8 bits
 PIECE = 96 * 1024  # bytes
@@ -29,10 +30,12 @@ def degrade(image, rate, kernel="area"):
     Args:
         image: (h, w, 3) uint8.
         rate: the down-sampling rate, any number of 1 or more; 1 returns the image itself.
-        kernel: "area" (mean of the pixels under each new one), "bilinear", "bicubic", "lanczos".
+        kernel: "area" (mean of the pixels under each new one), "bilinear", "bicubic", "lanczos", or
+            "max-pool" (largest value of each block of rate x rate pixels; incomplete blocks at the
+            lower and right edge are left out), which takes whole rates only.
 
     Returns:
-        (max(1, round(h / rate)), max(1, round(w / rate)), 3) uint8.
+        (max(1, round(h / rate)), max(1, round(w / rate)), 3) uint8; "max-pool" rounds down.
 
     Raises:
         InputError: rate below 1, unknown kernel, or an image of another type or shape.
@@ -44,7 +47,7 @@ def degrade(image, rate, kernel="area"):
     """
     _check_image(image)
     check_rates([rate])
-    _check_kernel(kernel)
+    check_kernel(kernel)
     if rate == 1:
         return image
     return np.array(_degraded(Image.fromarray(image), rate, kernel))
@@ -162,9 +165,18 @@ def check_rates(rates):
             raise InputError(f"rate {rate} is below 1: give 1 (high resolution) or more")
 
 
-def _check_kernel(kernel):
-    if kernel not in KERNELS:
-        raise InputError(f"unknown kernel {kernel!r}: known are {', '.join(KERNELS)}")
+def check_kernel(kernel):
+    """Refuses an unknown kernel.
+
+    Args:
+        kernel: name of a kernel, see `degrade`.
+
+    Raises:
+        InputError: there is no such kernel.
+    """
+    known = (*KERNELS, MAX_POOL)
+    if kernel not in known:
+        raise InputError(f"unknown kernel {kernel!r}: known are {', '.join(known)}")
 
 
 def _check_image(image):
@@ -187,7 +199,7 @@ def write_views(pixels, image, rates, kernel="area", mirror=False):
         mirror: turn all left to right.
     """
     _check_image(image)
-    _check_kernel(kernel)
+    check_kernel(kernel)
     stored = Image.fromarray(image)
     for view, rate in zip(pixels, rates, strict=True):
         _resize_into(view, _degraded(stored, rate, kernel), mirror)
@@ -196,8 +208,19 @@ def write_views(pixels, image, rates, kernel="area", mirror=False):
 def _degraded(image, rate, kernel):
     if rate == 1:
         return image
+    if kernel == MAX_POOL:
+        return Image.fromarray(_max_pool(np.asarray(image), rate))
     width, height = (max(1, round(edge / float(rate))) for edge in image.size)
     return image.resize((width, height), KERNELS[kernel])
+
+
+def _max_pool(image, rate):
+    if rate != int(rate):
+        raise InputError(f"rate {rate} with max-pool: its blocks take a whole rate, or use 'area'")
+    height, width = (min(edge, int(rate)) for edge in image.shape[:2])  # of a block
+    rows, columns = image.shape[0] // height, image.shape[1] // width
+    whole = image[: rows * height, : columns * width]
+    return whole.reshape(rows, height, columns, width, 3).max((1, 3))
 
 
 def _resize_into(pixels, image, mirror=False):
@@ -255,6 +278,10 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
     scored; gallery images at rate 1, as a rule. `sha256` is that of the image file as it is
     stored: with rate and kernel it fixes the low-resolution image.
 
+    A protocol that fixes the rates itself (every one but `each-rate`) has rows of its own, see
+    `keras_xreid.data.mlr.protocol_rows`: they do not depend on `rates` and `gallery_rates`, and
+    are the same for a set built on disk and for one made on the fly.
+
     Args:
         data: a `DataSet`; paths are written relative to its `root`.
         rates: rates scored.
@@ -266,14 +293,20 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
         List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
         an image inside a container).
     """
+    if data.protocol != "each-rate":
+        from keras_xreid.data.mlr import protocol_rows
+
+        return protocol_rows(data, kernel, train_rates)
     used = {
-        "train": [[_number(rate) for rate in sorted(train_rates)]] if data.train else [],
-        "query": [_number(rate) for rate in sorted(rates)],
-        "gallery": [_number(rate) for rate in sorted(gallery_rates)],
+        "train": [[plain_number(rate) for rate in sorted(train_rates)]] if data.train else [],
+        "query": [plain_number(rate) for rate in sorted(rates)],
+        "gallery": [plain_number(rate) for rate in sorted(gallery_rates)],
     }
-    rows = []
+    rows, hashes = [], {}
     for role, role_rates in used.items():
         for record in getattr(data, role):
+            if record.path not in hashes:  # a container holds many images
+                hashes[record.path] = file_sha256(record.path)
             row = {
                 "split": data.split,
                 "role": role,
@@ -281,7 +314,7 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
                 "person": record.person,
                 "camera": record.camera,
                 "kernel": kernel,
-                "sha256": file_sha256(record.path),
+                "sha256": hashes[record.path],
             }
             if record.key is not None:
                 row["key"] = record.key
@@ -312,7 +345,7 @@ def write_manifest(path, rows):
     return hashlib.sha256(content).hexdigest()
 
 
-def _number(rate):
+def plain_number(rate):
     """2, 2.0 and NumPy's 2 are written alike."""
     return int(rate) if int(rate) == rate else float(rate)
 

@@ -611,7 +611,7 @@ def _lists_by_rate(model, data, kept, counted, kernel, seed, length=10):
     for rate, features in kept["query"].items():
         distances = model.distances(features, kept["gallery"][rate], query_rates=kept["told"][rate])
         order, first = _top(np.asarray(distances), data, [row], length)
-        label = f"r = {rate:g}"
+        label = f"r\u00a0=\u00a0{rate:g}"  # in one line
         rows.append(_ranked_row(model, data, label, row, rate, order, first, kernel))
     return [{"title": "one query at every rate", "rows": rows}]
 

@@ -220,7 +220,7 @@ def read_metrics(path):
 
 
 # Stages whose batches are pairs, an image at high and one at low resolution.
-PAIRED = ("intact", "rain", "cadnet")
+PAIRED = ("intact", "rain", "cadnet", "adaptive")
 
 
 def images_seen(rows):

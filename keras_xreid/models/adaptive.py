@@ -182,6 +182,7 @@ class Adaptive(ReIDModel):
         Returns:
             (n, d).
         """
+        images = ops.cast(images, self.compute_dtype)
         if level is None:
             level = ops.cast(ops.zeros_like(images[:, 0, 0, 0]), "int32") + len(self.rates)
         return self.network([images, level], training=training)

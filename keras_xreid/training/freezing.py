@@ -52,7 +52,7 @@ class Progressive(keras.callbacks.Callback):
             mask.introduced.assign(float(place <= current))
             mask.trainable = place == current
         # TensorFlow would go on training what it traced, and JAX could take one frozen layer for
-        # another of its shape: both have to trace the step anew.
+        # another, where their variables' shapes follow each other alike: both trace the step anew.
         self.model.make_train_function(force=True)
 
     def on_train_end(self, logs=None):

@@ -1,0 +1,146 @@
+"""A metric that depends on the query's resolution (Wu et al.): masks and vectors of varying length.
+
+    KERAS_BACKEND=torch python recipes/adaptive.py
+    python recipes/adaptive.py --data market1501 --data-dir DIR
+    python recipes/adaptive.py --without mask       # a row of Table II
+    python recipes/adaptive.py --end-to-end         # a row of Table III
+    python recipes/adaptive.py --one-per-rate       # its rival: a network for each rate
+    python recipes/adaptive.py --train-rates 2 4 8 --rates 1 2 3 4 6 8
+
+Every step takes pairs, a picture at high resolution and the same one shrunk by 1, 2, 3 or 4 and
+enlarged, of 4 images of each of 8 people. The network is told the level of each. Masks come in
+stage by stage, the deepest first, and are frozen when the next one comes. At the end every query is
+scored at every rate, and compared on what its own resolution has.
+"""
+
+import dataclasses
+
+# Before Keras: it chooses the backend.
+from common import Options, Run, check_groups, check_losses, rising_and_falling, start
+
+import keras  # isort: skip
+import numpy as np
+
+import keras_xreid as xr
+from keras_xreid.models.adaptive import PRESETS
+
+# Epochs over all training images, each seen at high resolution and at one rate.
+EPOCHS = {"tiny": 12, "paper": 120}
+LOSSES = {"cls": "classification", "verif": "verification"}
+MECHANISMS = {"mask": "masks", "val": "varying_length"}
+
+
+@dataclasses.dataclass
+class AdaptiveOptions(Options):
+    without: tuple[str, ...] = ()
+    """What to leave out: mask, val (varying length; Table II), cls, verif (losses; Table IV)."""
+    end_to_end: bool = False
+    """Train all masks at once, and all the time (Tables II, III and V)."""
+    mask_epochs: tuple[int, ...] | None = None
+    """Epochs of each mask, the deepest first; equal shares of all epochs if not given."""
+    restart: bool = False
+    """Begin the learning rate's schedule anew with each mask."""
+    one_per_rate: bool = False
+    """The rival of Table III: a network for each rate, which shrinks the gallery too."""
+    weights: str | None = None
+    """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
+
+
+def learning_rate(preset, epochs, steps, periods=1):
+    """The schedule: Adam's warm-up and steps of the paper, or a short one for the tiny preset.
+
+    Args:
+        preset: "paper" or "tiny".
+        epochs: epochs in all.
+        steps: steps an epoch.
+        periods: how often the schedule begins anew.
+    """
+    if preset == "tiny":
+        whole = max(1, epochs * steps)
+        if periods == 1:
+            return rising_and_falling(whole, max(1, whole // 10))
+        return keras.optimizers.schedules.CosineDecayRestarts(1e-3, -(-whole // periods), t_mul=1)
+    # 3.5e-4, less by 10 after epochs 40 and 70 of 120; ten epochs of warm-up (ours).
+    boundaries, values = [], []
+    for period in range(periods):
+        begin, scale = period * epochs / periods, epochs / periods / 120
+        marks = [*range(1, 10), 40, 70]
+        rates = [*(3.5e-5 * n for n in range(1, 11)), 3.5e-5, 3.5e-6]
+        boundaries += [begin] * bool(period) + [begin + mark * scale for mark in marks]
+        values += rates
+    boundaries = [round(boundary * steps) for boundary in boundaries]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+
+
+def adam(network, rate):
+    return {part: keras.optimizers.Adam(rate) for part in network.phases()[0].updates}
+
+
+def progressive(model, options, epochs):
+    """The callback that introduces the masks, or None where there is nothing to introduce."""
+    if options.end_to_end or not model.masks:
+        return None
+    shares = options.mask_epochs
+    if shares is None:
+        shares = [max(1, len(s)) for s in np.array_split(np.arange(epochs), len(model.masks))]
+    return xr.Progressive(model.masks[::-1], shares)
+
+
+def check(options):
+    """Refuses bad values of this recipe's own options."""
+    check_groups(options, "the verification loss")
+    known = [*MECHANISMS, *LOSSES]
+    check_losses([w for w in options.without if w not in MECHANISMS], LOSSES, known)
+    if options.one_per_rate and (options.without or options.end_to_end):
+        raise xr.InputError("--one-per-rate has no masks: give it without --without, --end-to-end")
+    if options.end_to_end and options.mask_epochs:
+        raise xr.InputError("--end-to-end and --mask-epochs exclude each other: give one")
+
+
+def train_one_per_rate(run, epochs):
+    """The rival: a network for each rate, which all together see as many images."""
+    o = run.options
+    batches = [run.batches(xr.ImageBatches, grouped=True, rates=(r,)) for r in o.train_rates]
+    model = xr.OnePerRate(
+        batches[0].people, preset=o.preset, backbone=run.backbone, rates=o.train_rates
+    )
+    run.begin()
+    each = max(1, round(2 * epochs / len(model.rates)))
+    for rate, network in zip(model.rates, model.networks, strict=True):
+        own = batches[o.train_rates.index(rate)]
+        network.compile(
+            adam(network, learning_rate(o.preset, each, len(own))), jit_compile=o.compiled
+        )
+        run.fit(f"rate{rate:g}", network, own, each)
+    return model
+
+
+def train(run, epochs):
+    o = run.options
+    rates = tuple(sorted({1, *o.train_rates}))
+    batches = run.batches(xr.PairBatches, grouped=True, rates=rates)
+    off = {LOSSES[name]: 0.0 for name in o.without if name in LOSSES}
+    off |= {MECHANISMS[name]: False for name in o.without if name in MECHANISMS}
+    model = xr.Adaptive(
+        batches.people, preset=o.preset, backbone=run.backbone, rates=rates,
+        weights=run.starting_weights(o.weights), **off,
+    )  # fmt: skip
+    masks = progressive(model, o, epochs)
+    run.begin()
+    periods = len(model.masks) if o.restart and masks else 1
+    rate = learning_rate(o.preset, epochs, len(batches), periods)
+    model.compile(adam(model, rate), jit_compile=o.compiled)
+    run.fit("adaptive", model, batches, epochs, callbacks=[masks] if masks else [])
+    return model
+
+
+def main(options):
+    check(options)
+    run = Run("adaptive", options, PRESETS)
+    epochs = run.epochs(EPOCHS[options.preset], options.epochs)
+    model = (train_one_per_rate if options.one_per_rate else train)(run, epochs)
+    run.finish(model)
+
+
+if __name__ == "__main__":
+    start(main, AdaptiveOptions, __doc__)
