@@ -35,6 +35,8 @@ class CADNetOptions(Options):
     """What the classifier takes: fg, the joint feature; f or g alone (Table 1)."""
     without: tuple[str, ...] = ()
     """Losses to leave out: cls, rec, adv_f, adv_i (Table 3)."""
+    margin: float = 2.0
+    """Margin of the triplet loss, in units of the features' distance."""
     weights: str | None = None
     """imagenet or random; if not given, imagenet for the paper preset's ResNet-50s."""
 
@@ -49,7 +51,7 @@ def main(options):
     off = {LOSSES[name]: 0.0 for name in options.without}
     model = xr.CADNet(
         batches.people, preset=options.preset, backbone=run.backbone, features=options.features,
-        weights=run.starting_weights(options.weights), **off,
+        margin=options.margin, weights=run.starting_weights(options.weights), **off,
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)

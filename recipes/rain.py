@@ -39,6 +39,8 @@ class RainOptions(Options):
     """Losses to leave out: cls, tri, rec, adv (Table 3)."""
     labeled_fraction: float = 1.0
     """Share of each person's images that are labelled; the others are only seen (Figure 5)."""
+    margin: float = 2.0
+    """Margin of the triplet loss, in units of the features' distance."""
     weights: str | None = None
     """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
 
@@ -66,7 +68,7 @@ def main(options):
         off |= {"classification": 0.0, "triplet": 0.0}
     model = xr.RAIN(
         batches.people, preset=options.preset, backbone=run.backbone, levels=options.levels,
-        settings=options.settings, weights=run.starting_weights(options.weights), **off,
+        settings=options.settings, margin=options.margin, weights=run.starting_weights(options.weights), **off,
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)

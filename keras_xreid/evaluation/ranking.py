@@ -56,9 +56,7 @@ def evaluate_ranking(distances, query, gallery, gallery_shots=None, draws=None, 
     return _mean(scores[_counted(scores, query)])
 
 
-def evaluate_rates(
-    distances, query, gallery, rates=None, gallery_shots=None, draws=None, seed=0
-):  # fmt: skip
+def evaluate_rates(distances, query, gallery, rates=None, gallery_shots=None, draws=None, seed=0):
     """Scores queries of several rates: those of each rate alone, and all together, mixed.
 
     Args:
@@ -398,7 +396,8 @@ class _People:
         share = np.empty((len(matches), len(self.images)))
         for i, match in enumerate(matches):
             ahead = candidates < line[match]
-            ahead |= (candidates == line[match]) & (self.columns < match)
+            tied = np.flatnonzero(candidates == line[match])
+            ahead[tied] = self.columns[tied] < match
             share[i] = np.add.reduceat(ahead, self.starts, dtype="int32") / self.images
         share[:, self.number[record.person]] = 0
         cmc = np.cumsum(np.mean(_poisson_binomial(share, max(RANKS)), axis=0))
