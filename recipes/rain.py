@@ -68,7 +68,8 @@ def main(options):
         off |= {"classification": 0.0, "triplet": 0.0}
     model = xr.RAIN(
         batches.people, preset=options.preset, backbone=run.backbone, levels=options.levels,
-        settings=options.settings, margin=options.margin, weights=run.starting_weights(options.weights), **off,
+        settings=options.settings, margin=options.margin,
+        weights=run.starting_weights(options.weights), **off,
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
