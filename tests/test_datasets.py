@@ -1,15 +1,17 @@
 import collections
+import dataclasses
 import hashlib
 import json
 import sys
 import types
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_xreid.data import datasets
+from keras_xreid.data import datasets, resolution
 from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
 from keras_xreid.data.resolution import manifest_rows, write_manifest
 from keras_xreid.errors import InputError
@@ -124,8 +126,11 @@ def test_market_needs_only_the_folders_asked_for(market):
 def test_market_wrong_folder_says_what_was_found_and_where_to_look(market, tmp_path):
     above = message(load, "market1501", market.parent)
     assert "no query/" in above
-    assert "found 1 folders (market)" in above
-    assert f"{market} holds them" in above
+    # The folders inside, with their own images; where to look; what is expected.
+    assert "found 0 images of 0 people by 0 cameras and 0 other files and 1 folders" in above
+    assert "(market/ with 0 images" in above
+    assert f"{market} holds them: give that folder" in above
+    assert "12,936 images of 751 people" in above
     below = message(load, "market1501", market / "query")
     assert "2 images of 2 people by 2 cameras and 1 other files (such as Thumbs.db)" in below
     assert f"{market} holds them" in below
@@ -162,11 +167,398 @@ def test_real_people_are_counted_as_described():
     assert len(dev.train) + len(dev.query) + len(dev.gallery) == 7544
 
 
+def test_market_renamed_and_doubly_nested(market, tmp_path):
+    (market / "bounding_box_test").rename(market / "gallery")
+    renamed = message(load, "market1501", market)
+    assert f"no bounding_box_test/ in {market}" in renamed
+    assert "gallery/ with 4 images of 4 people by 4 cameras and 1 other files" in renamed
+    (market / "gallery").rename(market / "bounding_box_test")
+    outer = tmp_path / "outer" / "Market-1501"
+    outer.mkdir(parents=True)
+    market.rename(outer / "market")
+    nested = message(load, "market1501", tmp_path / "outer")
+    assert f"{outer / 'market'} holds them: give that folder" in nested
+
+
+def test_market_half_empty(market, caplog):
+    kept = load("market1501", market)
+    # A part of the data set is no error: the numbers are said beside the expected ones.
+    assert len(caplog.messages) == 1
+    assert "train 6 of 3 (expected 12,936 of 751)" in caplog.messages[0]
+    assert "query 2 of 2 (expected 3,368 of 750)" in caplog.messages[0]
+    # Half of the query people without any gallery image is the limit, more is an error.
+    (market / "bounding_box_test" / "0003_c3s3_000151_01.jpg").unlink()
+    assert len(load("market1501", market).gallery) == len(kept.gallery) - 1
+    (market / "bounding_box_test" / "0001_c2s1_000151_01.jpg").unlink()
+    found = message(load, "market1501", market)
+    assert "2 of the 2 people" in found and "such as 0001" in found and "copied in part" in found
+
+
+# --- DukeMTMC-reID ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def duke(tmp_path):
+    root = tmp_path / "DukeMTMC-reID"
+    for folder, names in {
+        "bounding_box_train": ["0001_c2_f0046182.jpg", "0001_c5_f0046302.jpg"],
+        "query": ["0005_c2_f0046985.jpg"],
+        "bounding_box_test": ["0005_c5_f0051341.jpg", "7139_c8_f0047873.jpg"],
+    }.items():
+        for name in names:
+            write_image(root / folder / name)
+    return root
+
+
+def test_duke_reads_person_and_camera(duke):
+    data = load("dukemtmc", duke)
+    assert [(r.person, r.camera) for r in data.train] == [(1, 2), (1, 5)]
+    assert [(r.person, r.camera) for r in data.query] == [(5, 2)]
+    assert [(r.person, r.camera) for r in data.gallery] == [(5, 5), (7139, 8)]
+    assert data.name == "dukemtmc" and data.gallery[0].read().shape == (16, 8, 3)
+
+
+def test_duke_folder_of_another_layout(duke, tmp_path):
+    nested = message(load, "dukemtmc", tmp_path)
+    assert f"{duke} holds them" in nested and "16,522 images of 702 people" in nested
+    (duke / "query").rename(duke / "queries")
+    assert "queries/ with 1 images of 1 people by 1 cameras" in message(load, "dukemtmc", duke)
+    write_image(duke / "query" / "0001_c1s1_001051_00.jpg")  # Market-1501's names
+    assert "1 other files (such as 0001_c1s1_001051_00.jpg)" in message(load, "dukemtmc", duke)
+
+
+# --- CUHK03 ----------------------------------------------------------------------------------
+
+CUHK03_PEOPLE = (4, 3, 2, 1, 1)
+
+
+def cuhk03_image(kind, pair, number, i):
+    seed = [("labeled", "detected").index(kind), pair, number, i]
+    return np.random.default_rng(seed).integers(0, 256, (20 + pair, 8 + i, 3), dtype=np.uint8)
+
+
+def write_cuhk03(path):
+    """The file as MATLAB writes it: cell arrays of references, everything transposed."""
+    path.parent.mkdir(parents=True)
+    with h5py.File(path, "w") as file:
+        cells = file.create_group("#refs#")
+
+        def store(array, **attributes):
+            dataset = cells.create_dataset(f"r{len(cells)}", data=array)
+            dataset.attrs.update(attributes)
+            return dataset.ref
+
+        def cell_array(references):
+            array = np.empty(np.shape(references), h5py.ref_dtype)
+            for place in np.ndindex(array.shape):
+                array[place] = references[place[0]][place[1]]
+            return array
+
+        for kind in ("labeled", "detected"):
+            pairs = []
+            for pair, people in enumerate(CUHK03_PEOPLE, 1):
+                rows = []
+                for number in range(1, people + 1):
+                    row = []
+                    for i in range(1, 11):
+                        # Of the five cells for a view some stay empty.
+                        if (i - 1) % 5 < (3 if kind == "labeled" else 2):
+                            image = cuhk03_image(kind, pair, number, i)
+                            row.append(store(image.T, MATLAB_class=np.bytes_("uint8")))
+                        else:
+                            row.append(store(np.zeros(2, "uint64"), MATLAB_empty=1))
+                    rows.append(row)
+                pairs.append(store(cell_array(rows).T))
+            file.create_dataset(kind, data=cell_array([pairs]))
+        # Two people of each of two pairs in turn.
+        tests = [[(1, 1 + i % 4), (2, 1 + i % 3), (3, 1 + i % 2)] for i in range(20)]
+        references = [store(np.array(test, "float64").T) for test in tests]
+        file.create_dataset("testsets", data=cell_array([references]))
+
+
+@pytest.fixture(scope="module")
+def cuhk03(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cuhk03")
+    write_cuhk03(root / "cuhk03_release" / "cuhk-03.mat")
+    return root
+
+
+def test_cuhk03_reads_the_official_splits(cuhk03):
+    first, last = load("cuhk03", cuhk03), load("cuhk03", cuhk03, split_id=19)
+    assert set(persons(first.query)) == set(persons(first.gallery)) == {1001, 2001, 3001}
+    assert set(persons(last.query)) == {1004, 2002, 3002}
+    assert first.split_id == 0 and last.split_id == 19
+    # 11 people, 2 views, 2 detected images in each.
+    for data in (first, last):
+        assert len(data.train + data.query + data.gallery) == 11 * 2 * 2
+        assert not set(persons(data.train)) & set(persons(data.query))
+    # Each pair has two cameras of its own, and the first view is the query.
+    assert {(r.person // 1000, r.camera) for r in first.query} == {(1, 1), (2, 3), (3, 5)}
+    assert {(r.person // 1000, r.camera) for r in first.gallery} == {(1, 2), (2, 4), (3, 6)}
+    assert "20 official ones, 0 to 19" in message(load, "cuhk03", cuhk03, split_id=20)
+    assert "0 to 19" in message(load, "cuhk03", cuhk03, split_id=-1)
+
+
+def test_cuhk03_images_are_turned_the_right_way(cuhk03):
+    data = load("cuhk03", cuhk03)
+    record = next(r for r in data.gallery if r.key == "detected/2_001_2_07")
+    np.testing.assert_array_equal(record.read(), cuhk03_image("detected", 2, 1, 7))
+    assert record.read().flags.c_contiguous and (record.person, record.camera) == (2001, 4)
+    labeled = load("cuhk03", cuhk03, boxes="labeled")
+    record = next(r for r in labeled.train if r.key == "labeled/5_001_1_03")
+    np.testing.assert_array_equal(record.read(), cuhk03_image("labeled", 5, 1, 3))
+
+
+def test_cuhk03_boxes(cuhk03):
+    def count(**options):
+        data = load("cuhk03", cuhk03, **options)
+        return len(data.train + data.query + data.gallery)
+
+    assert count() == count(boxes="detected") == 44
+    assert count(boxes="labeled") == 66 and count(boxes="both") == 110
+    assert "detected, labeled, both" in message(load, "cuhk03", cuhk03, boxes="drawn")
+
+
+def test_cuhk03_is_found_in_its_folder_above_it_or_by_name(cuhk03):
+    file = cuhk03 / "cuhk03_release" / "cuhk-03.mat"
+    found = [load("cuhk03", place) for place in (cuhk03, file.parent, file)]
+    assert found[0] == found[1] == found[2] and found[0].root == str(file.parent)
+
+
+def test_cuhk03_wrong_folder_or_file(cuhk03, tmp_path):
+    assert f"{cuhk03} holds them" in message(load, "cuhk03", cuhk03.parent)
+    renamed = tmp_path / "renamed" / "cuhk03.mat"
+    renamed.parent.mkdir()
+    renamed.write_bytes((cuhk03 / "cuhk03_release" / "cuhk-03.mat").read_bytes())
+    found = message(load, "cuhk03", renamed.parent)
+    assert "no cuhk-03.mat" in found and "1 other files (such as cuhk03.mat)" in found
+    assert "14,097" in found and load("cuhk03", renamed).train  # by its own name it is read
+    half = tmp_path / "cuhk-03.mat"
+    half.write_bytes(renamed.read_bytes()[: renamed.stat().st_size // 2])
+    assert "is no whole HDF5 file" in message(load, "cuhk03", half)
+    with h5py.File(tmp_path / "other.mat", "w") as file:
+        file["filelist"] = [1]
+    other = message(load, "cuhk03", tmp_path / "other.mat")
+    assert "no detected and no labeled and no testsets" in other and "found filelist" in other
+    record = load("cuhk03", renamed).train[0]
+    bad = dataclasses.replace(record, key="detected/5_002_1_01")
+    assert "detected/5_002_1_01" in message(bad.read)
+
+
+def test_cuhk03_test_set_without_images(tmp_path):
+    file = tmp_path / "mat" / "cuhk-03.mat"
+    write_cuhk03(file)
+    with h5py.File(file, "a") as content:
+        content[content["testsets"][0, 4]][...] = np.array([[1, 1], [1, 90], [2, 1]]).T
+    assert "names 3 people, but 2 of them" in message(load, "cuhk03", file, split_id=4)
+
+
+def test_cuhk03_manifest_hashes_the_container_once(cuhk03, monkeypatch):
+    paths = []
+    hashed = resolution.file_sha256
+
+    def counted(path):
+        paths.append(path)
+        return hashed(path)
+
+    monkeypatch.setattr(resolution, "file_sha256", counted)
+    data = load("cuhk03", cuhk03)
+    rows = manifest_rows(data, rates=(1, 4))
+    assert len(paths) == 1 and {row["path"] for row in rows} == {"cuhk-03.mat"}
+    listed = [(row["key"], row["rate"]) for row in rows if row["role"] == "query"]
+    assert sorted(listed) == sorted((r.key, rate) for r in data.query for rate in (1, 4))
+
+
+# --- VIPeR -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def viper(tmp_path):
+    root = tmp_path / "VIPeR"
+    for person in (0, 1, 3, 12, 872, 873):
+        write_image(root / "cam_a" / f"{person:03d}_45.bmp", (128, 48))
+        write_image(root / "cam_b" / f"{person:03d}_{90 * (person % 3)}.bmp", (128, 48))
+    (root / "Readme.txt").write_text("VIPeR")
+    return root
+
+
+def test_viper_is_halved_by_the_hash_of_split_and_person(viper):
+    people = ["000", "001", "003", "012", "872", "873"]
+    for split_id in (0, 1, 7):
+        data = load("viper", viper, split_id=split_id)
+        by_hash = sorted(people, key=lambda p: hashlib.sha256(f"{split_id} {p}".encode()).digest())
+        assert set(persons(data.train)) == set(by_hash[:3]) and len(data.train) == 6
+        assert set(persons(data.query)) == set(persons(data.gallery)) == set(by_hash[3:])
+        assert {r.camera for r in data.query} == {1} and {r.camera for r in data.gallery} == {2}
+        assert all("cam_a" in r.path for r in data.query)
+        assert data == load("viper", viper, split_id=split_id)
+    assert len({frozenset(persons(load("viper", viper, split_id=i).train)) for i in range(8)}) > 1
+    # Another seed draws other rates, but the people stay.
+    assert load("viper", viper, seed=5).train == load("viper", viper).train
+    assert data.query[0].read().shape == (128, 48, 3)
+    assert "give a number of 0 or more" in message(load, "viper", viper, split_id=-1)
+
+
+def test_viper_wrong_folder(viper, tmp_path):
+    above, below = message(load, "viper", tmp_path), message(load, "viper", viper / "cam_a")
+    assert "no cam_a/ and no cam_b/" in above and f"{viper} holds them" in above
+    assert f"{viper} holds them" in below and "6 images of 6 people" in below
+    (viper / "cam_b" / "012_0.bmp").unlink()
+    half = message(load, "viper", viper)
+    assert "1 of 6 people" in half and "such as 012" in half and "cam_b/ (5)" in half
+    (viper / "cam_b").rename(viper / "camB")
+    renamed = message(load, "viper", viper)
+    assert "no cam_b/ in" in renamed and "camB/ with 5 images of 5 people" in renamed
+    write_image(viper / "cam_b" / "a.bmp")
+    assert "no image of a person" in message(load, "viper", viper)
+
+
+# --- CAVIAR4REID -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def caviar(tmp_path):
+    """People 2 and 5 were seen by the closer camera only."""
+    root = tmp_path / "CAVIARa"
+    for person in range(1, 8):
+        for image in range(1, 11 if person in (2, 5) else 21):
+            size = (20, 8) if image <= 10 else (8, 4)
+            write_image(root / f"{person:04d}{image:03d}.jpg", size)
+    return root
+
+
+def test_caviar_queries_are_the_distant_cameras(caviar):
+    data = load("caviar", caviar)
+    people = sorted((1, 3, 4, 6, 7), key=lambda p: hashlib.sha256(f"0 {p}".encode()).digest())
+    assert set(persons(data.train)) == set(people[:2]) and len(data.train) == 40
+    assert set(persons(data.query)) == set(persons(data.gallery)) == set(people[2:])
+    assert {(r.camera, r.rate, r.read().shape) for r in data.query} == {(2, 2, (8, 4, 3))}
+    assert {(r.camera, r.rate, r.read().shape) for r in data.gallery} == {(1, 1, (20, 8, 3))}
+    assert len(data.query) == len(data.gallery) == 30
+    assert sorted(int(r.path[-7:-4]) for r in data.query) == sorted([*range(11, 21)] * 3)
+    other = next(i for i in range(1, 20) if load("caviar", caviar, split_id=i).train != data.train)
+    assert load("caviar", caviar, split_id=other).split_id == other
+
+
+def test_caviar_wrong_folder(caviar, tmp_path):
+    above = message(load, "caviar", tmp_path)
+    assert f"{caviar} holds them" in above and "1,220 images of 72 people" in above
+    for path in caviar.glob("*.jpg"):
+        if int(path.name[:4]) > 3 and int(path.name[4:7]) <= 10:
+            path.unlink()
+    half = message(load, "caviar", caviar)
+    assert "2 people" in half and "3 by the distant one only" in half
+    for path in caviar.glob("*.jpg"):
+        path.rename(path.with_name(f"p{path.name}"))
+    renamed = message(load, "caviar", caviar)
+    assert (
+        "no image with a name like 0001001.jpg" in renamed and "other files (such as p0" in renamed
+    )
+
+
+def test_caviar_names_of_four_digits(caviar):
+    for path in caviar.glob("*.jpg"):
+        path.rename(path.with_name(f"{path.name[:4]}0{path.name[4:]}"))
+    assert len(load("caviar", caviar).query) == 30
+
+
+# --- folders of multiple low resolution ------------------------------------------------------
+
+
+@pytest.fixture
+def levels(tmp_path):
+    """VersReID's layout: person, pair and camera in the name."""
+    root = tmp_path / "mlr_cuhk03"
+    for person in (1, 2):
+        write_image(root / "train" / "lr" / f"{person:04d}_01_1_02.png", (8, 4))
+        write_image(root / "train" / "hr" / f"{person:04d}_01_2_07.png")
+    for person in (3, 4):
+        write_image(root / "query" / "lr" / f"{person:04d}_01_1_01.png", (8, 4))
+        write_image(root / "query" / "hr" / f"{person:04d}_01_1_01.png")
+        write_image(root / "gallery" / "hr" / f"{person:04d}_01_2_09.png")
+        write_image(root / "gallery" / "lr" / f"{person:04d}_01_2_09.png", (8, 4))
+    return root
+
+
+@pytest.fixture
+def camera_0(tmp_path):
+    """Camera 0 is of low resolution; a folder for each person."""
+    root = tmp_path / "MLR-Market"
+    for role, person, camera in (
+        ("train", 1, 0), ("train", 1, 3), ("query", 20, 0), ("gallery", 20, 1), ("gallery", 0, 4),
+        ("gallery", -1, 2),
+    ):  # fmt: skip
+        start = "-1" if person < 0 else f"{person:05d}"
+        write_image(root / role / f"{person:04d}" / f"{start}_c{camera}_00000.jpg")
+    return root
+
+
+def test_mlr_folders_of_two_levels(levels):
+    data = load("mlr", levels)
+    assert data.protocol == "multi-shot" and data.gallery_shots is None
+    found = {(r.person, r.camera, r.rate) for r in data.train}
+    assert found == {(p, c, rate) for p in ("0001", "0002") for c, rate in ((1, None), (2, 1))}
+    assert [(r.person, r.camera, r.rate) for r in data.query] == [
+        ("0003", 1, None),
+        ("0004", 1, None),
+    ]
+    assert [(r.person, r.camera, r.rate) for r in data.gallery] == [("0003", 2, 1), ("0004", 2, 1)]
+    assert data.query[0].read().shape == (8, 4, 3)  # nothing is shrunk a second time
+    assert load("mlr", levels, protocol="paper").gallery_shots == 1
+    assert "low resolution already" in message(load, "mlr", levels, protocol="each-rate")
+    assert "low resolution already" in message(load, "mlr", levels, protocol="rain-code")
+    assert "its queries are given" in message(load, "mlr", levels, split="dev")
+
+
+def test_mlr_folders_with_camera_0(camera_0):
+    data = load("mlr", camera_0)
+    assert [(r.person, r.camera, r.rate) for r in data.train] == [
+        ("00001", 0, None),
+        ("00001", 3, 1),
+    ]
+    assert [(r.person, r.camera, r.rate) for r in data.query] == [("00020", 0, None)]
+    # Person 0 is a distractor where nobody looks for one, and junk is left out.
+    assert [(r.person, r.camera, r.rate) for r in data.gallery] == [(0, 4, 1), ("00020", 1, 1)]
+    assert [r.person for r in load("mlr", camera_0, protocol="paper").gallery] == ["00020"]
+    write_image(camera_0 / "query" / "00000_c0_00000.jpg")  # without a folder for the person
+    data = load("mlr", camera_0)
+    assert persons(data.query) == ["00000", "00020"]
+    assert persons(data.gallery) == ["00000", "00020"]
+
+
+def test_mlr_rate_in_the_name(tmp_path):
+    for role, name in (
+        ("train", "0_c1_1_2x.jpg"),
+        ("query", "1_c0_001_3x.jpg"),
+        ("gallery", "1_c2_7.jpg"),
+    ):
+        write_image(tmp_path / role / name)
+    data = load("mlr", tmp_path)
+    assert [r.rate for r in data.train + data.query + data.gallery] == [1, 3, 1]
+
+
+def test_mlr_wrong_folder(levels, tmp_path):
+    assert f"{levels} holds them" in message(load, "mlr", tmp_path)
+    (levels / "gallery" / "hr").rename(levels / "gallery" / "HD")
+    assert "no gallery/hr/ in" in message(load, "mlr", levels)
+    for path in (levels / "query" / "lr").iterdir():
+        path.rename(path.with_name(f"x{path.name}"))
+    found = message(load, "mlr", levels)
+    assert (
+        "no image of a person in" in found and "2 other files (such as x0003_01_1_01.png)" in found
+    )
+    (levels / "query").rename(levels / "probe")
+    assert "no query/ in" in message(load, "mlr", levels)
+
+
 # --- load ------------------------------------------------------------------------------------
 
 
 def test_load_refuses_what_it_does_not_know(market):
-    assert "market1501, csv, synthetic" in message(load, "market", market)
+    known = "market1501, dukemtmc, cuhk03, viper, caviar, mlr, csv, synthetic"
+    assert known in message(load, "market", market)
+    assert "each-rate, paper" in message(load, "market1501", market, protocol="papers")
+    assert "split 1 of market1501" in message(load, "market1501", market, split_id=1)
     assert "'val'" in message(load, "market1501", market, split="val")
     assert "limit is 0" in message(load, "market1501", market, limit=0)
     assert "--data-dir" in message(load, "market1501")
