@@ -4,10 +4,11 @@
     python recipes/ablations.py cadnet --seeds 0 1 2
     python recipes/ablations.py all
     python recipes/ablations.py rain-figure-5
+    python recipes/ablations.py adaptive-5
 
-Every row of a system has the same epochs over the same images; a row that two tables print is run
-once. A finished row is not run again, an interrupted one goes on where it was: the command can be
-repeated at any time. On two cores a row of the embedded set takes about three minutes.
+Every row of a system sees as many images; a row that two tables print is run once. A finished row
+is not run again, an interrupted one goes on where it was: the command can be repeated at any time.
+On two cores a row of the embedded set takes about three minutes.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ HERE = Path(__file__).parent
 
 # Epochs of each row of a system's tables: about three minutes of the embedded set on two cores.
 # INTACT's are those of its second stage; the first is shared by its rows.
-EPOCHS = {"intact": 3, "rain": 2, "cadnet": 1}
+EPOCHS = {"intact": 3, "rain": 2, "cadnet": 1, "adaptive": 4}
 
 # A table's rows by the names that the paper prints, each with the recipe and its options.
 TABLES = {
@@ -82,8 +83,25 @@ TABLES = {
         "Ours w/o Lrec": "cadnet --without rec",
         "Ours w/o Lcls": "cadnet --without cls",
     },
+    "adaptive-2": {
+        "IDE + Verif": "adaptive --without mask val",
+        "Ours (w/o mask)": "adaptive --without mask",
+        "Ours (w/o val)": "adaptive --without val",
+        "Ours (w/o val)*": "adaptive --without val --end-to-end",
+        "Ours (mask+val)": "adaptive",
+    },
+    "adaptive-3": {
+        "Baseline": "adaptive --one-per-rate",
+        "Ours (end-to-end)": "adaptive --end-to-end",
+        "Ours (progressive)": "adaptive",
+    },
+    "adaptive-4": {
+        "Ours": "adaptive",
+        "Ours w/o Lcls": "adaptive --without cls",
+        "Ours w/o Lverif": "adaptive --without verif",
+    },
 }
-PAPERS = {"intact": "INTACT", "rain": "RAIN", "cadnet": "CAD-Net"}
+PAPERS = {"intact": "INTACT", "rain": "RAIN", "cadnet": "CAD-Net", "adaptive": "Adaptive"}
 NOTES = {
     "rain-1": "Baseline (train on HR & LR) is RAIN without its adversarial loss: the paper's Table "
     "3 prints the same numbers for the two. Baseline (train on HR) is a plain network trained with "
@@ -97,6 +115,20 @@ LABELED = {
     "RAIN": "rain",
     "Baseline (train on HR)": "baseline --train-on hr",
     "Baseline (train on HR & LR)": "baseline --train-on hr+lr",
+}
+
+# The fourth paper's Table V: rates that were not trained on, scored as one that was. Each row has
+# the options of its run, the rates told (none where the model takes them itself), the rate scored.
+TABLE_5 = "adaptive-5"
+UNSEEN = "adaptive --train-rates 2 4 8 --rates 3 6"
+SEEN = "adaptive --train-rates 2 3 6 --rates 3 6"
+NEAREST = {
+    "r = 3 as 2": (UNSEEN, ("3=2", "6=4"), "3"),
+    "r = 3 as 4": (UNSEEN, (), "3"),
+    "r = 3 seen": (SEEN, (), "3"),
+    "r = 6 as 4": (UNSEEN, ("3=2", "6=4"), "6"),
+    "r = 6 as 8": (UNSEEN, (), "6"),
+    "r = 6 seen": (SEEN, (), "6"),
 }
 
 
@@ -139,16 +171,21 @@ def recipe_options(recipe):
     return next(c for c in classes if issubclass(c, common.Options) and c.__module__ == recipe)
 
 
+def call(recipe, folder, *arguments):
+    """Runs a recipe into a folder."""
+    print(f"\n== {folder.name}: recipes/{recipe}.py {' '.join(arguments)}", flush=True)
+    command = [sys.executable, str(HERE / f"{recipe}.py"), *arguments, "--out", str(folder)]
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise xr.InputError(f"{folder} was not finished (exit status {status})")
+
+
 def run(recipe, folder, *arguments):
     """Runs a recipe into a folder unless it is finished there; returns its metrics."""
     options = tyro.cli(recipe_options(recipe), args=list(arguments), prog=f"{recipe}.py")
     if not (folder / "report.md").exists():
         resume = ["--resume"] if (folder / "options.json").exists() else []
-        print(f"\n== {folder.name}: recipes/{recipe}.py {' '.join(arguments)}", flush=True)
-        command = [sys.executable, str(HERE / f"{recipe}.py"), *arguments]
-        status = subprocess.run([*command, "--out", str(folder), *resume], check=False).returncode
-        if status:
-            raise xr.InputError(f"{folder} was not finished (exit status {status})")
+        call(recipe, folder, *arguments, *resume)
     metrics = report.read_metrics(folder / "metrics.json")
     # A row that was run before may have been run otherwise.
     asked = json.loads(json.dumps(dataclasses.asdict(options)))
@@ -186,8 +223,10 @@ def row_runs(options, command, epochs):
             first = ["--epochs", str(options.reid_epochs)] if options.reid_epochs else []
             run("baseline", reid, *shared, *first)
             settings += ["--reid", str(reid / "model.weights.h5")]
+        # A pair is two images: a baseline has twice the epochs, to see as many.
+        own = 2 * epochs if recipe == "baseline" else epochs
         folder = root / f"{name_of(command)}-seed{seed}"
-        found.append(run(recipe, folder, *shared, "--epochs", str(epochs), *settings))
+        found.append(run(recipe, folder, *shared, "--epochs", str(own), *settings))
     return found
 
 
@@ -300,19 +339,66 @@ def show_figure_5(options):
     return title, ["labelled", *LABELED, "paper's RAIN"], rows, sentence
 
 
-def described(options, epochs):
+def scored_as(options, folder, told, rates):
+    """Scores per rate of a finished run whose model is told other rates than the true ones."""
+    where = folder / ("as-" + "-".join(told))
+    if not (where / "metrics.json").exists():
+        shared = ["--data", options.data, "--split", options.split]
+        shared += ["--data-dir", options.data_dir] if options.data_dir else []
+        shared += ["--rates", *rates, "--score-as", *told]
+        call("evaluate", where, "--weights", str(folder), *shared)
+    return report.read_metrics(where / "metrics.json")["per_rate"]
+
+
+def show_table_5(options):
+    """Runs the fourth paper's Table V; returns its title, header and rows, and a sentence."""
+    epochs = options.epochs or EPOCHS["adaptive"]
+    scores = ("rank1", "rank5", "rank10", "rank20")
+    printed = {row.model: row.scores for row in papers.rows("Adaptive", 5)}
+    rows = []
+    for training, more in (("progressive", ""), ("end-to-end", " --end-to-end")):
+        for name, (command, told, rate) in NEAREST.items():
+            runs = row_runs(options, command + more, epochs)
+            found = [m["per_rate"] for m in runs]
+            if told:
+                places = [
+                    folder_of(options) / f"{name_of(command + more)}-seed{seed}"
+                    for seed in options.seeds
+                ]
+                found = [scored_as(options, place, told, ("3", "6")) for place in places]
+            values = [statistics.mean(per_rate[rate][s] for per_rate in found) for s in scores]
+            error = standard_error(values[0], runs[0]["queries"])
+            if len(found) > 1:
+                error = statistics.stdev(per_rate[rate]["rank1"] for per_rate in found)
+            row = f"{name}, {training}"
+            rows.append([row, f"{values[0]:.1f} ± {error:.1f}", *(f"{v:.1f}" for v in values[1:])])
+            rows[-1].append(str(printed[row]["rank1"]))
+    title = (
+        f"Adaptive Table 5: rates not trained on, {described(options, epochs, False)}; "
+        "paper's numbers on MLR-CUHK03"
+    )
+    sentence = (
+        "Trained on rates 2, 4 and 8 beside 1, an image of rate 3 or 6 is treated as one of its "
+        'neighbours; "seen" is trained on 2, 3 and 6 instead.'
+    )
+    header = ["row", "rank-1", "rank-5", "rank-10", "rank-20", "paper's rank-1"]
+    return title, header, rows, sentence
+
+
+def described(options, epochs, mean=True):
     return (
-        f"{options.data} ({options.split} people), mean over the trained low-resolution rates, "
+        f"{options.data} ({options.split} people), "
+        f"{'mean over the trained low-resolution rates, ' if mean else ''}"
         f"{epochs} epochs a row, seeds {', '.join(map(str, options.seeds))}"
     )
 
 
 def main(options):
-    known = [*TABLES, FIGURE_5]
+    known = [*TABLES, FIGURE_5, TABLE_5]
     if options.table == "all":
-        chosen = list(TABLES)
+        chosen = [*TABLES, TABLE_5]
     elif options.table in PAPERS:
-        chosen = [table for table in TABLES if table.startswith(options.table)]
+        chosen = [t for t in (*TABLES, TABLE_5) if t.startswith(f"{options.table}-")]
     elif options.table in known:
         chosen = [options.table]
     else:
@@ -320,7 +406,8 @@ def main(options):
         raise xr.InputError(f"unknown table {options.table!r}: known are {names}")
     parts = []
     for table in chosen:
-        found = show_figure_5(options) if table == FIGURE_5 else show(table, options)
+        special = {FIGURE_5: show_figure_5, TABLE_5: show_table_5}
+        found = special[table](options) if table in special else show(table, options)
         title, header, rows, sentence = found
         print(f"\n{title}\n\n{report.text_table(header, rows)}\n\n{sentence}", flush=True)
         parts += [f"## {title}", report.markdown(header, rows), sentence]

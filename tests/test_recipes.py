@@ -139,6 +139,8 @@ def test_first_stage_is_reused(finished, people, tmp_path):
             ("--features", "g", "--without", "adv_f"),
             {"image_discriminator", "id", "triplet", "reconstruction", "adversarial_images"},
         ),
+        ("adaptive", ("--epochs", 4), {"id", "verification"}),
+        ("adaptive", ("--end-to-end", "--without", "val", "cls"), {"verification"}),
     ],
 )
 def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, terms):
@@ -146,11 +148,16 @@ def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, term
     run(recipe, *short(people, out, "--batch-size", 8, *options))
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["system"] == recipe
-    assert metrics["images_seen"] == {recipe: 2 * 2 * 8}  # steps, of a pair each
-    assert metrics["image_quality"]["4"]["psnr"] > 0
-    assert metrics["enlarged"]["per_rate"] is None
+    epochs = 4 if "--epochs" in options else 1
+    assert metrics["images_seen"] == {recipe: epochs * 2 * 2 * 8}  # steps, of a pair each
+    if recipe == "adaptive":
+        assert metrics["image_quality"] is None and metrics["enlarged"] is None
+    else:
+        assert metrics["image_quality"]["4"]["psnr"] > 0
+        assert metrics["enlarged"]["per_rate"] is None
     assert {p.stem for p in (out / "figures").iterdir()} == {
-        "recovered", "ranked", "ranked_by_rate", "rank1", "losses", "tsne",
+        "masks" if recipe == "adaptive" else "recovered",
+        "ranked", "ranked_by_rate", "rank1", "losses", "tsne",
     }  # fmt: skip
     history = (out / "history.csv").read_text().splitlines()[0].split(",")
     assert terms <= set(history) and len(terms) == len(history) - 4
@@ -160,6 +167,19 @@ def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, term
     data = xr.datasets.load("csv", people)
     again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False)
     assert again["per_rate"] == metrics["per_rate"]
+
+
+def test_a_network_for_each_rate(people, tmp_path):
+    out = tmp_path / "rival"
+    run("adaptive", *short(people, out, "--batch-size", 8, "--one-per-rate", "--epochs", 2))
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["images_seen"] == {"rate4": 32, "rate2": 32}  # 2 epochs of 2 steps of 8
+    manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
+    assert {row["rate"] for row in manifest if row["role"] == "gallery"} == {1, 4}
+    told = tmp_path / "told"
+    run("evaluate", "--weights", out, "--data", "csv", "--data-dir", people, "--rates", 3,
+        "--score-as", "3=2", "--out", told)  # fmt: skip
+    assert json.loads((told / "metrics.json").read_text())["score_as"] == {"3": 2.0}
 
 
 def test_ablations(people, tmp_path):
@@ -235,6 +255,7 @@ def refused(monkeypatch, capsys):
             "intact": "IntactOptions",
             "rain": "RainOptions",
             "cadnet": "CADNetOptions",
+            "adaptive": "AdaptiveOptions",
         }[recipe]
         monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
@@ -286,6 +307,11 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
         ("cadnet", ("--batch-size", "6"), ["triplet", "6", "multiple of 4"]),
         ("cadnet", ("--weights", "imagenet"), ["imagenet", "resnet50"]),
         ("cadnet", ("--batch-size", "32"), ["8 people a batch", "6"]),
+        ("adaptive", ("--without", "masks"), ["--without masks", "mask, val, cls, verif"]),
+        ("adaptive", ("--without", "cls", "verif"), ["no loss"]),
+        ("adaptive", ("--mask-epochs", "2", "1"), ["[2, 1]", "4 masks"]),
+        ("adaptive", ("--end-to-end", "--mask-epochs", "2"), ["exclude each other"]),
+        ("adaptive", ("--one-per-rate", "--end-to-end"), ["--one-per-rate", "no masks"]),
     ],
 )
 def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arguments, words):

@@ -394,7 +394,7 @@ def test_tsne_goes_by_the_models_own_distance():
 
     class Model:
         def distances(self, query, gallery, query_rates=None):
-            assert query_rates.tolist() == [1] * 20 + [4] * 20
+            assert query_rates.tolist() == [1] * 20 + [3] * 20  # what it is told
             # Only the first coordinate counts; the others are noise.
             return np.abs(query[:, None, 0] - gallery[None, :, 0])
 
@@ -403,8 +403,9 @@ def test_tsne_goes_by_the_models_own_distance():
     features = {rate: rng.normal(0, 50, (20, 8)) for rate in (1, 4)}
     for values in features.values():
         values[:, 0] = np.repeat([0, 100], 10) + rng.random(20)
+    kept = {"query": features, "told": {1: 1, 4: 3}}
     rows = list(range(20))
-    places, people, rates = figures._tsne(Model(), query, {"query": features}, rows, seed=0)
+    places, people, rates = figures._tsne(Model(), query, kept, rows, seed=0)
     assert rates.tolist() == [1] * 20 + [4] * 20 and people == [0] * 10 + [1] * 10 + people[:20]
     people = np.array(people)
     middles = np.array([places[people == person].mean(axis=0) for person in (0, 1)])
@@ -525,7 +526,7 @@ def test_without_matplotlib(tmp_path, monkeypatch):
 def test_papers_rows_have_a_source_and_agree_with_each_other():
     assert len(set(map(repr, papers.ROWS))) == len(papers.ROWS)
     found = {name: sum(row.paper == name for row in papers.ROWS) for name in papers.REFERENCES}
-    assert found == {"RAIN": 45, "CAD-Net": 56, "INTACT": 56}
+    assert found == {"RAIN": 45, "CAD-Net": 56, "INTACT": 56, "Adaptive": 85}
     for row in papers.ROWS:
         assert row.paper in papers.REFERENCES
         assert row.dataset in papers.DATASETS.values()
