@@ -1,4 +1,4 @@
-"""PSNR and SSIM against their formulas."""
+"""PSNR and SSIM against their formulas; LPIPS itself is tested in test_lpips.py."""
 
 import sys
 
@@ -44,6 +44,26 @@ def test_ssim_is_the_papers_formula():
                     )
             scores.append(np.mean(values))
     assert ssim(IMAGES, REFERENCES) == pytest.approx(np.mean(scores), abs=1e-6)
+
+
+def test_known_answers():
+    black, white = np.zeros((1, 16, 16, 3)), np.ones((1, 16, 16, 3))
+    assert psnr(black, white) == 0  # an error of 1 everywhere
+    # Without contrast SSIM is (2 a b + C1) / (a^2 + b^2 + C1), C1 = 0.01^2, in every channel.
+    a, b = np.array([0.2, 0.5, 1.0]), np.array([0.4, 0.5, 0.0])
+    expected = np.mean((2 * a * b + 1e-4) / (a * a + b * b + 1e-4))
+    assert ssim(white * a, white * b) == pytest.approx(expected, abs=1e-9)
+
+
+def test_they_are_scikit_images():
+    metrics = pytest.importorskip("skimage.metrics")
+    settings = {"data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False}
+    values = [
+        metrics.structural_similarity(x[..., c], y[..., c], **settings)
+        for x, y in zip(REFERENCES.astype("float64"), IMAGES.astype("float64"), strict=True)
+        for c in range(3)
+    ]
+    assert ssim(IMAGES, REFERENCES) == pytest.approx(np.mean(values), abs=1e-12)
 
 
 def test_equal_images():

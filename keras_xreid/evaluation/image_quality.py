@@ -1,15 +1,24 @@
-"""PSNR and SSIM of batches of images, in RGB with data range 1, by scikit-image."""
+"""PSNR, SSIM and LPIPS of batches of images, in RGB with data range 1.
+
+PSNR and SSIM are scikit-image's; LPIPS runs on the Keras backend.
+"""
+
+import functools
 
 import numpy as np
 
 from keras_xreid.errors import InputError
+from keras_xreid.evaluation.lpips import SMALLEST, load_lpips
+from keras_xreid.models.base import predict
 
 
 def psnr(images, references):
     """Gives the peak signal-to-noise ratio, the mean over the images of a batch.
 
+    The squared error is the mean over R, G and B, and the peak is 1, the data range.
+
     Args:
-        images: (n, height, width, 3) float array in [0, 1].
+        images: (n, height, width, 3) float array in [0, 1], RGB.
         references: array of the same shape and range.
 
     Returns:
@@ -23,7 +32,7 @@ def psnr(images, references):
     >>> psnr(model.recover(images), originals)
     """
     metrics = _scikit_image()
-    pairs = _pairs(images, references)
+    pairs = zip(*_checked(images, references, "float64"), strict=True)
     with np.errstate(divide="ignore"):  # equal images: infinite, as documented
         return float(
             np.mean([metrics.peak_signal_noise_ratio(b, a, data_range=1.0) for a, b in pairs])
@@ -34,10 +43,10 @@ def ssim(images, references):
     """Gives the structural similarity, the mean over the images of a batch.
 
     As in the paper: Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03,
-    population covariance; computed on each of R, G and B and averaged.
+    population covariance; computed on each of R, G and B with data range 1 and averaged.
 
     Args:
-        images: (n, height, width, 3) float array in [0, 1], at least 11 x 11 pixels.
+        images: (n, height, width, 3) float array in [0, 1], RGB, at least 11 x 11 pixels.
         references: array of the same shape and range.
 
     Returns:
@@ -57,8 +66,8 @@ def ssim(images, references):
       IEEE TIP 2004.
     """
     metrics = _scikit_image()
-    pairs = _pairs(images, references)
-    height, width = pairs[0][0].shape[:2]
+    images, references = _checked(images, references, "float64")
+    height, width = images.shape[1:3]
     if min(height, width) < 11:
         raise InputError(
             f"images of {height}x{width} pixels are smaller than the 11x11 window of SSIM"
@@ -75,10 +84,50 @@ def ssim(images, references):
                     sigma=1.5,
                     use_sample_covariance=False,
                 )
-                for a, b in pairs
+                for a, b in zip(images, references, strict=True)
             ]
         )
     )
+
+
+def lpips(images, references, network=None, batch_size=64):
+    """Gives LPIPS (version 0.1, AlexNet), the mean over the images of a batch.
+
+    Args:
+        images: (n, height, width, 3) float array in [0, 1], RGB, at least 31 x 31 pixels. Nothing
+            is resized: the paper's own images are of 64 x 64, and the size changes the values.
+        references: array of the same shape and range.
+        network: what `load_lpips` returned; loaded, and perhaps downloaded, if not given.
+        batch_size: images a forward pass.
+
+    Returns:
+        Perceptual distance, 0 for equal images, larger is less alike.
+
+    Raises:
+        InputError: The shapes differ, values leave [0, 1], images are too small, or the weights
+            are not at hand.
+
+    Example:
+
+    >>> lpips(model.recover(images), originals)
+
+    Reference:
+
+    - Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric,
+      CVPR 2018.
+    """
+    images, references = _checked(images, references, "float32")
+    height, width = images.shape[1:3]
+    if min(height, width) < SMALLEST:
+        raise InputError(
+            f"images of {height}x{width} pixels are too small for LPIPS: give {SMALLEST} pixels a "
+            "side or more"
+        )
+    network = _network() if network is None else network
+    return float(np.mean(predict(network, [images, references], batch_size)[0], dtype="float64"))
+
+
+_network = functools.cache(load_lpips)
 
 
 def _scikit_image():
@@ -92,7 +141,7 @@ def _scikit_image():
     return skimage.metrics
 
 
-def _pairs(images, references):
+def _checked(images, references, dtype):
     images, references = np.asarray(images), np.asarray(references)
     if images.shape != references.shape or images.ndim != 4 or not len(images):
         raise InputError(
@@ -106,4 +155,4 @@ def _pairs(images, references):
                 f"{name} range from {low} to {high}: give float values in [0, 1] "
                 "(divide uint8 images by 255)"
             )
-    return list(zip(images.astype("float64"), references.astype("float64"), strict=True))
+    return images.astype(dtype, copy=False), references.astype(dtype, copy=False)

@@ -1,0 +1,85 @@
+"""Distances that are computed where they are looked at, for matrices that do not fit in memory."""
+
+import numpy as np
+
+from keras_xreid.errors import InputError
+
+METRICS = ("cosine", "euclidean")
+
+
+class LazyDistances:
+    """A distance matrix that is computed by blocks of rows, whenever it is sliced.
+
+    `evaluate_ranking` and `rerank` take it in place of an array, as they take whatever else has a
+    `shape` and gives rows when it is sliced: `numpy.memmap`, an HDF5 data set, a backend's tensor.
+
+    Args:
+        function: gives the distances of some rows: it is called with a slice and returns an array
+            of (rows, gallery).
+        shape: (queries, gallery).
+
+    Example:
+
+    >>> distances = LazyDistances(
+    ...     lambda rows: model.distances(q[rows], g, query_rates=rates[rows]), (len(q), len(g))
+    ... )
+    >>> evaluate_ranking(distances, data.query, data.gallery)
+    """
+
+    def __init__(self, function, shape):
+        self.function = function
+        self.shape = tuple(shape)
+
+    def __getitem__(self, rows):
+        return self.function(rows)
+
+
+def feature_distances(query_features, gallery_features, metric="cosine"):
+    """Gives the distances between two sets of features, computed where they are looked at.
+
+    Args:
+        query_features: (q, d) array.
+        gallery_features: (g, d) array.
+        metric: "cosine" (1 - cosine, in [0, 2]) or "euclidean".
+
+    Returns:
+        A `LazyDistances` of shape (q, g); its blocks are float32.
+
+    Raises:
+        InputError: An unknown metric, or features that do not fit together.
+
+    Example:
+
+    >>> evaluate_ranking(feature_distances(q, g), data.query, data.gallery)
+    """
+    if metric not in METRICS:
+        raise InputError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
+    query = np.asarray(query_features, "float32")
+    gallery = np.asarray(gallery_features, "float32")
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"query features of shape {query.shape} cannot be compared with gallery features of "
+            f"shape {gallery.shape}: give a (q, d) and a (g, d) array"
+        )
+    squares = [np.einsum("nd,nd->n", x, x) for x in (query, gallery)]
+    if metric == "euclidean":
+
+        def function(rows):
+            squared = query[rows] @ gallery.T
+            squared *= -2
+            squared += squares[0][rows, None]
+            squared += squares[1]
+            np.maximum(squared, 0, out=squared)  # rounding may leave a little less
+            return np.sqrt(squared, out=squared)
+
+    else:
+        lengths = [np.maximum(np.sqrt(square), np.float32(1e-12)) for square in squares]
+
+        def function(rows):
+            distances = query[rows] @ gallery.T
+            distances /= lengths[0][rows, None] * np.float32(-1)
+            distances /= lengths[1]
+            distances += 1
+            return np.maximum(distances, 0, out=distances)
+
+    return LazyDistances(function, (len(query), len(gallery)))
