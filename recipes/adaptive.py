@@ -8,7 +8,7 @@
     python recipes/adaptive.py --train-rates 2 4 8 --rates 1 2 3 4 6 8
 
 Every step takes pairs, a picture at high resolution and the same one shrunk by 1, 2, 3 or 4 and
-enlarged, of 4 images of each of 8 people. The network is told the level of each. Masks come in
+enlarged, of 4 images of each of 4 people. The network is told the level of each. Masks come in
 stage by stage, the deepest first, and are frozen when the next one comes. At the end every query is
 scored at every rate, and compared on what its own resolution has.
 """
@@ -16,7 +16,15 @@ scored at every rate, and compared on what its own resolution has.
 import dataclasses
 
 # Before Keras: it chooses the backend.
-from common import Options, Run, check_groups, check_losses, rising_and_falling, start
+from common import (
+    Options,
+    Run,
+    check_groups,
+    check_losses,
+    pairs_a_step,
+    rising_and_falling,
+    start,
+)
 
 import keras  # isort: skip
 import numpy as np
@@ -88,7 +96,7 @@ def progressive(model, options, epochs):
 
 def check(options):
     """Refuses bad values of this recipe's own options."""
-    check_groups(options, "the verification loss")
+    check_groups(pairs_a_step(options), "the verification loss")
     known = [*MECHANISMS, *LOSSES]
     check_losses([w for w in options.without if w not in MECHANISMS], LOSSES, known)
     if options.one_per_rate and (options.without or options.end_to_end):
@@ -136,7 +144,7 @@ def train(run, epochs):
 
 def main(options):
     check(options)
-    run = Run("adaptive", options, PRESETS)
+    run = Run("adaptive", options, PRESETS, pairs_a_step(options))
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
     model = (train_one_per_rate if options.one_per_rate else train)(run, epochs)
     run.finish(model)

@@ -66,7 +66,7 @@ def check(options):
         if not 0 <= weight < math.inf:
             raise xr.InputError(f"--{name} is {weight}: give a weight of 0 (none) or more")
         if weight:
-            check_groups(options, f"--{name}")
+            check_groups(options.batch_size or 32, f"--{name}")
     if not 0 < options.labeled_fraction <= 1:
         raise xr.InputError(
             f"--labeled-fraction is {options.labeled_fraction}: give a share above 0, up to 1 (all)"

@@ -6,15 +6,15 @@
     python recipes/cadnet.py --without adv_i    # a row of Table 3
 
 Every step takes pictures at high resolution and, drawn apart from them, pictures at low resolution
-with what they were before, 4 images of each of 8 people. One discriminator judges features, one
-judges recovered images; then encoder, decoder, the recovered image's encoder and the classifier
-learn together. At the end every query is scored at every rate, and its recovered image measured.
+with what they were before, 4 images of each of 4 people. Encoder, decoder, the recovered image's
+encoder and the classifier learn together; then one discriminator learns to judge features, and one
+recovered images. At the end every query is scored at every rate, and its recovered image measured.
 """
 
 import dataclasses
 
 # Before Keras: it chooses the backend.
-from common import Options, Run, check_groups, check_losses, start
+from common import Options, Run, check_groups, check_losses, pairs_a_step, start
 from rain import optimizers
 
 import keras_xreid as xr
@@ -44,9 +44,9 @@ class CADNetOptions(Options):
 def main(options):
     if options.features not in FEATURES:
         raise xr.InputError(f"--features {options.features!r}: give one of {', '.join(FEATURES)}")
-    check_groups(options, "the triplet loss")
+    check_groups(pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
-    run = Run("cadnet", options, PRESETS)
+    run = Run("cadnet", options, PRESETS, pairs_a_step(options))
     batches = run.batches(xr.PairBatches, grouped=True, rates=options.train_rates, independent=True)
     off = {LOSSES[name]: 0.0 for name in options.without}
     model = xr.CADNet(

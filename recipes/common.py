@@ -52,6 +52,8 @@ from keras_xreid.training import autodiff  # noqa: E402
 
 # Images of a person in a batch, where people are grouped.
 IMAGES_PER_PERSON = 4
+# Pairs a step. With few epochs more and smaller steps go further: 16 pairs are 32 images.
+PAIRS = {"tiny": 16, "paper": 32}
 
 
 @dataclasses.dataclass
@@ -78,8 +80,8 @@ class Options:
     """resnet50, resnet_tiny, osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25."""
     epochs: int | None = None
     """Epochs; the preset's schedule if not given."""
-    batch_size: int = 32
-    """Images a step."""
+    batch_size: int | None = None
+    """Images a step, or pairs where a system takes pairs; the preset's if not given."""
     seed: int = 0
     """One seed repeats a run exactly on one backend."""
     precision: str = "float32"
@@ -112,14 +114,18 @@ def start(run, options_class, description):
         sys.exit(130)
 
 
-def check_groups(options, reason):
+def check_groups(size, reason):
     """Refuses a batch that does not hold `IMAGES_PER_PERSON` images of each of two people."""
-    size = options.batch_size
     if size % IMAGES_PER_PERSON or size < 2 * IMAGES_PER_PERSON:
         raise xr.InputError(
             f"{reason} takes {IMAGES_PER_PERSON} images of each person, and --batch-size is "
             f"{size}: give a multiple of {IMAGES_PER_PERSON}, {2 * IMAGES_PER_PERSON} or more"
         )
+
+
+def pairs_a_step(options):
+    """Pairs a step, as given or the preset's."""
+    return options.batch_size or PAIRS.get(options.preset, 32)
 
 
 def check_losses(without, losses, known=None):
@@ -145,10 +151,12 @@ class Run:
         system: name of the system, "intact".
         options: the recipe's options.
         presets: dict of the system's presets.
+        batch_size: images or pairs a step, where the options give none.
     """
 
-    def __init__(self, system, options, presets):
+    def __init__(self, system, options, presets, batch_size=32):
         self.system, self.options = system, options
+        self.batch_size = options.batch_size or batch_size
         self._check(presets)
         self.image_size = presets[options.preset]["image_size"]
         self.backbone = options.backbone or presets[options.preset]["backbone"]
@@ -281,10 +289,10 @@ class Run:
         """
         o = self.options
         if grouped:
-            kwargs["people_per_batch"] = o.batch_size // IMAGES_PER_PERSON
+            kwargs["people_per_batch"] = self.batch_size // IMAGES_PER_PERSON
             kwargs["images_per_person"] = IMAGES_PER_PERSON
         return kind(
-            self.records, image_size=self.image_size, batch_size=o.batch_size, seed=o.seed,
+            self.records, image_size=self.image_size, batch_size=self.batch_size, seed=o.seed,
             workers=o.workers, steps=o.steps, **kwargs,
         )  # fmt: skip
 

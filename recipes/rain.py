@@ -6,15 +6,23 @@
     python recipes/rain.py --labeled-fraction 0.2   # a point of Figure 5
 
 Every step takes pairs, a picture at high resolution and the same one shrunk and enlarged, of 4
-images of each of 8 people. Discriminators learn to tell the two kinds of features apart; then the
-extractor learns who it is, the decoder what was lost, and both to leave the discriminators in
-doubt. At the end every query is scored at every rate.
+images of each of 4 people. The extractor learns who it is, the decoder what was lost, and both to
+leave discriminators in doubt, which then learn to tell features of the two kinds of pictures apart.
+At the end every query is scored at every rate.
 """
 
 import dataclasses
 
 # Before Keras: it chooses the backend.
-from common import Options, Run, check_groups, check_losses, rising_and_falling, start
+from common import (
+    Options,
+    Run,
+    check_groups,
+    check_losses,
+    pairs_a_step,
+    rising_and_falling,
+    start,
+)
 
 import keras  # isort: skip
 
@@ -58,9 +66,9 @@ def optimizers(model, steps):
 def main(options):
     if options.settings not in SETTINGS:
         raise xr.InputError(f"--settings {options.settings!r}: give {' or '.join(SETTINGS)}")
-    check_groups(options, "the triplet loss")
+    check_groups(pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
-    run = Run("rain", options, PRESETS)
+    run = Run("rain", options, PRESETS, pairs_a_step(options))
     run.hide_labels(options.labeled_fraction)
     batches = run.batches(xr.PairBatches, grouped=True, rates=options.train_rates)
     off = {LOSSES[name]: 0.0 for name in options.without}

@@ -184,8 +184,8 @@ def test_market_half_empty(market, caplog):
     kept = load("market1501", market)
     # A part of the data set is no error: the numbers are said beside the expected ones.
     assert len(caplog.messages) == 1
-    assert "train 6 of 3 (expected 12,936 of 751)" in caplog.messages[0]
-    assert "query 2 of 2 (expected 3,368 of 750)" in caplog.messages[0]
+    assert "train 6 images of 3 people (expected 12,936 of 751)" in caplog.messages[0]
+    assert "query 2 images of 2 people (expected 3,368 of 750)" in caplog.messages[0]
     # Half of the query people without any gallery image is the limit, more is an error.
     (market / "bounding_box_test" / "0003_c3s3_000151_01.jpg").unlink()
     assert len(load("market1501", market).gallery) == len(kept.gallery) - 1
