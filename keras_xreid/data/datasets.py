@@ -345,12 +345,13 @@ def _note_counts(name, lists, expected):
         if records and len(records) != images:
             found = len({record.person for record in records} - {0})
             parts.append(
-                f"{role} {len(records):,} of {found:,} (expected {images:,} of {people:,})"
+                f"{role} {len(records):,} images of {found:,} people (expected {images:,} of "
+                f"{people:,})"
             )
     if parts:
         logging.getLogger("keras_xreid").warning(
-            f"{name}: images of people: {', '.join(parts)}: right for a part of the data set, else "
-            "the copy is incomplete"
+            f"{name}: {', '.join(parts)}: right for a part of the data set, else the copy is "
+            "incomplete"
         )
 
 
