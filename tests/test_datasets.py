@@ -127,12 +127,11 @@ def test_market_wrong_folder_says_what_was_found_and_where_to_look(market, tmp_p
     above = message(load, "market1501", market.parent)
     assert "no query/" in above
     # The folders inside, with their own images; where to look; what is expected.
-    assert "found 0 images of 0 people by 0 cameras and 0 other files and 1 folders" in above
-    assert "(market/ with 0 images" in above
+    assert "; found no images, market/ with no images; expected" in above
     assert f"{market} holds them: give that folder" in above
     assert "12,936 images of 751 people" in above
     below = message(load, "market1501", market / "query")
-    assert "2 images of 2 people by 2 cameras and 1 other files (such as Thumbs.db)" in below
+    assert "2 images of 2 people by 2 cameras and 1 other file such as Thumbs.db" in below
     assert f"{market} holds them" in below
     nowhere = message(load, "market1501", tmp_path / "nowhere")
     assert "does not exist" in nowhere and "12,936 images of 751 people" in nowhere
@@ -143,7 +142,7 @@ def test_market_folder_of_another_layout(tmp_path):
     for folder in datasets.MARKET_FOLDERS.values():
         write_image(tmp_path / folder / "0001_c2_f0046182.jpg")  # DukeMTMC-reID's names
     found = message(load, "market1501", tmp_path)
-    assert "1 other files (such as 0001_c2_f0046182.jpg)" in found
+    assert "1 other file such as 0001_c2_f0046182.jpg" in found
     assert "0001_c1s1_001051_00.jpg" in found
 
 
@@ -171,7 +170,7 @@ def test_market_renamed_and_doubly_nested(market, tmp_path):
     (market / "bounding_box_test").rename(market / "gallery")
     renamed = message(load, "market1501", market)
     assert f"no bounding_box_test/ in {market}" in renamed
-    assert "gallery/ with 4 images of 4 people by 4 cameras and 1 other files" in renamed
+    assert "gallery/ with 4 images of 4 people by 4 cameras and 1 other file such as Thu" in renamed
     (market / "gallery").rename(market / "bounding_box_test")
     outer = tmp_path / "outer" / "Market-1501"
     outer.mkdir(parents=True)
@@ -191,7 +190,11 @@ def test_market_half_empty(market, caplog):
     assert len(load("market1501", market).gallery) == len(kept.gallery) - 1
     (market / "bounding_box_test" / "0001_c2s1_000151_01.jpg").unlink()
     found = message(load, "market1501", market)
-    assert "2 of the 2 people" in found and "such as 0001" in found and "copied in part" in found
+    assert (
+        "2 of the 2 people" in found
+        and "in 0001_c1s1_001051_00.jpg" in found
+        and "copied in part" in found
+    )
 
 
 # --- DukeMTMC-reID ---------------------------------------------------------------------------
@@ -222,9 +225,9 @@ def test_duke_folder_of_another_layout(duke, tmp_path):
     nested = message(load, "dukemtmc", tmp_path)
     assert f"{duke} holds them" in nested and "16,522 images of 702 people" in nested
     (duke / "query").rename(duke / "queries")
-    assert "queries/ with 1 images of 1 people by 1 cameras" in message(load, "dukemtmc", duke)
+    assert "queries/ with 1 image of 1 person by 1 camera" in message(load, "dukemtmc", duke)
     write_image(duke / "query" / "0001_c1s1_001051_00.jpg")  # Market-1501's names
-    assert "1 other files (such as 0001_c1s1_001051_00.jpg)" in message(load, "dukemtmc", duke)
+    assert "1 other file such as 0001_c1s1_001051_00.jpg" in message(load, "dukemtmc", duke)
 
 
 # --- CUHK03 ----------------------------------------------------------------------------------
@@ -331,7 +334,7 @@ def test_cuhk03_wrong_folder_or_file(cuhk03, tmp_path):
     renamed.parent.mkdir()
     renamed.write_bytes((cuhk03 / "cuhk03_release" / "cuhk-03.mat").read_bytes())
     found = message(load, "cuhk03", renamed.parent)
-    assert "no cuhk-03.mat" in found and "1 other files (such as cuhk03.mat)" in found
+    assert "no cuhk-03.mat" in found and "1 other file such as cuhk03.mat" in found
     assert "14,097" in found and load("cuhk03", renamed).train  # by its own name it is read
     half = tmp_path / "cuhk-03.mat"
     half.write_bytes(renamed.read_bytes()[: renamed.stat().st_size // 2])
@@ -452,7 +455,8 @@ def test_caviar_wrong_folder(caviar, tmp_path):
         path.rename(path.with_name(f"p{path.name}"))
     renamed = message(load, "caviar", caviar)
     assert (
-        "no image with a name like 0001001.jpg" in renamed and "other files (such as p0" in renamed
+        "no image with a name like 0001001.jpg" in renamed
+        and "80 other files such as p0" in renamed
     )
 
 
@@ -540,13 +544,19 @@ def test_mlr_rate_in_the_name(tmp_path):
 def test_mlr_wrong_folder(levels, tmp_path):
     assert f"{levels} holds them" in message(load, "mlr", tmp_path)
     (levels / "gallery" / "hr").rename(levels / "gallery" / "HD")
-    assert "no gallery/hr/ in" in message(load, "mlr", levels)
+    renamed = message(load, "mlr", levels)
+    assert "no gallery/hr/ in" in renamed and "found HD/, lr/ in gallery/" in renamed
+    (levels / "gallery" / "HD").rename(levels / "gallery" / "hr")
+    for person in (3, 4):
+        assert load("mlr", levels).gallery
+        (levels / "gallery" / "hr" / f"{person:04d}_01_2_09.png").unlink()
+        write_image(levels / "gallery" / "hr" / "0009_01_2_01.png")
+    half = message(load, "mlr", levels)
+    assert "2 of the 2 people" in half and "1 image of 1 person by 1 camera" in half
     for path in (levels / "query" / "lr").iterdir():
         path.rename(path.with_name(f"x{path.name}"))
     found = message(load, "mlr", levels)
-    assert (
-        "no image of a person in" in found and "2 other files (such as x0003_01_1_01.png)" in found
-    )
+    assert "no image of a person in" in found and "2 other files such as x0003_01_1_01.png" in found
     (levels / "query").rename(levels / "probe")
     assert "no query/ in" in message(load, "mlr", levels)
 

@@ -306,19 +306,18 @@ def _wrong_folder(name, root, missing, expected, parse, holds):
     if not root.is_dir():
         return f"{looked}: this is a file, not a folder; {expected}"
     folders = _folders_in(root)
-    inside = [f"{folder.name}/ with {_describe(*_look_into(folder, parse))}" for folder in folders]
-    listed = "; ".join(inside[:5]) + ("; ..." if len(inside) > 5 else "")
-    found = (
-        f"found {_describe(*_look_into(root, parse))} and {len(folders)} folders"
-        f"{f' ({listed})' if listed else ''}"
-    )
+    found = [_describe(*_look_into(root, parse))]
+    for folder in folders[:5]:
+        found.append(f"{folder.name}/ with {_describe(*_look_into(folder, parse))}")
+    if len(folders) > 5:
+        found.append(f"{len(folders) - 5} more folders")
     deeper = [below for folder in folders for below in _folders_in(folder)]
     for folder in (root.resolve().parent, *folders, *deeper):
         with contextlib.suppress(OSError):  # a neighbour that may not be read
             if holds(folder):
                 looked += f", but {folder} holds them: give that folder"
                 break
-    return f"{looked}: {found}; {expected}"
+    return f"{looked}; found {', '.join(found)}; {expected}"
 
 
 def _folders_in(folder, most=50):
@@ -331,10 +330,32 @@ def _folders_in(folder, most=50):
 
 def _describe(records, others):
     people, cameras = {r.person for r in records}, {r.camera for r in records}
-    return (
-        f"{len(records):,} images of {len(people):,} people by {len(cameras)} cameras and "
-        f"{len(others):,} other files" + (f" (such as {others[0]})" if others else "")
-    )
+    parts = [
+        f"{_count(records, 'image')} of {_count(people, 'person', 'people')} by "
+        f"{_count(cameras, 'camera')}"
+        if records
+        else "no images"
+    ]
+    if others:
+        parts.append(f"{_count(others, 'other file')} such as {others[0]}")
+    return " and ".join(parts)
+
+
+def _count(things, one, many=None):
+    return f"{len(things):,} {one if len(things) == 1 else many or one + 's'}"
+
+
+def _check_answers(name, lists, query, gallery, expected):
+    """Refuses a gallery that lacks most of the people who are looked for."""
+    people = {record.person for record in lists["query"]}
+    absent = people - {record.person for record in lists["gallery"]}
+    if lists["gallery"] and 2 * len(absent) > len(people):
+        such_as = min(record.path for record in lists["query"] if record.person in absent)
+        raise InputError(
+            f"{name}: {len(absent):,} of the {_count(people, 'person', 'people')} in {query} (such "
+            f"as in {Path(such_as).name}) are not in {gallery}, which holds "
+            f"{_describe(lists['gallery'], [])}: one of the two was copied in part; {expected}"
+        )
 
 
 def _note_counts(name, lists, expected):
@@ -366,7 +387,8 @@ MARKET_EXPECTED = (
 MARKET_COUNTS = {"train": (12936, 751), "query": (3368, 750), "gallery": (15913, 750)}
 DUKE_NAME = re.compile(r"(\d+)_c(\d+)_f\d+\.(?:jpg|jpeg|png)$", re.IGNORECASE)
 DUKE_EXPECTED = (
-    "expected bounding_box_train/ (16,522 images of 702 people), query/ (2,228 of 702) and "
+    "expected, in a folder that you have (its authors withdrew the data set), "
+    "bounding_box_train/ (16,522 images of 702 people), query/ (2,228 of 702) and "
     "bounding_box_test/ (17,661 of 1,110), 8 cameras, names like 0001_c2_f0046182.jpg"
 )
 DUKE_COUNTS = {"train": (16522, 702), "query": (2228, 702), "gallery": (17661, 1110)}
@@ -444,14 +466,8 @@ def _read_three_folders(name, root, need, pattern, expected, counts):
                 f"{name}: no image of a person in {folder}: found {_describe(records, others)}; "
                 f"{expected}"
             )
-    wanted = {record.person for record in lists["query"]}
-    absent = wanted - {record.person for record in lists["gallery"]}
-    if "gallery" in need and 2 * len(absent) > len(wanted):
-        raise InputError(
-            f"{name}: {len(absent)} of the {len(wanted)} people in {root / 'query'} (such as "
-            f"{min(absent):04d}) have no image in bounding_box_test/, which holds "
-            f"{len(lists['gallery']):,} images: one of the two was copied in part; {expected}"
-        )
+    places = [root / MARKET_FOLDERS[role] for role in ("query", "gallery")]
+    _check_answers(name, lists, *places, expected)
     _note_counts(name, lists, counts)
     return DataSet(name, **lists, root=str(root))
 
@@ -785,7 +801,11 @@ def read_mlr(data_dir, need=ROLES):
         places = [root / role / level for level in levels] if by_folder else [root / role]
         absent = [f"{role}/{place.name}/" for place in places if not place.is_dir()]
         if len(absent) == len(places):
-            raise InputError(f"mlr: no {' and no '.join(absent)} in {root}; {MLR_EXPECTED}")
+            inside = ", ".join(f"{folder.name}/" for folder in _folders_in(root / role))
+            raise InputError(
+                f"mlr: no {' and no '.join(absent)} in {root}; found {inside} in {role}/; "
+                f"{MLR_EXPECTED}"
+            )
         found, others = [], []
         for place in filter(Path.is_dir, places):
             for folder in (place, *_folders_in(place, most=None)):
@@ -801,6 +821,7 @@ def read_mlr(data_dir, need=ROLES):
                 f"mlr: no image of a person in {root / role}: found {_describe(found, others)}; "
                 f"{MLR_EXPECTED}"
             )
+    _check_answers("mlr", lists, root / "query", root / "gallery", MLR_EXPECTED)
     known = {record.person for record in lists["query"] + lists["train"]}
     lists["gallery"] = [
         dataclasses.replace(r, person=0) if not int(r.person) and r.person not in known else r
