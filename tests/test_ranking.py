@@ -326,6 +326,18 @@ def test_draws_never_take_junk_or_distractors():
     assert scores["mAP"] == pytest.approx(50)  # the distractor counts in the full gallery
 
 
+def test_first_terms_of_the_distribution_of_many_coins():
+    """By hand: binomial where all coins are alike; 300 coins of 1/2 leave nothing for 20 terms."""
+    p = np.array([np.full(300, 0.5), np.full(300, 0.01), np.zeros(300), [1.0] * 3 + [0.0] * 297])
+    found = ranking._poisson_binomial(p, 20)
+    binomial = [
+        [math.comb(300, k) * x**k * (1 - x) ** (300 - k) for k in range(20)] for x in (0.5, 0.01)
+    ]
+    np.testing.assert_allclose(found[:2], binomial, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(found[2:], np.eye(20)[[0, 3]])
+    np.testing.assert_allclose(ranking._poisson_binomial(p[:1], 20), binomial[:1], atol=1e-12)
+
+
 def test_single_shot_of_one_image_a_person_is_the_full_gallery():
     rng = np.random.default_rng(6)
     gallery = records(*((person, 1) for person in range(1, 41)))

@@ -424,7 +424,9 @@ def _poisson_binomial(p, terms):
     p = -np.sort(-p, axis=1)[:, : np.count_nonzero(p, axis=1).max()]
     distribution = np.zeros((len(p), terms))
     distribution[:, 0] = 1
-    for column in p.T[:, :, None]:
+    for i, column in enumerate(p.T[:, :, None]):
+        if i % 32 == 0 and distribution.max() < 1e-18:
+            break  # surely more people are ahead, and further coins only add to them
         moved = distribution * column
         distribution -= moved
         distribution[:, 1:] += moved[:, :-1]
