@@ -443,6 +443,18 @@ def test_caviar_queries_are_the_distant_cameras(caviar):
     assert load("caviar", caviar, split_id=other).split_id == other
 
 
+def test_caviar_dev_queries_are_the_distant_cameras_too(caviar):
+    dev = load("caviar", caviar, split="dev", protocol="paper")
+    assert {r.camera for r in dev.query} == {2} and {r.camera for r in dev.gallery} == {1}
+    assert len(dev.query) == len(dev.gallery) == 10 and len(dev.train) == 20
+
+
+def test_caviar_rain_code_keeps_people_of_one_camera_and_shrinks(caviar):
+    data = load("caviar", caviar, protocol="rain-code")
+    assert {2, 5} < set(persons(data.train)) and len(data.train) == 40 + 20
+    assert len(data.query) == 3 * 60 and len(data.gallery) == 60
+
+
 def test_caviar_wrong_folder(caviar, tmp_path):
     above = message(load, "caviar", tmp_path)
     assert f"{caviar} holds them" in above and "1,220 images of 72 people" in above

@@ -183,6 +183,9 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
     low_already = data.name == "mlr" or any((record.rate or 1) > 1 for record in images)
     if low_already and not rule.every_rate:
         queries, galleries = set(data.query), set(data.gallery)
+        if data.split == "dev":  # which took no notice of the resolution
+            queries = {record for record in images if (record.rate or 1) > 1}
+            galleries = set(images) - queries
         query = [record for record in images if record in queries]
         gallery = [record for record in images if record in galleries]
     else:
