@@ -45,7 +45,6 @@ import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
 from keras_xreid.evaluation import figures, report  # noqa: E402
-from keras_xreid.evaluation.each_rate import PROTOCOLS  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
@@ -61,15 +60,18 @@ class Options:
     """Options that all training recipes share."""
 
     data: str = "synthetic"
-    """Data set: synthetic (embedded, the default), market1501, or csv (your own folders)."""
+    """Data set: synthetic (embedded, the default), market1501, dukemtmc, cuhk03, viper, caviar,
+    mlr (folders of images at low and high resolution), or csv (your own lists)."""
     data_dir: str | None = None
     """Folder of the data set; synthetic needs none."""
     split: str = "test"
     """test, or dev: 50 of the training people held out, for every choice of settings."""
-    protocol: str = "each-rate"
-    """each-rate: every query at every rate, against the full high-resolution gallery."""
+    protocol: str | None = None
+    """each-rate, if not given: every query at every rate, against the full high-resolution gallery;
+    or one that fixes each query's rate: paper, paper-camera-per-person, paper-all-queries,
+    rain-code, multi-shot, multi-shot-camera-3 (see recipes/build_mlr.py)."""
     split_id: int = 0
-    """Which of a data set's splits; the data sets read so far have one."""
+    """Which of a data set's splits; a protocol other than each-rate draws anew for each."""
     train_rates: tuple[float, ...] = (2, 3, 4)
     """Down-sampling rates trained on."""
     rates: tuple[float, ...] = (1, 2, 3, 4, 8)
@@ -162,7 +164,7 @@ class Run:
         self.backbone = options.backbone or presets[options.preset]["backbone"]
         self.data = xr.datasets.load(
             options.data, options.data_dir, split=options.split, limit=options.limit,
-            image_size=self.image_size,
+            image_size=self.image_size, protocol=options.protocol, split_id=options.split_id,
         )  # fmt: skip
         check_people(self.data.train)
         if not counted_queries(self.data.query, self.data.gallery).any():
@@ -210,14 +212,8 @@ class Run:
             raise xr.InputError(
                 f"unknown backbone {o.backbone!r}: known are {', '.join(BACKBONES)}"
             )
-        if o.protocol not in PROTOCOLS:
-            raise xr.InputError(
-                f"unknown protocol {o.protocol!r}: known are {', '.join(PROTOCOLS)}"
-            )
         if o.precision not in ("float32", "mixed_bfloat16"):
             raise xr.InputError(f"unknown precision {o.precision!r}: float32 or mixed_bfloat16")
-        if o.split_id:
-            raise xr.InputError(f"split {o.split_id} of {o.data}: it has one, --split-id 0")
         for name in ("train_rates", "rates"):
             values = getattr(o, name)
             if not values or not all(1 <= value < math.inf for value in values):
@@ -330,13 +326,14 @@ class Run:
         )
         manifest = xr.write_manifest(self.folder / "manifest.jsonl", rows)
         kept = {}
-        results = xr.evaluate(model, data, o.rates, o.train_rates, o.protocol, keep=kept)
+        results = xr.evaluate(model, data, o.rates, o.train_rates, keep=kept)
         seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began
         metrics = {
             "system": self.system,
             "dataset": o.data,
             "split": o.split,
-            "protocol": o.protocol,
+            "protocol": data.protocol,
+            "split_id": data.split_id,
             "manifest_sha256": manifest,
             "backend": keras.backend.backend(),
             "keras": keras.__version__,

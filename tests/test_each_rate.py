@@ -8,7 +8,7 @@ import pytest
 
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation import each_rate
+from keras_xreid.evaluation import each_rate, image_quality
 from keras_xreid.evaluation.each_rate import evaluate
 from keras_xreid.evaluation.image_quality import psnr, ssim
 from keras_xreid.evaluation.ranking import SCORES, evaluate_ranking, standard_error
@@ -170,7 +170,7 @@ def test_a_model_that_recovers_beside_its_embedding(capsys):
 
 
 def test_scores_survive_without_scikit_image(monkeypatch, capsys):
-    monkeypatch.setattr(each_rate.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(image_quality.importlib.util, "find_spec", lambda name: None)
     results = evaluate(Recovering(), drawn_data(), rates=(2,), verbose=False)
     assert results["image_quality"]["2"] == {"ssim": None, "psnr": None, "lpips": None}
     assert results["per_rate"]["2"]["rank1"] >= 0
@@ -184,8 +184,10 @@ def test_no_trained_rate_was_scored():
 
 def test_bad_input():
     data = drawn_data()
-    with pytest.raises(InputError, match="unknown protocol 'paper': choose from each-rate"):
+    with pytest.raises(InputError, match=r"protocol paper was asked for, .* each-rate"):
         evaluate(Plain(), data, protocol="paper")
+    with pytest.raises(InputError, match="unknown protocol 'mine'"):
+        evaluate(Plain(), data, protocol="mine")
     with pytest.raises(InputError, match="each 1 or more"):
         evaluate(Plain(), data, rates=(0.5, 2))
     with pytest.raises(InputError, match="at least one rate"):

@@ -80,7 +80,7 @@ def test_a_run_folder_holds_what_it_promises(finished):
     }  # fmt: skip
     figures = {p.name for p in (out / "figures").iterdir()}
     assert figures == {"recovered.png", "ranked.png", "rank1.png", "losses.png", "tsne.png",
-                       "ranked_by_rate.png"}  # fmt: skip
+                       "ranked_by_rate.png", "cmc.png"}  # fmt: skip
     metrics = json.loads((out / "metrics.json").read_text())
     for key in ("system", "dataset", "protocol", "manifest_sha256", "backend", "keras", "preset",
                 "backbone", "seed", "parameters", "seconds", "images_per_second", "per_rate",
@@ -157,7 +157,7 @@ def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, term
         assert metrics["enlarged"]["per_rate"] is None
     assert {p.stem for p in (out / "figures").iterdir()} == {
         "masks" if recipe == "adaptive" else "recovered",
-        "ranked", "ranked_by_rate", "rank1", "losses", "tsne",
+        "ranked", "ranked_by_rate", "rank1", "cmc", "losses", "tsne",
     }  # fmt: skip
     history = (out / "history.csv").read_text().splitlines()[0].split(",")
     assert terms <= set(history) and len(terms) == len(history) - 4

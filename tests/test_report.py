@@ -399,15 +399,11 @@ def test_tsne_goes_by_the_models_own_distance():
             return np.abs(query[:, None, 0] - gallery[None, :, 0])
 
     rng = np.random.default_rng(0)
-    query = [SimpleNamespace(person=row // 10) for row in range(20)]
-    features = {rate: rng.normal(0, 50, (20, 8)) for rate in (1, 4)}
-    for values in features.values():
-        values[:, 0] = np.repeat([0, 100], 10) + rng.random(20)
-    kept = {"query": features, "told": {1: 1, 4: 3}}
-    rows = list(range(20))
-    places, people, rates = figures._tsne(Model(), query, kept, rows, seed=0)
-    assert rates.tolist() == [1] * 20 + [4] * 20 and people == [0] * 10 + [1] * 10 + people[:20]
-    people = np.array(people)
+    features = rng.normal(0, 50, (40, 8))
+    people = np.array([0] * 10 + [1] * 10 + [0] * 10 + [1] * 10)
+    features[:, 0] = 100 * people + rng.random(40)
+    told = np.array([1] * 20 + [3] * 20)
+    places = figures._tsne(Model(), features, told, seed=0)
     middles = np.array([places[people == person].mean(axis=0) for person in (0, 1)])
     nearest = np.linalg.norm(places[:, None] - middles, axis=2).argmin(axis=1)
     assert (nearest == people).all()
@@ -458,7 +454,7 @@ def test_every_figure_of_a_run(tmp_path, kind):
     found = beside("rain") if kind == "beside" else results(kind == "control")
     folder = tmp_path / "figures"
     written = figures.draw_figures(folder, model, data, found, kept)
-    names = {"rank1.png", "ranked.png", "ranked_by_rate.png", "tsne.png"}
+    names = {"rank1.png", "cmc.png", "ranked.png", "ranked_by_rate.png", "tsne.png"}
     names |= set() if kind == "plain" else {"recovered.png"}
     assert {path.name for path in written} == {path.name for path in folder.iterdir()} == names
     for path in written:

@@ -1,13 +1,14 @@
 """The protocol `each-rate`: every query at every rate, against the full high-resolution gallery."""
 
 import functools
-import importlib.util
 
 import numpy as np
 
+from keras_xreid.data.mlr import find_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation.image_quality import psnr, ssim
+from keras_xreid.evaluation.fixed_rates import evaluate_fixed_rates
+from keras_xreid.evaluation.image_quality import can_measure, mean_quality, quality_of_each
 from keras_xreid.evaluation.ranking import (
     SCORES,
     counted_queries,
@@ -15,7 +16,6 @@ from keras_xreid.evaluation.ranking import (
     standard_error,
 )
 
-PROTOCOLS = ("each-rate",)
 READ_AT_A_TIME = 1024
 
 
@@ -24,15 +24,19 @@ def evaluate(
     data,
     rates=(1, 2, 3, 4, 8),
     train_rates=(2, 3, 4),
-    protocol="each-rate",
+    protocol=None,
     batch_size=64,
     image_size=None,
     kernel="area",
     verbose=True,
     keep=None,
     told_rates=None,
+    lpips=None,
 ):
     """Scores a model rate by rate, and a super-resolution model's merely enlarged queries with it.
+
+    By protocol each-rate; a data set of another protocol, which fixes the rates of its queries, is
+    handed to `evaluate_fixed_rates`.
 
     Every query is shrunk by each rate and enlarged to the network's size; the gallery stays at
     high resolution. For a model with `recover` the recovered queries, and those merely enlarged,
@@ -46,7 +50,7 @@ def evaluate(
         data: a `DataSet`; its query and gallery are read.
         rates: rates to score, each at least 1 (1 is high resolution).
         train_rates: rates the model was trained on; `mean_lr` averages over those that are scored.
-        protocol: "each-rate".
+        protocol: the one that the data set was loaded with, to be sure of it; None takes that.
         batch_size: images a forward pass; does not change the scores.
         image_size: (height, width); `model.image_size` by default.
         kernel: how images are shrunk, see `prepare_images`.
@@ -55,6 +59,7 @@ def evaluate(
             "query" {rate: (q, d)}, "enlarged" {rate: (q, d)} and "told" {rate: rate told}.
         told_rates: {rate: rate that the model is told}, to score images of a rate as another one;
             the true one where it says nothing.
+        lpips: what `load_lpips` returned, to measure LPIPS too.
 
     Returns:
         A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP"}, ...},
@@ -65,15 +70,24 @@ def evaluate(
         recovering, or cannot without.
 
     Raises:
-        InputError: An unknown protocol, no rates, a rate below 1, or no query that can be counted.
+        InputError: Another protocol than the data set's, no rates, a rate below 1, or no query
+            that can be counted.
 
     Example:
 
     >>> scores = evaluate(model, data, rates=(1, 2, 3, 4, 8))
     >>> scores["per_rate"]["4"]["rank1"], scores["enlarged"]["per_rate"]["4"]["rank1"]
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
+    of_data = getattr(data, "protocol", "each-rate")
+    if protocol is not None and find_protocol(protocol) is not find_protocol(of_data):
+        raise InputError(
+            f"protocol {protocol} was asked for, and the data set was loaded with {of_data}: give "
+            "the protocol to datasets.load"
+        )
+    if of_data != "each-rate":
+        return evaluate_fixed_rates(
+            model, data, train_rates, batch_size, image_size, verbose, keep, lpips
+        )
     if not rates or min(rates) < 1:
         raise InputError(f"rates are {list(rates)}: give at least one rate, each 1 or more")
     image_size = tuple(image_size or model.image_size)
@@ -85,9 +99,7 @@ def evaluate(
         )
     recovers = hasattr(model, "recover")
     control = recovers and getattr(model, "recovery_can_be_left_out", False)
-    measure = recovers and importlib.util.find_spec("skimage") is not None
-    if recovers and not measure:  # the scores of a long run are not lost for that
-        print('PSNR and SSIM are left out: pip install "keras-xreid[recipes]"')
+    measure = recovers and can_measure()
 
     keep = {} if keep is None else keep
     told_rates = told_rates or {}
@@ -126,13 +138,13 @@ def evaluate(
             if measure and rate > 1:
                 originals = prepare(records, rates=1)
                 recovered = model.recover(images, batch_size=batch_size)
-                quality.extend(_quality_of_each(recovered, originals))
-                plain_quality.extend(_quality_of_each(images, originals))
+                quality.extend(quality_of_each(recovered, originals, lpips))
+                plain_quality.extend(quality_of_each(images, originals, lpips))
         keep["query"][rate] = np.concatenate(features)
         system["per_rate"][name] = score(keep["query"][rate], rate, told)
         if recovers and rate > 1:
-            system["image_quality"][name] = _mean_quality(quality)
-            enlarged["image_quality"][name] = _mean_quality(plain_quality)
+            system["image_quality"][name] = mean_quality(quality)
+            enlarged["image_quality"][name] = mean_quality(plain_quality)
         if control and rate > 1:
             # The control must not know that its query is of low resolution, hence rate 1.
             keep["enlarged"][rate] = np.concatenate(plain_features)
@@ -161,20 +173,6 @@ def _empty_scores():
 def _parts(records):
     """The records a bounded number at a time: a whole gallery of images may not fit in memory."""
     return [records[i : i + READ_AT_A_TIME] for i in range(0, len(records), READ_AT_A_TIME)]
-
-
-def _quality_of_each(images, originals):
-    images, originals = (
-        (x / np.float32(255) if x.dtype == np.uint8 else x)[:, None] for x in (images, originals)
-    )
-    return [(ssim(x, y), psnr(x, y)) for x, y in zip(images, originals, strict=True)]
-
-
-def _mean_quality(pairs):
-    if not pairs:
-        return {"ssim": None, "psnr": None, "lpips": None}
-    mean_ssim, mean_psnr = np.mean(pairs, axis=0)
-    return {"ssim": float(mean_ssim), "psnr": float(mean_psnr), "lpips": None}
 
 
 def _mean_over_rates(per_rate, train_rates):

@@ -80,27 +80,45 @@ def draw_figures(
     """
     folder = Path(folder)
     history = folder.parent / "history.csv"
-    written = [rank_against_rate(folder / "rank1.png", results, train_rates)]
+    written = []
+    if results["per_rate"]:
+        written.append(rank_against_rate(folder / "rank1.png", results, train_rates))
+        written.append(cmc_curves(folder / "cmc.png", results))
     if history.exists():
         written.append(loss_curves(folder / "losses.png", history))
     counted = np.flatnonzero(counted_queries(data.query, data.gallery))
+    fixed = not isinstance(kept["query"], dict)  # the protocol gave each query its rate
+    rates = sorted({rate for rate in kept["rates"] if rate > 0} if fixed else kept["query"])
     if hasattr(model, "recover"):
         rows = _one_query_a_person(data.query, counted, people, seed)
         records = [data.query[row] for row in rows]
+        if fixed:
+            records = [record.original() for record in records]
         high = prepare_images(records, model.image_size, 1, kernel)
         low = {
             rate: prepare_images(records, model.image_size, rate, kernel)
-            for rate in kept["query"]
+            for rate in rates
             if rate > 1
         }
         if low:
             recovered = {rate: model.recover(images) for rate, images in low.items()}
             written.append(recovered_strips(folder / "recovered.png", low, recovered, high))
-    if show_rate not in kept["query"]:
-        show_rate = max(kept["query"])
-    lists = _lists(model, data, kept, show_rate, counted, kernel, seed)
-    written.append(ranked_lists(folder / "ranked.png", lists))
-    if len(kept["query"]) > 1:
+    if rates and show_rate not in rates:
+        show_rate = rates[-1]
+    if fixed and rates:
+        kept_of_rate = {
+            name: {show_rate: kept[name]}
+            for name in ("query", "gallery", "enlarged")
+            if kept[name] is not None
+        }
+        kept_of_rate = {"enlarged": {}, "told": {show_rate: show_rate}, **kept_of_rate}
+        own = counted[kept["rates"][counted] == show_rate]
+        lists = _lists(model, data, kept_of_rate, show_rate, own, kernel, seed, stored=True)
+    elif rates:
+        lists = _lists(model, data, kept, show_rate, counted, kernel, seed)
+    if rates:
+        written.append(ranked_lists(folder / "ranked.png", lists))
+    if not fixed and len(rates) > 1:
         lists = _lists_by_rate(model, data, kept, counted, kernel, seed)
         written.append(ranked_lists(folder / "ranked_by_rate.png", lists))
     if getattr(model, "masks", None):
@@ -108,11 +126,18 @@ def draw_figures(
         written.append(mask_heat_map(folder / "masks.png", values, model.rates))
     if importlib.util.find_spec("sklearn") is None:  # a finished run is not lost for that
         print('t-SNE is left out: pip install "keras-xreid[recipes]"')
-    else:
-        chosen = _queries_to_map(data.query, counted, len(kept["query"]), seed)
-        if len(chosen) * len(kept["query"]) >= 4:
-            places, shown, rates = _tsne(model, data.query, kept, chosen, seed)
-            path = embedding_map(folder / "tsne.png", places, shown, rates, train_rates)
+    elif rates:
+        chosen = _queries_to_map(data.query, counted, 1 if fixed else len(rates), seed)
+        if fixed:
+            features, shown, told = kept["query"][chosen], *[kept["rates"][chosen]] * 2
+        else:
+            features = np.concatenate([kept["query"][rate][chosen] for rate in rates])
+            shown = np.repeat(rates, len(chosen))
+            told = np.repeat([kept["told"][rate] for rate in rates], len(chosen))
+        if len(features) >= 4:
+            places = _tsne(model, features, told, seed)
+            persons = [data.query[row].person for row in chosen] * (len(features) // len(chosen))
+            path = embedding_map(folder / "tsne.png", places, persons, shown, train_rates)
             written.append(path)
     return written
 
@@ -243,6 +268,41 @@ def rank_against_rate(path, results, train_rates=(2, 3, 4)):
         unseen |= line["hollow"]
     note = "bars: ± one standard error" + ("; hollow: rate not trained on" if unseen else "")
     return rank_lines(path, lines, note=note)
+
+
+def cmc_curves(path, results):
+    """Draws the CMC, how often the right person is among the first k, a line for each rate.
+
+    Args:
+        path: PNG to write.
+        results: what `evaluate` returned, or the content of a metrics.json.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+
+    >>> cmc_curves("cmc.png", results)
+    """
+    ranks = (1, 5, 10, 20)
+    with _figure(path, 84 + 476 + 90, 440) as figure:
+        axes = _axes(figure, 84, 40, 476, 334)
+        for number, (rate, scores) in enumerate(results["per_rate"].items()):
+            colour = COLOURS[number % len(COLOURS)]
+            values = [scores[f"rank{rank}"] for rank in ranks]
+            axes.plot(
+                ranks, values, color=colour, ls=LINES[number % len(LINES)],
+                marker=MARKERS[number % len(MARKERS)], ms=4, label=f"r = {rate}",
+            )  # fmt: skip
+        axes.set_xticks(ranks)
+        axes.set_xlabel("rank k")
+        axes.set_ylabel("right person within the first k (%)")
+        axes.grid(axis="y", lw=0.4, color="#DDDDDD")
+        axes.legend(loc="lower right", frameon=False, fontsize=7)
+    return path
 
 
 def line_of_rates(label, scores, train_rates=(2, 3, 4)):
@@ -547,14 +607,10 @@ def _queries_to_map(query, counted, rates, seed, people=15, points=300):
     return [row for rows in chosen for row in rows[:each]]
 
 
-def _tsne(model, query, kept, rows, seed):
-    """Places, people and rates of these queries at every rate, by the model's own distance."""
+def _tsne(model, features, told, seed):
+    """Places of features in the plane, by the model's own distance between them."""
     from sklearn.manifold import TSNE
 
-    features = np.concatenate([features[rows] for features in kept["query"].values()])
-    rates = np.repeat(list(kept["query"]), len(rows))
-    told = np.repeat([kept["told"][rate] for rate in kept["query"]], len(rows))
-    people = [query[row].person for row in rows] * len(kept["query"])
     distances = np.array(model.distances(features, features, query_rates=told), "float64")
     distances = np.maximum(distances + distances.T, 0) / 2
     np.fill_diagonal(distances, 0)
@@ -564,11 +620,13 @@ def _tsne(model, query, kept, rows, seed):
         method="exact", metric="precomputed", init="random", random_state=seed,
         perplexity=min(30, (len(features) - 1) / 3),
     )  # fmt: skip
-    return tsne.fit_transform(distances), people, rates
+    return tsne.fit_transform(distances)
 
 
-def _lists(model, data, kept, rate, counted, kernel, seed, length=10):
+def _lists(model, data, kept, rate, counted, kernel, seed, length=10, stored=False):
     """Groups for `ranked_lists`: queries of three people drawn at random.
+
+    `stored`: the queries are read at their rate, and are not to be shrunk.
 
     Where recovery can be left out: the query helped most, one at random, the one hurt most, before
     and after recovery.
@@ -595,7 +653,7 @@ def _lists(model, data, kept, rate, counted, kernel, seed, length=10):
     for title, row in chosen:
         rows = [
             _ranked_row(
-                model, data, label, row, rate, orders[label], first[label], kernel,
+                model, data, label, row, 1 if stored else rate, orders[label], first[label], kernel,
                 recovered=label == "recovered",
             )
             for label in versions

@@ -4,6 +4,7 @@ PSNR and SSIM are scikit-image's; LPIPS runs on the Keras backend.
 """
 
 import functools
+import importlib.util
 
 import numpy as np
 
@@ -128,6 +129,53 @@ def lpips(images, references, network=None, batch_size=64):
 
 
 _network = functools.cache(load_lpips)
+
+
+def can_measure():
+    """Whether PSNR and SSIM can be measured; says how, where they cannot."""
+    found = importlib.util.find_spec("skimage") is not None
+    if not found:  # the scores of a long run are not lost for that
+        print('PSNR and SSIM are left out: pip install "keras-xreid[recipes]"')
+    return found
+
+
+def quality_of_each(images, references, network=None):
+    """Measures each image of a batch.
+
+    Args:
+        images: (n, height, width, 3) uint8, or float in [0, 1], RGB.
+        references: array of the same shape, uint8 or float.
+        network: what `load_lpips` returned, or None: LPIPS is not measured.
+
+    Returns:
+        List of n dictionaries of "ssim", "psnr" and "lpips" (None where not measured).
+    """
+    images, references = (
+        x / np.float32(255) if x.dtype == np.uint8 else x for x in (images, references)
+    )
+    distances = [None] * len(images)
+    if network is not None:
+        distances = predict(network, [images, references], 64)[0][:, 0].tolist()
+    return [
+        {"ssim": ssim(x[None], y[None]), "psnr": psnr(x[None], y[None]), "lpips": distance}
+        for x, y, distance in zip(images, references, distances, strict=True)
+    ]
+
+
+def mean_quality(found):
+    """The mean of what `quality_of_each` returned; None for what was not measured.
+
+    Args:
+        found: list of dictionaries of "ssim", "psnr" and "lpips"; may be empty.
+
+    Returns:
+        A dictionary of the same three.
+    """
+    names = ("ssim", "psnr", "lpips")
+    values = {name: [one[name] for one in found] for name in names}
+    return {
+        name: None if not of or None in of else float(np.mean(of)) for name, of in values.items()
+    }
 
 
 def _scikit_image():

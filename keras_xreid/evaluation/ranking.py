@@ -121,7 +121,7 @@ def score_queries(distances, query, gallery, gallery_shots=None, draws=None, see
         its average precision. NaN for a query that does not count.
 
     Raises:
-        InputError: as `evaluate_ranking`, where no query counts too.
+        InputError: as `evaluate_ranking`, but not where no query counts.
 
     Example:
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_xreid.data.mlr import PROTOCOLS
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation import papers
 from keras_xreid.evaluation.ranking import SCORES
@@ -34,6 +35,7 @@ CAPTIONS = {
     "masks.png": "What the mask of each resolution level multiplies the channels of each stage by; "
     "all 0.5 would be no mask at all.",
     "rank1.png": "Rank-1 against the rate by which the query was shrunk.",
+    "cmc.png": "How often the right person is among the first k, at each rate (CMC).",
     "tsne.png": "Embeddings of some people's queries at every rate, in the plane (t-SNE, by the "
     "model's own distance). The people are drawn by the seed. One cluster a person, with all rates "
     "mixed in it, is what a resolution-invariant embedding looks like.",
@@ -214,7 +216,7 @@ def read_metrics(path):
         raise InputError(f"no metrics.json in {path.parent}: is this a finished run?") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if not isinstance(metrics, dict) or not metrics.get("per_rate"):
+    if not isinstance(metrics, dict) or not (metrics.get("per_rate") or metrics.get("mixed")):
         raise InputError(f"{path} holds no scores: expected an object with per_rate")
     return metrics
 
@@ -306,6 +308,10 @@ def _score_rows(results):
             # At rate 1 nothing is recovered, and both versions are the query itself.
             name = "as it is" if rate == "1" and control else label
             rows.append([f"r = {rate}" + (f", {name}" if name else ""), *row])
+        if scores.get("mixed"):
+            row = _score_cells(scores["mixed"], errors.get("mixed"))
+            row += [NOT_MEASURED] * (2 * len(qualities))
+            rows.append(["all queries" + (f", {label}" if label else ""), *row])
         if scores.get("mean_lr"):
             row = _score_cells(scores["mean_lr"]) + [NOT_MEASURED] * (2 * len(qualities))
             rows.append(["mean LR" + (f", {label}" if label else ""), *row])
@@ -347,14 +353,24 @@ def _in_words(metrics):
 
 def _about_scores(metrics):
     text = "In percent"
-    if metrics.get("queries"):
+    counts = metrics.get("queries_per_rate")
+    if counts:
+        told = ", ".join(f"{count:,} at rate {rate}" for rate, count in counts.items())
+        text += f", {metrics['queries']:,} queries counted, {told}"
+    elif metrics.get("queries"):
         text += f", {metrics['queries']:,} queries counted at each rate"
-    text += ". ± is one standard error, sqrt(p (100 - p) / n). "
-    if metrics.get("protocol", "each-rate") == "each-rate":
-        text += (
-            "Protocol each-rate: every query at every rate against the full high-resolution "
-            "gallery, without the images of the person by the query's own camera. "
-        )
+    text += ". ± is one standard error. "
+    protocol = metrics.get("protocol") or "each-rate"
+    if protocol in PROTOCOLS:
+        rule = PROTOCOLS[protocol]
+        text += f"Protocol {protocol}: {rule.summary}. The images of a person by the query's own "
+        text += "camera are left out. "
+        if rule.gallery_shots:
+            text += (
+                "CMC is the mean of "
+                + (f"{rule.gallery_draws} drawn galleries" if rule.gallery_draws else "all draws")
+                + " of one image a person, mAP is that of the full gallery. "
+            )
     enlarged = metrics.get("enlarged")
     if enlarged and not enlarged.get("per_rate"):
         text += (
@@ -455,6 +471,8 @@ def _how_it_was_made(metrics):
         "image_quality",
         "standard_error",
         "queries",
+        "queries_per_rate",
+        "mixed",
         "data",
         "seconds",
     }

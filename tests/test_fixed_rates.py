@@ -1,0 +1,126 @@
+"""Protocols that fix the rates, with a model whose scores can be worked out another way."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_xreid as xr
+from keras_xreid.data.mlr import apply_protocol
+from keras_xreid.data.resolution import prepare_images
+from keras_xreid.evaluation import figures
+from keras_xreid.evaluation.report import score_table
+
+PIL = pytest.importorskip("PIL.Image")
+SIZE = (32, 16)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """12 people, two cameras, two images each, on disk, shared out by the protocol `paper`."""
+    folder = tmp_path_factory.mktemp("people")
+    rng = np.random.default_rng(0)
+    records = []
+    for person in range(12):
+        texture = rng.integers(100, 156, (32, 16, 3)).repeat(2, axis=0).repeat(2, axis=1)
+        for camera in (1, 2):
+            for shot in range(2):
+                noisy = texture + rng.normal(0, 30, texture.shape)
+                path = folder / f"{person}_{camera}_{shot}.png"
+                PIL.fromarray(np.clip(noisy, 0, 255).astype("uint8")).save(path)
+                records.append(xr.Record(str(path), f"p{person:02d}", camera))
+    query = [r for r in records if r.camera == 1]
+    gallery = [r for r in records if r.camera == 2]
+    return xr.DataSet("csv", [], query, gallery, root=str(folder))
+
+
+class Plain:
+    """Pixels are the features; an image is told its rate."""
+
+    image_size = SIZE
+
+    def __init__(self):
+        self.told = []
+
+    def embed(self, images, rates=None, batch_size=64):
+        self.told.append(rates if rates is None else np.broadcast_to(rates, len(images)).tolist())
+        return images.reshape(len(images), -1).astype("float32") - 128
+
+    def distances(self, query, gallery, query_rates=None):
+        assert np.ndim(query_rates) == 0 or len(query_rates) == len(query)
+        return np.linalg.norm(query[:, None] - gallery[None], axis=2)
+
+
+class Recovering(Plain):
+    recovery_can_be_left_out = True
+
+    def embed(self, images, rates=None, batch_size=64):
+        low = np.broadcast_to(rates, len(images)) > 1
+        images = images.astype("float32")
+        images[low] = self.recover(images[low] / 255) * 255
+        return super().embed(images, rates)
+
+    def recover(self, images, batch_size=64):
+        scale = 255 if images.dtype == np.uint8 else 1
+        return np.minimum(images.astype("float32") / scale + 0.1, 1)
+
+
+@pytest.mark.parametrize("protocol, shots", [("paper", 1), ("multi-shot", None)])
+def test_queries_come_with_their_rates(data, protocol, shots):
+    fixed, model = apply_protocol(data, protocol), Plain()
+    results = xr.evaluate(model, fixed, verbose=False)
+    rates = [record.rate for record in fixed.query]
+    assert model.told == [[1] * len(fixed.gallery), rates] and set(rates) == {2, 3, 4}
+    query, gallery = (prepare_images(x, SIZE) for x in (fixed.query, fixed.gallery))
+    distances = Plain().distances(Plain().embed(query), Plain().embed(gallery), rates)
+    expected = xr.evaluate_ranking(distances, fixed.query, fixed.gallery, gallery_shots=shots)
+    assert results["mixed"] == pytest.approx(expected)
+    of_2 = [i for i, rate in enumerate(rates) if rate == 2]
+    expected = xr.evaluate_ranking(
+        distances[of_2], [fixed.query[i] for i in of_2], fixed.gallery, gallery_shots=shots
+    )
+    assert results["per_rate"]["2"] == pytest.approx(expected)
+    means = [results["per_rate"][name]["rank1"] for name in ("2", "3", "4")]
+    assert results["mean_lr"]["rank1"] == pytest.approx(np.mean(means))
+    assert results["queries"] == len(rates) == sum(results["queries_per_rate"].values())
+    assert results["enlarged"] is None and results["image_quality"] is None
+    assert "all queries" in score_table(results)
+    json.dumps(results)
+
+
+def test_a_model_that_recovers_and_its_figures(data, tmp_path):
+    for needed in ("skimage", "sklearn", "matplotlib"):
+        pytest.importorskip(needed)
+    fixed, model, kept = apply_protocol(data, "paper-all-queries"), Recovering(), {}
+    results = xr.evaluate(model, fixed, keep=kept, verbose=False)
+    plain = xr.evaluate(Plain(), fixed, verbose=False)
+    assert results["enlarged"]["mixed"] == pytest.approx(plain["mixed"])
+    assert results["mixed"] != pytest.approx(plain["mixed"])
+    records = [record for record in fixed.query if record.rate == 4]
+    shrunk = prepare_images(records, SIZE)
+    originals = prepare_images([record.original() for record in records], SIZE)
+    mse = np.mean((shrunk / 255 - originals / 255) ** 2, axis=(1, 2, 3))
+    expected = np.mean(-10 * np.log10(mse))
+    assert results["enlarged"]["image_quality"]["4"]["psnr"] == pytest.approx(expected, abs=1e-4)
+    written = figures.draw_figures(tmp_path, model, fixed, results, kept)
+    names = {"rank1", "cmc", "recovered", "ranked", "tsne"}
+    assert {path.stem for path in written} == names
+
+
+def test_what_is_refused(data):
+    model = Plain()
+    with pytest.raises(xr.InputError, match="loaded with paper"):
+        xr.evaluate(model, apply_protocol(data, "paper"), protocol="each-rate")
+    model.gallery_at_query_rate = True
+    with pytest.raises(xr.InputError, match="score it with each-rate"):
+        xr.evaluate(model, apply_protocol(data, "paper"))
+
+
+def test_unknown_rates(data):
+    fixed = apply_protocol(data, "multi-shot")
+    fixed.query = [xr.Record(r.path, r.person, r.camera) for r in fixed.query]
+    model = Plain()
+    results = xr.evaluate(model, fixed, verbose=False)
+    assert model.told[-1] is None  # nothing is made up
+    assert results["per_rate"] == {} and results["mixed"]["rank1"] > 0
+    assert results["mean_lr"] is None
