@@ -1,6 +1,7 @@
-"""k-reciprocal re-ranking against the paper's formulas, written with sets and loops."""
+"""k-reciprocal re-ranking against its formulas, written with sets and loops, and torchreid's."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from keras_xreid.evaluation.reranking import rerank
 
 
 def by_the_formulas(distances, queries, k1, k2, weight):
-    """Eq. 2 to 12 of the paper, image by image; an image is its own first neighbour."""
+    """Eq. 2 to 12 of the paper as its authors' code has them, image by image."""
     everyone = range(len(distances))
     d = [[distances[p][i] / max(distances[p]) for i in everyone] for p in everyone]
 
@@ -30,10 +31,10 @@ def by_the_formulas(distances, queries, k1, k2, weight):
     for p in everyone:
         members = set(first[p])
         for candidate in first[p]:
-            if len(first[p] & half[candidate]) >= 2 / 3 * len(half[candidate]):
+            if len(first[p] & half[candidate]) > 2 / 3 * len(half[candidate]):
                 members |= half[candidate]
         encodings.append([math.exp(-d[p][i]) if i in members else 0.0 for i in everyone])
-    encodings = np.array(encodings)
+    encodings = np.array([np.array(encoding) / sum(encoding) for encoding in encodings])
     if k2 > 1:
         encodings = np.array([encodings[nearest(p, k2)].mean(axis=0) for p in everyone])
     result = np.empty((queries, len(distances) - queries))
@@ -66,6 +67,16 @@ def test_equal_to_the_formulas(monkeypatch, block, k1, k2, weight):
     np.testing.assert_allclose(found[3:5], expected[3:5], rtol=0, atol=1e-6)
 
 
+def test_equal_to_torchreids():
+    """Recorded from re_ranking of torchreid 0.2.5, a port of the authors' code, k1=20, k2=6."""
+    recorded = np.load(Path(__file__).parent / "recorded" / "torchreid_reranking.npz")["distances"]
+    rng = np.random.RandomState(0)  # NumPy promises that its numbers stay as they are
+    features = np.repeat(rng.normal(size=(30, 16)), 6, axis=0) + 0.9 * rng.normal(size=(180, 16))
+    features = features[rng.permutation(180)]
+    squared = np.sum((features[:, None] - features) ** 2, axis=-1)
+    np.testing.assert_allclose(rerank(squared, 40)[:], recorded, rtol=0, atol=1e-5)
+
+
 def test_equal_distances_keep_their_order():
     rng = np.random.default_rng(1)
     distances = rng.integers(1, 4, (40, 40)).astype("float64")
@@ -82,7 +93,7 @@ def test_by_hand():
     np.fill_diagonal(distances, 0)
     distances[0, 2] = distances[2, 0] = distances[1, 3] = distances[3, 1] = near
     found = rerank(distances, 2, k1=1, k2=1, weight=0.25)[:]
-    # V of a pair is (1, e) and (e, 1) with e = exp(-0.5 / 2): the smaller 2 e, the larger 2.
+    # V of a pair is (1, e) and (e, 1) over 1 + e, e = exp(-0.5 / 2): smaller 2 e, larger 2.
     same = 0.75 * (1 - math.exp(-0.25)) + 0.25 * near / far
     np.testing.assert_allclose(found, [[same, 1], [1, same]], rtol=0, atol=1e-6)
 
