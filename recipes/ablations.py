@@ -27,7 +27,8 @@ import tyro
 import keras  # isort: skip
 
 import keras_xreid as xr
-from keras_xreid.evaluation import figures, papers, report
+from keras_xreid.evaluation import figures, files, papers, report
+from keras_xreid.evaluation.page import write_page
 from keras_xreid.evaluation.ranking import standard_error
 
 HERE = Path(__file__).parent
@@ -415,7 +416,9 @@ def main(options):
             parts.append(f"![{title.split(',')[0]}]({FIGURE_5}.png)")
         # What is finished is written, so that a table that fails costs none before it.
         page = folder_of(options) / f"{options.table}.md"
-        report.write_text_atomic(page, "\n\n".join(parts) + "\n")
+        text = "\n\n".join(parts) + "\n"
+        write_page(page.with_suffix(".html"), text)
+        files.write_text_atomic(page, text)
     print(f"\nWritten to {page}")
 
 

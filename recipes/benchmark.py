@@ -101,7 +101,7 @@ class BenchmarkOptions:
 
 def main(options):
     import keras_xreid as xr
-    from keras_xreid.evaluation import report
+    from keras_xreid.evaluation import files, report
 
     check(options)
     contenders, left_out = [], {}
@@ -158,7 +158,7 @@ def main(options):
     folder = Path(options.out)
     page = ["# Benchmark", "\n".join(f"- {note}" for note in notes), report.markdown(header, cells)]
     write_whole(folder / "benchmark.md", "\n\n".join(page) + "\n")
-    report.write_json_atomic(folder / "benchmark.json", results)
+    files.write_json_atomic(folder / "benchmark.json", results)
     print(f"\nWritten to {folder / 'benchmark.md'} and {folder / 'benchmark.json'}")
 
 

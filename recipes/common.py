@@ -44,7 +44,7 @@ import tyro  # noqa: E402
 import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
-from keras_xreid.evaluation import figures, report  # noqa: E402
+from keras_xreid.evaluation import figures, files, report  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
@@ -269,7 +269,7 @@ class Run:
                     )
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            report.write_json_atomic(note, asked)
+            files.write_json_atomic(note, asked)
         except OSError as error:
             raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
 
@@ -352,7 +352,7 @@ class Run:
         }
         print(report.score_table(metrics))
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
-        report.write_json_atomic(self.folder / "metrics.json", metrics)
+        files.write_json_atomic(self.folder / "metrics.json", metrics)
         figures.draw_figures(
             self.folder / "figures", model, data, results, kept, train_rates=o.train_rates
         )

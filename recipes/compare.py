@@ -27,8 +27,9 @@ import tyro
 import keras  # isort: skip
 
 import keras_xreid as xr
-from keras_xreid.evaluation import figures, report
+from keras_xreid.evaluation import figures, files, report
 from keras_xreid.evaluation.flops import forward_flops
+from keras_xreid.evaluation.page import write_page
 
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
 NOT_A_VARIANT = (
@@ -344,11 +345,13 @@ def main(options, shared=()):
     notes = footnotes(rows)
     print("\n".join(["", report.text_table(header, cells, left=2), "", *notes]))
     draw(out / "compare.png", rows)
-    report.write_text_atomic(out / "compare.csv", as_csv(rows))
+    files.write_text_atomic(out / "compare.csv", as_csv(rows))
     page = ["# Systems side by side", report.markdown(header, cells, left=2)]
     page += ["![Rank-1 against rate](compare.png)", "\n".join(f"- {note}" for note in notes)]
-    report.write_text_atomic(out / "compare.md", "\n\n".join(page) + "\n")
-    print(f"\nWritten to {out / 'compare.md'}, compare.csv and compare.png")
+    text = "\n\n".join(page) + "\n"
+    write_page(out / "compare.html", text)
+    files.write_text_atomic(out / "compare.md", text)
+    print(f"\nWritten to {out / 'compare.md'}, compare.html, compare.csv and compare.png")
 
 
 if __name__ == "__main__":

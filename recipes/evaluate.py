@@ -13,7 +13,7 @@ import common  # first: it chooses the backend
 import keras  # isort: skip
 
 import keras_xreid as xr
-from keras_xreid.evaluation import report
+from keras_xreid.evaluation import files, report
 from keras_xreid.evaluation.lpips import load_lpips
 
 
@@ -115,7 +115,7 @@ def main(options):
         "seconds": time.perf_counter() - began,
         **results,
     }
-    report.write_json_atomic(folder / "metrics.json", metrics)
+    files.write_json_atomic(folder / "metrics.json", metrics)
 
 
 if __name__ == "__main__":

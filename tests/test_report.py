@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation import figures, papers, report
+from keras_xreid.evaluation import figures, files, papers, report
 from keras_xreid.evaluation.ranking import SCORES
 
 
@@ -117,12 +117,12 @@ def test_markdown_table_says_the_same():
 
 def test_json_is_plain_and_whole(tmp_path):
     path = tmp_path / "new" / "metrics.json"
-    report.write_json_atomic(
+    files.write_json_atomic(
         path, {"a": np.float32(1.5), "b": [np.int64(2), np.inf], 4: np.arange(2), "c": np.nan}
     )
     assert json.loads(path.read_text()) == {"a": 1.5, "b": [2, None], "4": [0, 1], "c": None}
     with pytest.raises(TypeError):
-        report.write_json_atomic(path, {"a": object()})
+        files.write_json_atomic(path, {"a": object()})
     assert json.loads(path.read_text())["a"] == 1.5  # what was there is still there
     assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]
 
@@ -141,7 +141,7 @@ def test_an_interrupted_figure_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_report_page(tmp_path):
-    report.write_json_atomic(tmp_path / "metrics.json", metrics())
+    files.write_json_atomic(tmp_path / "metrics.json", metrics())
     (tmp_path / "figures").mkdir()
     for name in ("rank1.png", "recovered.png", "more.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / "figures" / name)
@@ -162,11 +162,12 @@ def test_report_page(tmp_path):
     # Rates 2 and 4 were measured: rank-1 62 and 50.
     assert "| recovered (this run, mean of r = 2, 4) | 0.77 | 23.5 | 56.0 |" in page
     assert "short run" not in page
-    assert [p.name for p in sorted(tmp_path.iterdir())] == ["figures", "metrics.json", "report.md"]
+    names = ["figures", "metrics.json", "report.html", "report.md"]
+    assert [p.name for p in sorted(tmp_path.iterdir())] == names
 
 
 def test_report_of_a_short_run_of_a_baseline_on_drawn_people(tmp_path):
-    report.write_json_atomic(
+    files.write_json_atomic(
         tmp_path / "metrics.json",
         metrics(**results(enlarged=False), dataset="synthetic", short_run=True),
     )
@@ -186,7 +187,7 @@ def test_report_of_a_short_run_of_a_baseline_on_drawn_people(tmp_path):
     ],
 )
 def test_report_has_the_systems_own_paper(tmp_path, system, dataset, first, paper, row):
-    report.write_json_atomic(
+    files.write_json_atomic(
         tmp_path / "metrics.json", metrics(**{**beside(system), "dataset": dataset})
     )
     page = report.write_report(tmp_path).read_text()
@@ -200,7 +201,7 @@ def test_report_of_recovered_images_beside_cadnets(tmp_path):
     for scores in (found, found["enlarged"]):
         scores["image_quality"]["8"] = {"ssim": 0.5, "psnr": 20.0, "lpips": None}
     found["per_rate"]["8"] = scores_8 = dict(found["per_rate"]["4"], rank1=33.3)
-    report.write_json_atomic(tmp_path / "metrics.json", found)
+    files.write_json_atomic(tmp_path / "metrics.json", found)
     page = report.write_report(tmp_path).read_text()
     lines = page[page.index("| SSIM | PSNR | LPIPS | rank-1 |") :].splitlines()
     assert "| recovered (this run, mean of r = 2, 4) | 0.77 | 23.5 | - | 56.0 |" in lines
@@ -211,7 +212,7 @@ def test_report_of_recovered_images_beside_cadnets(tmp_path):
 
 
 def test_rain_has_no_numbers_of_images_beside_it(tmp_path):
-    report.write_json_atomic(tmp_path / "metrics.json", metrics(**beside("rain")))
+    files.write_json_atomic(tmp_path / "metrics.json", metrics(**beside("rain")))
     assert "Table 2" not in report.write_report(tmp_path).read_text()
 
 

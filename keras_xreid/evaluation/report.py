@@ -1,8 +1,7 @@
 """Tables for the terminal and for the page, and the page itself: `report.md` of a run folder."""
 
+import importlib.util
 import json
-import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from keras_xreid.data.mlr import PROTOCOLS
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation import papers
+from keras_xreid.evaluation.files import write_text_atomic
+from keras_xreid.evaluation.page import write_page
 from keras_xreid.evaluation.ranking import SCORES
 
 NOT_MEASURED = "-"
@@ -158,42 +159,6 @@ def count_data(data):
     }
 
 
-def write_json_atomic(path, value):
-    """Writes JSON so that the file is there complete or not at all.
-
-    Args:
-        path: file to write.
-        value: dictionary or list; NumPy numbers and arrays become plain ones, and what is not
-            finite becomes null, for JSON has no such number.
-
-    Example:
-
-    >>> write_json_atomic("runs/mine/metrics.json", metrics)
-    """
-    write_text_atomic(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def write_text_atomic(path, text):
-    """Writes text so that the file is there complete or not at all.
-
-    Args:
-        path: file to write; its folder is made if missing.
-        text: str.
-
-    Example:
-
-    >>> write_text_atomic("runs/mine/notes.md", "One line.")
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_metrics(path):
     """Reads a metrics.json.
 
@@ -250,13 +215,13 @@ def images_seen(rows):
 
 
 def write_report(folder):
-    """Writes `report.md` of a run from its metrics.json and figures.
+    """Writes `report.md` of a run from its metrics.json and figures, and `report.html` of it.
 
     Args:
         folder: run folder; metrics.json must be there, figures are shown where they are.
 
     Returns:
-        Path of the page.
+        Path of `report.md`, which is written last.
 
     Raises:
         InputError: metrics.json is missing, broken or without scores.
@@ -278,9 +243,13 @@ def write_report(folder):
         "## How it was made",
         *_how_it_was_made(metrics),
     ]
-    path = folder / "report.md"
-    write_text_atomic(path, "\n\n".join(part for part in sections if part) + "\n")
-    return path
+    text = "\n\n".join(part for part in sections if part) + "\n"
+    if importlib.util.find_spec("markdown_it") is not None:
+        write_page(folder / "report.html", text)
+    else:  # a finished run is not lost for that
+        print('report.html is left out: pip install "keras-xreid[recipes]"')
+    write_text_atomic(folder / "report.md", text)
+    return folder / "report.md"
 
 
 def _score_rows(results):
@@ -514,15 +483,3 @@ def _time(seconds):
         return ", ".join(f"{key} {_time(part)}" for key, part in seconds.items())
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
