@@ -38,6 +38,9 @@ class Elements(HTMLParser):
         if tag not in ("meta", "img", "br", "hr", "link"):
             self.open.append(tag)
 
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 

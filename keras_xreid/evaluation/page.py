@@ -22,7 +22,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid #e6e6e6; vertical-align:
 th { border-bottom: 2px solid #bbb; white-space: nowrap; }
 td:first-child { min-width: 9rem; }
 td { overflow-wrap: anywhere; }
-td:not(:first-child) { overflow-wrap: normal; }
+td[style*="right"] { white-space: nowrap; }
 tr:hover td { background: #f6f8fa; }
 img { max-width: 100%; height: auto; display: block; margin: 1.4rem 0 .3rem; }
 img + em, p > em:only-child { color: #555; font-size: .9rem; }

@@ -25,6 +25,14 @@ PAPERS = {
     "adaptive": ("Adaptive", "MLR-CUHK03"),
 }
 
+# For a reader who did not run it.
+TASK = (
+    "Person re-identification across resolutions: a picture of a person (the query), shrunk by a "
+    "rate r as if a far camera had taken it, is looked for among high-resolution pictures by other "
+    "cameras (the gallery). Rank-k says how often the right person is among the first k pictures "
+    "found, mAP how early all pictures of the person come."
+)
+
 # Figures of a run in the order of the page, with what to say under each.
 CAPTIONS = {
     "recovered.png": "Queries at each rate: shrunk and enlarged (LR), recovered, and the original "
@@ -234,6 +242,7 @@ def write_report(folder):
     metrics = read_metrics(folder / "metrics.json")
     sections = [
         f"# {metrics.get('system', 'model')} on {metrics.get('dataset', 'a data set')}",
+        TASK,
         _in_words(metrics),
         "## Scores",
         markdown_table(metrics),
