@@ -11,8 +11,10 @@ from keras_xreid.data.resolution import (
     write_manifest,
 )
 from keras_xreid.errors import InputError
+from keras_xreid.evaluation.distances import LazyDistances, feature_distances
 from keras_xreid.evaluation.each_rate import evaluate
-from keras_xreid.evaluation.ranking import evaluate_ranking
+from keras_xreid.evaluation.ranking import evaluate_ranking, evaluate_rates, summarise
+from keras_xreid.evaluation.reranking import rerank
 from keras_xreid.models.adaptive import Adaptive, OnePerRate
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import Baseline
@@ -36,6 +38,7 @@ __all__ = [
     "DataSet",
     "ImageBatches",
     "InputError",
+    "LazyDistances",
     "OnePerRate",
     "PairBatches",
     "Phase",
@@ -47,11 +50,15 @@ __all__ = [
     "degrade",
     "evaluate",
     "evaluate_ranking",
+    "evaluate_rates",
+    "feature_distances",
     "hide_labels",
     "load",
     "manifest_rows",
     "prepare_images",
     "rates_from_sizes",
+    "rerank",
     "save",
+    "summarise",
     "write_manifest",
 ]

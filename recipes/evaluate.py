@@ -37,6 +37,10 @@ class EvaluateOptions:
     """Down-sampling rates scored."""
     train_rates: tuple[float, ...] = (2, 3, 4)
     """Rates that the mean is taken over."""
+    repeats: int = 1
+    """Score so many splits, from --split-id on: mean, deviation and 95 % interval."""
+    rerank: bool = False
+    """Rank by k-reciprocal neighbours (Zhong et al., CVPR 2017)."""
     lpips: bool = False
     """Measure LPIPS of recovered images too; downloads AlexNet once (233 MB)."""
     score_as: tuple[str, ...] = ()
@@ -71,38 +75,89 @@ def network_of_lpips(model, asked):
         return None
 
 
+def open_folder(out):
+    if out is None:
+        return None
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
+    if any(folder.iterdir()):
+        raise xr.InputError(f"{folder} is not empty: give another --out")
+    return folder
+
+
+def averaged(runs):
+    """The scores of several splits as those of one run: means, and deviations as errors."""
+    names = ("per_rate", "mixed", "mean_lr")
+    summary = xr.summarise([{name: run.get(name) for name in names} for run in runs])
+
+    def part(found, name):
+        if found is None or "runs" in found:
+            return found and found[name]
+        return {key: part(value, name) for key, value in found.items()}
+
+    errors = {rate: scores["rank1"]["deviation"] for rate, scores in summary["per_rate"].items()}
+    if summary["mixed"]:
+        errors["mixed"] = summary["mixed"]["rank1"]["deviation"]
+    means = {name: part(summary[name], "mean") for name in names}
+    return {**runs[0], **means, "standard_error": errors, "summary": summary}
+
+
+def interval_table(summary):
+    """Rank-1 and mAP of several splits: mean, deviation, 95 % interval of the mean."""
+    groups = {f"r = {rate}": scores for rate, scores in summary["per_rate"].items()}
+    groups |= {"all queries": summary["mixed"], "mean LR": summary["mean_lr"]}
+    rows = []
+    for label, scores in groups.items():
+        for title, name in (("rank-1", "rank1"), ("mAP", "mAP")) if scores else ():
+            found = scores[name]
+            numbers = (found[n] for n in ("mean", "deviation", "low", "high"))
+            rows.append([f"{label}, {title}", *(f"{number:.1f}" for number in numbers)])
+    return report.text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
+
+
 def main(options):
     began = time.perf_counter()
     told = told_rates(options)
+    if options.repeats < 1:
+        raise xr.InputError(f"--repeats is {options.repeats}: give 1 or more")
     model = xr.load(options.weights)
-    data = xr.datasets.load(
-        options.data, options.data_dir, split=options.split, image_size=model.image_size,
-        need=("query", "gallery"), protocol=options.protocol, split_id=options.split_id,
-    )  # fmt: skip
-    folder = Path(options.out) if options.out else None
-    if folder:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
-        if any(folder.iterdir()):
-            raise xr.InputError(f"{folder} is not empty: give another --out")
-    results = xr.evaluate(
-        model, data, options.rates, options.train_rates, told_rates=told,
-        lpips=network_of_lpips(model, options.lpips),
-    )  # fmt: skip
-    print(report.score_table(results))
+    folder = open_folder(options.out)
+    network = network_of_lpips(model, options.lpips)
+    shrunk = getattr(model, "gallery_at_query_rate", False)
+    runs, rows = [], []
+    for split_id in range(options.split_id, options.split_id + options.repeats):
+        data = xr.datasets.load(
+            options.data, options.data_dir, split=options.split, image_size=model.image_size,
+            need=("query", "gallery"), protocol=options.protocol, split_id=split_id,
+        )  # fmt: skip
+        runs.append(
+            xr.evaluate(
+                model, data, options.rates, options.train_rates, told_rates=told, lpips=network,
+                reranked=options.rerank,
+            )
+        )  # fmt: skip
+        own = xr.manifest_rows(data, options.rates, gallery_rates=options.rates if shrunk else (1,))
+        rows += own
+    results = runs[0]
+    if len(runs) > 1:
+        results = averaged(runs)
+        print(interval_table(results["summary"]))
+    else:
+        print(report.score_table(results))
     if folder is None:
         return
-    shrunk = getattr(model, "gallery_at_query_rate", False)
-    rows = xr.manifest_rows(data, options.rates, gallery_rates=options.rates if shrunk else (1,))
     metrics = {
         "system": type(model).__name__.lower(),
         "weights": options.weights,
         "dataset": options.data,
         "split": options.split,
         "protocol": data.protocol,
-        "split_id": data.split_id,
+        "split_id": options.split_id,
+        "repeats": options.repeats,
+        "reranked": options.rerank,
         "manifest_sha256": xr.write_manifest(folder / "manifest.jsonl", rows),
         "backend": keras.backend.backend(),
         "keras": keras.__version__,

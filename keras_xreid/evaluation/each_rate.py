@@ -7,6 +7,7 @@ import numpy as np
 from keras_xreid.data.mlr import find_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
+from keras_xreid.evaluation.distances import LazyDistances
 from keras_xreid.evaluation.fixed_rates import evaluate_fixed_rates
 from keras_xreid.evaluation.image_quality import can_measure, mean_quality, quality_of_each
 from keras_xreid.evaluation.ranking import (
@@ -15,6 +16,7 @@ from keras_xreid.evaluation.ranking import (
     evaluate_ranking,
     standard_error,
 )
+from keras_xreid.evaluation.reranking import rerank
 
 READ_AT_A_TIME = 1024
 
@@ -32,6 +34,7 @@ def evaluate(
     keep=None,
     told_rates=None,
     lpips=None,
+    reranked=False,
 ):
     """Scores a model rate by rate, and a super-resolution model's merely enlarged queries with it.
 
@@ -60,6 +63,7 @@ def evaluate(
         told_rates: {rate: rate that the model is told}, to score images of a rate as another one;
             the true one where it says nothing.
         lpips: what `load_lpips` returned, to measure LPIPS too.
+        reranked: rank by k-reciprocal neighbours, see `keras_xreid.evaluation.reranking`.
 
     Returns:
         A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP"}, ...},
@@ -86,8 +90,9 @@ def evaluate(
         )
     if of_data != "each-rate":
         return evaluate_fixed_rates(
-            model, data, train_rates, batch_size, image_size, verbose, keep, lpips
-        )
+            model, data, train_rates, batch_size, image_size, verbose, keep, lpips,
+            reranked,
+        )  # fmt: skip
     if not rates or min(rates) < 1:
         raise InputError(f"rates are {list(rates)}: give at least one rate, each 1 or more")
     image_size = tuple(image_size or model.image_size)
@@ -110,7 +115,18 @@ def evaluate(
         return model.embed(images, rates=rate, batch_size=batch_size)
 
     def score(features, rate, told):
-        distances = model.distances(features, keep["gallery"][rate], query_rates=told)
+        gallery = keep["gallery"][rate]
+        if reranked:
+            both = np.concatenate([features, gallery])
+            distances = rerank(
+                LazyDistances(
+                    lambda rows: model.distances(both[rows], both, query_rates=told),
+                    (len(both), len(both)),
+                ),
+                len(features),
+            )
+        else:
+            distances = model.distances(features, gallery, query_rates=told)
         return evaluate_ranking(distances, data.query, data.gallery)
 
     if verbose:

@@ -7,13 +7,14 @@ from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances
 from keras_xreid.evaluation.image_quality import can_measure, mean_quality, quality_of_each
 from keras_xreid.evaluation.ranking import SCORES, counted_queries, evaluate_ranking, evaluate_rates
+from keras_xreid.evaluation.reranking import rerank
 
 READ_AT_A_TIME = 1024
 
 
 def evaluate_fixed_rates(
     model, data, train_rates=(2, 3, 4), batch_size=64, image_size=None, verbose=True, keep=None,
-    lpips=None,
+    lpips=None, reranked=False,
 ):  # fmt: skip
     """Scores a model on queries that come with their rates, as the data set's protocol says.
 
@@ -31,6 +32,7 @@ def evaluate_fixed_rates(
         keep: a dictionary to fill with the features, for figures: "gallery" (g, d), "query"
             (q, d), "rates" (q,) and, for a model whose recovery can be left out, "enlarged" (q, d).
         lpips: what `load_lpips` returned, to measure LPIPS too.
+        reranked: rank by k-reciprocal neighbours, see `keras_xreid.evaluation.reranking`.
 
     Returns:
         A dictionary as of `evaluate`, with "mixed" besides, the scores of all queries together,
@@ -99,6 +101,14 @@ def evaluate_fixed_rates(
             lambda rows: model.distances(query[rows], gallery, query_rates=told[rows]),
             (len(query), len(gallery)),
         )
+        if reranked:
+            both = np.concatenate([query, gallery])
+            of_each = np.concatenate([told, np.ones(len(gallery))])
+            everything = LazyDistances(
+                lambda rows: model.distances(both[rows], both, query_rates=of_each[rows]),
+                (len(both), len(both)),
+            )
+            distances = rerank(everything, len(query))
         return _scores(distances, data, rates if known else None, train_rates)
 
     system = scores(features, rates if known else np.ones(len(rates)))
