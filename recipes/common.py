@@ -45,6 +45,7 @@ import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
 from keras_xreid.evaluation import figures, files, report  # noqa: E402
+from keras_xreid.evaluation.flops import embedding_cost  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
@@ -144,6 +145,15 @@ def rising_and_falling(steps, warm):
     return keras.optimizers.schedules.CosineDecay(
         1e-4, max(1, steps - warm), warmup_target=1e-3, warmup_steps=warm
     )
+
+
+def cost_of(model):
+    """Parameters and operations of an embedding, for metrics.json; None where not countable."""
+    try:
+        parameters, flops = embedding_cost(model)
+    except (xr.InputError, NotImplementedError, TypeError, ValueError):
+        return None  # a run of hours is not lost for that
+    return {"parameters": parameters, "flops": flops}
 
 
 class Run:
@@ -341,6 +351,7 @@ class Run:
             "backbone": self.backbone,
             "seed": o.seed,
             "parameters": model.count_params(),
+            "to_embed": cost_of(model),
             "seconds": seconds,
             "images_per_second": self.speeds,
             "images_seen": report.images_seen(self.rows),

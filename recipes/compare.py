@@ -24,11 +24,9 @@ import ablations  # before Keras: it chooses the backend
 import common
 import tyro
 
-import keras  # isort: skip
-
 import keras_xreid as xr
 from keras_xreid.evaluation import figures, files, report
-from keras_xreid.evaluation.flops import forward_flops
+from keras_xreid.evaluation.flops import embedding_cost
 from keras_xreid.evaluation.page import write_page
 
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
@@ -167,17 +165,10 @@ def row_of(system, variant, runs):
     }
 
 
-def cost_of_embedding(model):
-    """Parameters and operations between a query's image and its embedding."""
-    image = keras.Input((*model.image_size, 3))
-    network = keras.Model(image, model.call(image))
-    return network.count_params(), forward_flops(network)
-
-
 def cost_of_run(folder):
     """The same of a run's model; None where it is not known."""
     try:
-        return cost_of_embedding(xr.load(folder))
+        return embedding_cost(xr.load(folder))
     except (xr.InputError, NotImplementedError, TypeError, ValueError) as error:
         # Runs of hours are not kept from their table by what cannot be counted.
         print(f"Parameters and operations of {folder} are not counted: {error}")

@@ -12,7 +12,7 @@ import small
 from PIL import Image
 
 import keras_xreid as xr
-from keras_xreid.evaluation.flops import forward_flops
+from keras_xreid.evaluation.flops import embedding_cost, forward_flops
 
 for needed in ("tyro", "matplotlib"):
     pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
@@ -168,7 +168,7 @@ def test_figure(folder, tmp_path):
 @on_torch
 def test_parameters_and_operations_of_an_embedding():
     model = small.intact()
-    parameters, flops = compare.cost_of_embedding(model)
+    parameters, flops = embedding_cost(model)
     # Recovered, then recognized; the discriminator and the association are for training.
     assert parameters == model.generator.count_params() + model.reid.count_params()
     assert parameters < model.count_params()

@@ -46,6 +46,27 @@ def forward_flops(model):
     return sum(_node_flops(node) for node in nodes if not node.is_input)
 
 
+def embedding_cost(model):
+    """Counts parameters and operations between a query's image and its embedding.
+
+    Args:
+        model: a `ReIDModel`.
+
+    Returns:
+        Two ints: parameters, and operations an image, see `forward_flops`.
+
+    Raises:
+        InputError: as `forward_flops`.
+
+    Example:
+
+    >>> parameters, flops = embedding_cost(xr.load("runs/rain-synthetic"))
+    """
+    image = keras.Input((*model.image_size, 3))
+    network = keras.Model(image, model.call(image))
+    return network.count_params(), forward_flops(network)
+
+
 def _node_flops(node):
     """Operations of one call of one layer."""
     layer = node.operation
