@@ -24,7 +24,7 @@ from keras_xreid.models.rain import RAIN
 from keras_xreid.training.checkpoint import Checkpoint
 from keras_xreid.training.freezing import Progressive
 from keras_xreid.training.phases import Phase, PhasedModel
-from keras_xreid.weights import load, save
+from keras_xreid.weights import load, published, save
 
 __version__ = "0.1.0"
 
@@ -56,6 +56,7 @@ __all__ = [
     "load",
     "manifest_rows",
     "prepare_images",
+    "published",
     "rates_from_sizes",
     "rerank",
     "save",

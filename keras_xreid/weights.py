@@ -1,10 +1,14 @@
-"""Weights files that say themselves which model they belong to."""
+"""Weights files that say themselves which model they belong to, and those that are published."""
 
+import functools
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import h5py
+import keras
+import numpy as np
 
 from keras_xreid.errors import InputError
 from keras_xreid.models.adaptive import Adaptive, OnePerRate
@@ -22,9 +26,11 @@ SYSTEMS = {
     "RAIN": RAIN,
 }
 ATTRIBUTE = "keras_xreid"
+# The repository's folder, or what of it an installed package has.
+PUBLISHED = (Path(__file__).parents[1] / "weights", Path(__file__).parent / "published")
 
 
-def save(model, path):
+def save(model, path, half=False):
     """Saves a model's weights together with what is needed to build it again.
 
     The file is HDF5 and holds no code: weights, and a JSON configuration as an attribute. It
@@ -33,6 +39,8 @@ def save(model, path):
     Args:
         model: a system of this library with a named backbone.
         path: the file to write, `*.weights.h5`.
+        half: store kernels as compressed float16, for publishing; biases and statistics of batch
+            normalization stay float32, and so does the model that is loaded.
 
     Example:
 
@@ -59,37 +67,68 @@ def save(model, path):
     bare.set_weights(model.get_weights())
     unfinished = path.with_name("unfinished-" + path.name)
     bare.save_weights(unfinished, overwrite=True)
+    if half:
+        _store_kernels_as_float16(unfinished)
     with h5py.File(unfinished, "a") as file:
         file.attrs[ATTRIBUTE] = json.dumps({"class": type(model).__name__, "config": config})
     os.replace(unfinished, path)
+
+
+def _store_kernels_as_float16(path):
+    """Rewrites a weights file; what HDF5 deletes leaves a hole, so into a new one."""
+    whole = path.with_name("half-" + path.name)
+    with h5py.File(path) as source, h5py.File(whole, "w") as target:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Group):
+                target.require_group(name).attrs.update(item.attrs)
+                return
+            value = item[()]
+            if value.ndim > 1 and value.dtype == np.float32:
+                value = value.astype("float16")
+            options = {"compression": "gzip", "shuffle": True} if value.size > 1000 else {}
+            target.create_dataset(name, data=value, **options).attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
+    os.replace(whole, path)
 
 
 def load(path):
     """Builds the model that a weights file belongs to and loads it.
 
     Args:
-        path: a file written by `save`, such as a run folder's `model.weights.h5`, or the folder.
+        path: the name of published weights, see `published`; or a file written by `save`, such as
+            a run folder's `model.weights.h5`, or the folder. Published files that are not at hand
+            are downloaded once, into Keras's cache, and checked against their SHA-256.
 
     Returns:
         The model, ready to `embed`.
 
     Raises:
-        InputError: where there is no such file, or it is not one of this library's.
+        InputError: no such file and no such name, a file that is not one of this library's or not
+            the one published, or no network where it is needed.
 
     Example:
 
-    >>> model = load("runs/intact-synthetic/model.weights.h5")
+    >>> model = load("runs/intact-synthetic")
     >>> features = model.embed(images, rates=4)
     """
-    path = Path(path)
+    name, path = str(path), Path(path)
     if path.is_dir():
         path = path / "model.weights.h5"
+    elif not path.is_file() and not name.endswith(".h5"):
+        path = _published_file(name)
     if not path.is_file():
         raise InputError(f"no weights at {path}: give a .weights.h5 file or a finished run folder")
     try:
         with h5py.File(path) as file:
             description = json.loads(file.attrs[ATTRIBUTE])
-    except (OSError, KeyError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{path} is no weights file of keras_xreid, or was cut short ({error}): copy it again"
+        ) from error
+    except KeyError as error:
         raise InputError(
             f"{path} is no weights file of keras_xreid: it says nothing about its model"
         ) from error
@@ -99,3 +138,58 @@ def load(path):
     model = SYSTEMS[name].from_config(description["config"])
     model.load_weights(path)
     return model
+
+
+@functools.cache
+def published():
+    """Lists the published weights.
+
+    Returns:
+        A dictionary from name to what is known of it: "system", "backbone", "preset", "data",
+        "protocol", "manifest_sha256", "seed", "backend", "command", "file" or "url" (or neither,
+        where nobody hosts it: the command makes it), "sha256", "bytes", "per_rate", "licence".
+
+    Example:
+
+    >>> list(published())
+    """
+    for folder in PUBLISHED:
+        index = folder / "index.json"
+        if index.is_file():
+            return json.loads(index.read_text(encoding="utf-8"))
+    return {}
+
+
+def _published_file(name):
+    """The file of published weights, downloaded where it is not at hand, and checked."""
+    known = published()
+    if name not in known:
+        names = f"published are {', '.join(known)}" if known else "none are published"
+        raise InputError(
+            f"no weights at {name}: give a .weights.h5 file, a finished run folder, or a name "
+            f"({names})"
+        )
+    entry = known[name]
+    wanted = entry["sha256"]
+    for folder in PUBLISHED if entry.get("file") else ():
+        path = folder / entry["file"]
+        if path.is_file():
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            if found != wanted:
+                raise InputError(
+                    f"{path} is not the published {name}: its SHA-256 is {found[:16]}..., expected "
+                    f"{wanted[:16]}...; fetch it again"
+                )
+            return path
+    if not entry.get("url"):
+        raise InputError(f"nobody hosts {name} yet: make it by {entry['command']}")
+    try:
+        return Path(
+            keras.utils.get_file(
+                f"{name}.weights.h5", entry["url"], cache_subdir="keras_xreid", file_hash=wanted
+            )
+        )
+    except Exception as error:  # Keras raises a plain Exception where nothing is reached
+        raise InputError(
+            f"{name} cannot be downloaded from {entry['url']} ({' '.join(str(error).split())})"
+        ) from error

@@ -20,7 +20,7 @@ from keras_xreid.evaluation.lpips import load_lpips
 @dataclasses.dataclass
 class EvaluateOptions:
     weights: str
-    """A .weights.h5 file, or the folder of a finished run."""
+    """Name of published weights, a .weights.h5 file, or the folder of a finished run."""
     data: str = "synthetic"
     """Data set: synthetic, market1501, dukemtmc, cuhk03, viper, caviar, mlr or csv."""
     data_dir: str | None = None
@@ -118,6 +118,23 @@ def interval_table(summary):
     return report.text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
 
 
+def beside_card(options, results):
+    """Says whether published weights score here as their card says."""
+    entry = xr.published().get(options.weights)
+    on = {"dataset": options.data, "split": options.split, "protocol": "each-rate"}
+    other = options.protocol not in (None, "each-rate")
+    asked_otherwise = options.score_as or options.rerank or other
+    if entry is None or asked_otherwise or any(entry[k] != v for k, v in on.items()):
+        return
+    apart = [
+        abs(entry["per_rate"][rate]["rank1"] - scores["rank1"]) * results["queries"] / 100
+        for rate, scores in results["per_rate"].items()
+        if rate in entry["per_rate"]
+    ]
+    if apart:
+        print(f"The card of {options.weights} differs by {max(apart):.1f} queries at most")
+
+
 def main(options):
     began = time.perf_counter()
     told = told_rates(options)
@@ -147,6 +164,7 @@ def main(options):
         print(interval_table(results["summary"]))
     else:
         print(report.score_table(results))
+        beside_card(options, results)
     if folder is None:
         return
     metrics = {

@@ -34,11 +34,25 @@ def write_text_atomic(path, text):
 
     >>> write_text_atomic("runs/mine/notes.md", "One line.")
     """
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_bytes_atomic(path, content):
+    """Writes bytes so that the file is there complete or not at all.
+
+    Args:
+        path: file to write; its folder is made if missing.
+        content: bytes.
+
+    Example:
+
+    >>> write_bytes_atomic("weights/mine.weights.h5", content)
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,170 @@
+"""Publishes the weights of a finished run: a small file, a line in the index, and a card.
+
+    python recipes/publish.py runs/rain-synthetic rain_tiny_synthetic
+
+The file goes into weights/, with kernels as float16. It is scored once more as it was stored, and
+refused if a score moved by more than one query. What is too large for the repository (16 MB a
+file, 64 MB in all) is listed without a file, with the command that makes it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shlex
+import tempfile
+from pathlib import Path
+
+import common  # first: it chooses the backend
+import tyro
+
+import keras  # isort: skip
+
+import keras_xreid as xr
+from keras_xreid.evaluation import files, report
+from keras_xreid.weights import PUBLISHED, published
+
+FILE_BYTES, ALL_BYTES = 16e6, 64e6
+LICENCES = {
+    "synthetic": "Apache-2.0",
+    None: "Apache-2.0 for the weights; trained on a data set for research use only",
+}
+KEPT = (
+    "system", "backbone", "preset", "dataset", "split", "protocol", "seed", "backend", "keras",
+    "train_rates", "images_seen", "seconds", "parameters", "to_embed", "per_rate", "mean_lr",
+    "standard_error", "queries", "image_quality", "enlarged",
+)  # fmt: skip
+
+
+@dataclasses.dataclass
+class PublishOptions:
+    run: tyro.conf.Positional[str]
+    """Folder of a finished run."""
+    name: tyro.conf.Positional[str]
+    """Name to publish by: letters, digits and underscores."""
+    out: str = str(PUBLISHED[0])
+    """Folder of index.json, the files and the cards."""
+    data_dir: str | None = None
+    """The data set's folder, where it lies elsewhere than the run found it."""
+
+
+def command_of(metrics):
+    """The command line of a run, without where it lay."""
+    words = ["python", f"recipes/{metrics['system']}.py"]
+    kind = common_options(metrics["system"])
+    for name, value in metrics["options"].items():
+        if name in ("backend", "data_dir", "workers") or value == kind.get(name, value):
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+    if metrics["options"].get("data_dir"):
+        words += ["--data-dir", "DIR"]
+    return f"KERAS_BACKEND={metrics['backend']} {shlex.join(words)}"
+
+
+def common_options(system):
+    """Defaults of a recipe."""
+    import ablations
+
+    return json.loads(json.dumps(dataclasses.asdict(ablations.recipe_options(system)())))
+
+
+def most_different(found, metrics):
+    """The largest difference of a rank-1 from the run's, in queries."""
+    apart = [
+        abs(found["per_rate"][rate]["rank1"] - scores["rank1"])
+        for rate, scores in metrics["per_rate"].items()
+    ]
+    return max(apart) * metrics["queries"] / 100
+
+
+def card(name, entry):
+    """What there is to know of published weights, as Markdown."""
+    data = entry["data"]["train"]
+    rows = [
+        ["system, backbone, preset", f"{entry['system']}, {entry['backbone']}, {entry['preset']}"],
+        ["trained on", f"{entry['dataset']}: {data['people']} people, {data['images']:,} images"],
+        ["images seen", ", ".join(f"{k} {v:,}" for k, v in entry["images_seen"].items())],
+        ["command", f"`{entry['command']}`"],
+        ["manifest of the run (SHA-256)", f"`{entry['manifest_sha256']}`"],
+        ["manifest of query and gallery", f"`{entry['scored_manifest_sha256']}`"],
+        ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"
+         if entry["file"] else "none: too large for the repository; the command makes it"],
+        ["time", f"{entry['seconds'] / 60:.1f} min on {entry['backend']}"],
+        ["licence", entry["licence"]],
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            f"# {name}",
+            report.TASK,
+            report.markdown_table(entry),
+            "In percent, protocol each-rate, scored as stored in the file. Every number again: "
+            f"`python recipes/evaluate.py --weights {name} --data {entry['dataset']}"
+            + ("`." if entry["dataset"] == "synthetic" else " --data-dir DIR`."),
+            report.markdown(["", ""], rows).replace("--:", ":--"),
+        ]
+    )
+
+
+def main(options):
+    if not re.fullmatch(r"\w+", options.name):
+        raise xr.InputError(f"name {options.name!r}: give letters, digits and underscores")
+    run, out = Path(options.run), Path(options.out)
+    if not (run / "report.md").exists():
+        raise xr.InputError(f"{run} holds no finished run")
+    metrics = report.read_metrics(run / "metrics.json")
+    if metrics.get("short_run"):
+        raise xr.InputError(f"{run} is a short run (--limit or --steps): its scores mean nothing")
+    index = out / "index.json"
+    known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    if options.name in known:
+        raise xr.InputError(f"{options.name} is published already: give another name")
+    model = xr.load(run)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{options.name}.weights.h5"
+    with tempfile.TemporaryDirectory() as folder:
+        stored = Path(folder) / file.name
+        xr.save(model, stored, half=True)
+        content = stored.read_bytes()
+        asked = metrics["options"]
+        data = xr.datasets.load(
+            metrics["dataset"], options.data_dir or asked.get("data_dir"), split=metrics["split"],
+            image_size=model.image_size, need=("query", "gallery"),
+        )  # fmt: skip
+        found = xr.evaluate(xr.load(stored), data, asked["rates"], asked["train_rates"])
+        rows = xr.manifest_rows(data, asked["rates"])
+        scored = xr.write_manifest(Path(folder) / "manifest.jsonl", rows)
+    apart = most_different(found, metrics)
+    print(f"As stored, rank-1 differs from the run's by {apart:.1f} queries at most")
+    if apart > 1.001:
+        raise xr.InputError(f"stored as float16, {run} scores {apart:.1f} queries differently")
+    total = sum(entry["bytes"] for entry in known.values() if entry["file"])
+    fits = len(content) <= FILE_BYTES and total + len(content) <= ALL_BYTES
+    if fits:
+        files.write_bytes_atomic(file, content)
+    else:
+        print(f"{len(content) / 1e6:.1f} MB are too much for the repository: listed without a file")
+    entry = {
+        **{name: {**metrics, **found}.get(name) for name in KEPT},
+        "train_rates": asked["train_rates"],
+        "data": metrics["data"],
+        "command": command_of(metrics),
+        "manifest_sha256": metrics["manifest_sha256"],
+        "scored_manifest_sha256": scored,
+        "file": file.name if fits else None,
+        "url": None,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "licence": LICENCES.get(metrics["dataset"], LICENCES[None]),
+    }
+    files.write_text_atomic(out / f"{options.name}.md", card(options.name, entry) + "\n")
+    files.write_json_atomic(index, {**known, options.name: entry})
+    published.cache_clear()
+    print(f"Published as {options.name}: {out / (options.name + '.md')}, Keras {keras.__version__}")
+
+
+if __name__ == "__main__":
+    common.start(main, PublishOptions, __doc__)
