@@ -18,7 +18,9 @@ from a uint8 batch to updated weights through `fit`, and `embed`, from uint8 ima
 features. `passes` and `optimizer` are the parts of INTACT's train step on torch, run in a plain
 loop: what is left over is the engine. `input`: batches from image files, with two workers, beside
 a torch DataLoader; `first` is the first epoch, decoding included, the others the epochs after it.
-`input-train`: ResNet-50 trained on real batches beside one cached batch.
+`input-train`: ResNet-50 trained on real batches beside one cached batch. `adaptive`: what masks and
+vectors of varying length cost a tiny network, in `embed` and in `match`, the distances of 1,000
+queries of four rates to 16,000 gallery images.
 
 Operations are those of convolutions and matrix products, 2 for a multiply-add; the peak is that
 of one big matrix product in the same run. Peak memory is what the train step adds to a process
@@ -28,6 +30,7 @@ that has only imported its libraries. TF32 is off everywhere.
 import contextlib
 import dataclasses
 import datetime
+import functools
 import importlib.util
 import itertools
 import json
@@ -51,7 +54,7 @@ NETWORKS = {
     "tiny": {"backbone": "resnet_tiny", "image_size": (128, 64), "batch_size": 32},
     "intact": {"backbone": None, "image_size": (128, 64), "batch_size": 32},
 }
-CASES = (*NETWORKS, "input", "input-train")
+CASES = (*NETWORKS, "input", "input-train", "adaptive")
 CONTENDERS = {
     "handwritten": "torch",
     "torch": "torch",
@@ -60,7 +63,7 @@ CONTENDERS = {
     "jax": "jax",
 }
 # What a ratio is taken to: whichever of these was measured for the same task.
-REFERENCES = ("handwritten", "DataLoader", "cached batch")
+REFERENCES = ("handwritten", "DataLoader", "cached batch", "plain network")
 INPUT_SIZE, RATES, WORKERS = (256, 128), (2, 3, 4), 2
 EMBEDDED_BATCHES = 4
 # PyTorch's threads wait for each other busily: another process on one of two cores can cost it not
@@ -71,7 +74,7 @@ DISTURBED = 0.1
 @dataclasses.dataclass
 class BenchmarkOptions:
     cases: tuple[str, ...] = CASES
-    """resnet50, osnet_x1_0, tiny, intact, input, input-train."""
+    """resnet50, osnet_x1_0, tiny, intact, input, input-train, adaptive."""
     contenders: tuple[str, ...] = tuple(CONTENDERS)
     """handwritten, torch, torch-plain, tensorflow, jax; ratios need handwritten."""
     batch_size: int | None = None
@@ -217,7 +220,7 @@ class Case:
         ours = [c for c in contenders if c != "handwritten"]
         if name == "input":
             contenders = ["keras_xreid", *(["DataLoader"] if "handwritten" in contenders else [])]
-        elif name == "input-train":
+        elif name in ("input-train", "adaptive"):
             contenders = ours[:1]
         # All start at once, and import their libraries side by side.
         self.workers = {name: Worker(self.name, name, ours[:1], options) for name in contenders}
@@ -243,6 +246,9 @@ class Case:
         if self.name == "input-train":
             names = ("cached batch", "real batches")
             return [[("train", name, c, name) for name in names] for c in self.workers]
+        if self.name == "adaptive":
+            names, tasks = ("plain network", "adaptive"), ("embed", "match")
+            return [[(t, n, c, f"{n}, {t}") for n in names] for t in tasks for c in self.workers]
         train, embed = ([(t, c, c, t) for c in self.workers] for t in ("train", "embed"))
         if self.name == "intact" and "torch" in self.workers:
             train += [(task, "torch", "torch", task) for task in ("passes", "optimizer")]
@@ -537,6 +543,8 @@ def work(job):
 
     if job["case"] == "input":
         contender = OurInput(job) if job["contender"] == "keras_xreid" else LoaderInput(job)
+    elif job["case"] == "adaptive":
+        contender = AdaptiveCost(job)
     elif job["case"] == "input-train":
         contender = InputTrain(job)
     else:
@@ -881,6 +889,49 @@ class InputTrain(Ours):
         began = self.position
         self.position += runs
         return self.fit(lambda index: self.real[(began + index) % len(self.real)], runs)
+
+
+class AdaptiveCost(Contender):
+    """Resolution-adaptive representations, and the same network without masks and lengths."""
+
+    def __init__(self, job):
+        import keras
+
+        import keras_xreid as xr
+
+        super().__init__(job, Device(keras.backend.backend()))
+        keras.config.set_dtype_policy(job["precision"])
+        self.count = job["batch_size"] or 32
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (4 * self.count, 128, 64, 3), dtype="uint8")
+        rates = (1, 2, 3, 4)
+        self.rates = rng.choice(rates, 1000)
+        self.query, self.gallery = (
+            rng.normal(size=(n, 512)).astype("float32") for n in (1000, 16_000)
+        )
+        for name, more in (
+            ("plain network", {"masks": False, "varying_length": False}),
+            ("adaptive", {}),
+        ):
+            model = xr.Adaptive(PEOPLE, "tiny", rates=rates, **more)
+            if job["compiled"]:
+                model.network.jit_compile = True
+            self.tasks[f"{name}, embed"] = functools.partial(self.run_embed, model)
+            self.tasks[f"{name}, match"] = functools.partial(self.run_match, model)
+        self.parameters = model.count_params()
+
+    def run_embed(self, model, runs):
+        rates = np.resize(self.rates, len(self.images))
+        began = time.perf_counter()
+        for _ in range(runs):
+            model.embed(self.images, rates, batch_size=self.count)
+        return runs * len(self.images), time.perf_counter() - began
+
+    def run_match(self, model, runs):
+        began = time.perf_counter()
+        for _ in range(runs):
+            model.distances(self.query, self.gallery, query_rates=self.rates)
+        return runs * len(self.query), time.perf_counter() - began
 
 
 def training_records(job):
