@@ -4,7 +4,7 @@ import sys
 
 import keras
 import numpy as np
-from small import fill, intact, pairs, step
+from small import adaptive, cadnet, fill, intact, levels, pairs, rain, step
 from test_phases import points, toy
 
 import keras_xreid as xr
@@ -23,6 +23,9 @@ def phases_of_intact(found):
         for index, gradient in enumerate(gradients):
             found[f"gradient/{phase.updates[0]}/{index}"] = keras.ops.convert_to_numpy(gradient)
     found["embed/intact"] = intact().embed(pairs()["lr"], rates=4)
+    for name, model in (("rain", rain()), ("cadnet", cadnet()), ("adaptive", adaptive())):
+        batch = levels()
+        found[f"embed/{name}"] = model.embed(batch["lr"], rates=batch["rate"])
     found["recover/intact"] = intact().recover(pairs()["lr"])
 
 

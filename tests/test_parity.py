@@ -72,7 +72,13 @@ def test_a_toy_gan_agrees_over_twelve_steps(computed):
         )
 
 
-@pytest.mark.parametrize("what", ["embed/intact", "embed/osnet", "embed/saved", "recover/intact"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "embed/intact", "embed/rain", "embed/cadnet", "embed/adaptive", "embed/osnet",
+        "embed/saved", "recover/intact",
+    ],
+)  # fmt: skip
 def test_features_agree(computed, what):
     for backend, ours, theirs in others(computed):
         np.testing.assert_allclose(theirs[what], ours[what], atol=1e-4, err_msg=backend)
