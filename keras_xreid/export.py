@@ -1,0 +1,68 @@
+"""A system as one graph, from stored pixels to what a search needs: for runtimes without Keras."""
+
+import keras
+from keras import layers, ops
+
+from keras_xreid.errors import InputError
+from keras_xreid.models.adaptive import Adaptive
+from keras_xreid.models.baseline import Baseline
+from keras_xreid.models.cadnet import CADNet
+from keras_xreid.models.intact import INTACT
+from keras_xreid.models.rain import RAIN
+
+
+def build_graph(model):
+    """Builds what a system computes in a search as one functional model.
+
+    Images are uint8, and scaling and normalization are inside: whoever normalised them before has
+    floats, which the graph does not take.
+
+    Args:
+        model: a system of this library that is one network, in float32.
+
+    Returns:
+        A functional `keras.Model` with a list of outputs, named by its `output_names`.
+
+        Inputs: "image", (n, height, width, 3) uint8, RGB, at the model's size; of `Adaptive` also
+        "level", (n,) int32, 1 (lowest resolution) to m, m for a gallery.
+
+        Outputs: "embedding", (n, d) float32. Of a system that recovers also "recovered",
+        (n, height, width, 3) float32 in [0, 1]. Where images of high resolution bypass the
+        recovery (`INTACT`) also "embedding_high", (n, d): of the image as it is, for a gallery.
+
+    Raises:
+        InputError: a system of several networks, or one that does not compute in float32.
+
+    Example:
+
+    >>> graph = build_graph(xr.load("runs/intact-synthetic"))
+    >>> dict(zip(graph.output_names, graph.predict(images), strict=True))["embedding"].shape
+    """
+    if model.compute_dtype != "float32":
+        raise InputError(f"the model computes in {model.compute_dtype}: export takes float32")
+    inputs = [keras.Input((*model.image_size, 3), dtype="uint8", name="image")]
+    image = ops.cast(inputs[0], "float32") / 255.0
+    recovered = high = None
+    if isinstance(model, Adaptive):
+        inputs.append(keras.Input((), dtype="int32", name="level"))
+        embedding = model.network([image, inputs[1]], training=False)
+    elif isinstance(model, Baseline):
+        embedding = model.network(image, training=False)[0]
+    elif isinstance(model, CADNet):
+        embedding, recovered = model._embedding_and_recovered(image, training=False)
+    elif isinstance(model, INTACT):
+        recovered = ops.clip(model.generator(image, training=False), 0.0, 1.0)
+        embedding = model.reid(recovered, training=False)[0]
+        high = model.reid(image, training=False)[0]
+    elif isinstance(model, RAIN):
+        *maps, embedding = model.extractor(image, training=False)
+        if model.decoder is not None:
+            recovered = model.decoder(maps, training=False)
+    else:
+        raise InputError(
+            f"{type(model).__name__} is not one network from an image to an embedding: "
+            "it cannot be exported as one graph"
+        )
+    found = {"embedding": embedding, "recovered": recovered, "embedding_high": high}
+    outputs = [layers.Identity(name=k)(x) for k, x in found.items() if x is not None]
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name="graph")

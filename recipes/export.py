@@ -1,0 +1,306 @@
+"""Exports a system to ONNX: one graph from uint8 images to embeddings and recovered images.
+
+    python recipes/export.py runs/intact-synthetic intact.onnx
+
+It takes about half a minute, on the backend torch or tensorflow, and needs
+pip install "keras-xreid[onnx]". The graph scales and normalises the images itself. Its metadata say
+what it takes and gives, how to resize, by which distance to rank, and which weights it holds, with
+their licence. The file gets its name when onnxruntime has computed the same from it as Keras, to
+1e-4 on 64 drawn images.
+
+Use it, without Keras:
+
+    session = onnxruntime.InferenceSession("intact.onnx")
+    session.get_modelmeta().custom_metadata_map  # read "image" and "resize" first
+    image = PIL.Image.open("person.jpg").convert("RGB")
+    image = image.resize((64, 128), PIL.Image.Resampling.BILINEAR)  # width, height
+    (features,) = session.run(["embedding"], {"image": numpy.asarray(image)[None]})
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+
+if __name__ == "__main__":
+    # On the processor, which onnxruntime is compared with: a GPU may round to three digits.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import common  # before Keras: it chooses the backend
+import tyro
+
+# isort: split
+import keras
+import numpy as np
+
+import keras_xreid as xr
+from keras_xreid.data.resolution import file_sha256
+from keras_xreid.data.synthetic import draw_person
+from keras_xreid.export import build_graph
+from keras_xreid.layers.mask import kept_by_level
+from keras_xreid.training import fast_torch
+from keras_xreid.weights import published
+
+IMAGES, LARGEST_DIFFERENCE = 64, 1e-4
+NEEDED = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")}
+DISTANCES = {"Baseline": "1 - cosine", "INTACT": "1 - cosine", "RAIN": "Euclidean",
+             "CADNet": "Euclidean"}  # fmt: skip
+OUTPUTS = {
+    "embedding": "(n, d) float32",
+    "recovered": "(n, height, width, 3) float32 in [0, 1]",
+    "embedding_high": "(n, d) float32, of the image without recovery: for a gallery, and for "
+    "queries known to be of high resolution; embedding is of the recovered image",
+}
+
+
+@dataclasses.dataclass
+class ExportOptions:
+    weights: tyro.conf.Positional[str]
+    """The name of published weights, a .weights.h5 file, or the folder of a finished run."""
+    out: tyro.conf.Positional[str]
+    """The .onnx file to write."""
+    licence: str | None = None
+    """Licence of the weights, for the metadata; that of published weights is known."""
+    benchmark: bool = False
+    """Measure the images a second of onnxruntime beside Keras on this backend."""
+    overwrite: bool = False
+    """Replace the file, if it is there."""
+
+
+def main(options):
+    out = Path(options.out)
+    check(out, options.overwrite)
+    model = in_float32(xr.load(options.weights))
+    graph, about = build_graph(model), describe(model, options.weights, options.licence)
+    images, rates = drawn_images(model.image_size)
+    unfinished = out.with_name(f".{out.stem}.{os.getpid()}.onnx")
+    try:
+        write_onnx(graph, unfinished, about)
+        session = open_onnx(unfinished)
+        found = differences(model, session, images, rates)
+        told = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
+        print(
+            f"Largest difference from Keras on {keras.backend.backend()}, {len(images)} images: "
+            + told
+        )
+        if not max(found.values()) <= LARGEST_DIFFERENCE:  # not a number is too much, too
+            raise xr.InputError(
+                f"onnxruntime and Keras differ by more than {LARGEST_DIFFERENCE:g} ({told}): "
+                f"{out} is not written"
+            )
+        os.replace(unfinished, out)
+    except OSError as error:
+        raise xr.InputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, with these metadata:")
+    for name, value in about.items():
+        print(f"  {name}: {value}")
+    if options.benchmark:
+        print(benchmark(model, session, images, rates))
+
+
+def check(out, overwrite):
+    """Refuses what can be refused before anything is computed."""
+    backend = keras.backend.backend()
+    if backend not in NEEDED:
+        raise xr.InputError(
+            f"no export from {backend}: set KERAS_BACKEND to {' or '.join(NEEDED)}, "
+            "which read the same weights"
+        )
+    missing = [name for name in NEEDED[backend] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise xr.InputError(
+            f"export from {backend} needs {', '.join(missing)}, which is not installed: "
+            'pip install "keras-xreid[onnx]"'
+        )
+    if out.suffix != ".onnx" or not out.parent.is_dir() or out.is_dir():
+        raise xr.InputError(
+            f"cannot write {out}: give a file ending in .onnx, in an existing folder"
+        )
+    if out.exists() and not overwrite:
+        raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
+
+
+def in_float32(model):
+    """The model, or one of the same weights that computes in float32."""
+    if model.compute_dtype == "float32":
+        return model
+    other = type(model).from_config({**model.get_config(), "dtype": "float32"})
+    other.set_weights(model.get_weights())
+    return other
+
+
+def weights_sha256(weights):
+    """SHA-256 of the file that `xr.load` finds for the same argument."""
+    path = Path(weights)
+    path = path / "model.weights.h5" if path.is_dir() else path
+    return file_sha256(path) if path.is_file() else published()[str(weights)]["sha256"]
+
+
+def describe(model, weights, licence=None):
+    """What one must know to use the graph, for its metadata.
+
+    Args:
+        model: the model.
+        weights: what `xr.load` found it by.
+        licence: of the weights; that of published weights is known.
+
+    Returns:
+        Dictionary of texts.
+    """
+    height, width = model.image_size
+    name = type(model).__name__
+    about = {
+        "system": name,
+        "backbone": str(model.backbone),
+        "weights": Path(weights).name,
+        "weights_sha256": weights_sha256(weights),
+        "licence": licence or published().get(str(weights), {}).get("licence", "not stated"),
+        "keras_xreid": xr.__version__,
+        "image": "uint8, RGB, (n, height, width, 3); the graph scales and normalises, so do "
+        "neither before",
+        "image_size": json.dumps({"height": height, "width": width}),
+        "resize": f"Pillow: image.resize(({width}, {height}), Resampling.BILINEAR) of the uint8 "
+        "image as it is stored, small or large, without keeping its aspect ratio (bilinear, "
+        "anti-aliased where it shrinks)",
+        "distance": DISTANCES.get(name, ""),
+    }
+    if isinstance(model, xr.Adaptive):
+        kept = kept_by_level(model.sizes).sum(1) if model.varying_length else None
+        about["level"] = "int32, (n,): of the nearest rate; of a gallery the highest"
+        about["rate_of_level"] = json.dumps(dict(enumerate(model.rates, start=1)))
+        about["distance"] = "squared Euclidean" + (
+            "" if kept is None else ", over the first dimensions that the query's level has: "
+            + json.dumps(dict(enumerate(map(int, kept), start=1)))
+        )  # fmt: skip
+    return about
+
+
+def write_onnx(graph, path, about):
+    """Writes a graph of `build_graph` as ONNX, with any number of images and with metadata.
+
+    Args:
+        graph: the functional model.
+        path: the file.
+        about: dictionary of texts, the metadata.
+    """
+    import onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    with plain_keras(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporters, about themselves
+        # Keras exports only what was called before.
+        graph(keras.tree.map_structure(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), graph.input))
+        graph.export(str(path), format="onnx", verbose=False)
+    proto = onnx.load(path)
+    inputs = list(zip(proto.graph.input, graph.inputs, strict=True))
+    outputs = list(zip(proto.graph.output, graph.outputs, strict=True))
+    names = {value.name: x.name for value, x in inputs}
+    names |= {v.name: n for (v, _), n in zip(outputs, graph.output_names, strict=True)}
+    for node in proto.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value, x in inputs + outputs:
+        kind = value.type.tensor_type.elem_type
+        shape = ["n", *x.shape[1:]]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(names[value.name], kind, shape))
+    given = {name: OUTPUTS[name] for name in graph.output_names}
+    onnx.helper.set_model_props(proto, {**about, "outputs": json.dumps(given)})
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+@contextlib.contextmanager
+def plain_keras():
+    """Keras without the fast path on PyTorch, whose kernels the exporter does not know."""
+    fast = fast_torch.enabled()
+    fast_torch.disable()
+    try:
+        yield
+    finally:
+        if fast:
+            fast_torch.enable()
+
+
+def open_onnx(path):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run_onnx(model, session, images, rates, names=None):
+    """What the graph computes: a list of arrays, in the order of the names."""
+    import onnxruntime
+
+    given = {"image": images}
+    if isinstance(model, xr.Adaptive):
+        given["level"] = model.levels_of(rates)
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True  # and nothing for outputs not asked for
+    return session.run(names, given, options)
+
+
+def drawn_images(image_size):
+    """People drawn for the check, at rates 1 to 4: (64, height, width, 3) uint8, and the rates."""
+    people = [np.asarray(draw_person(i + 1, i % 4 + 1, 0)) for i in range(IMAGES)]
+    rates = np.array([1 + i // 4 % 4 for i in range(IMAGES)])
+    return xr.prepare_images(people, image_size, rates), rates
+
+
+def differences(model, session, images, rates):
+    """The largest absolute difference between onnxruntime and Keras, of each output.
+
+    Args:
+        model: the model; its public methods are what is compared with.
+        session: of the graph.
+        images: (n, height, width, 3) uint8, n of 3 or more: they are passed as batches of one, of
+            two and of all others.
+        rates: (n,) array.
+
+    Returns:
+        Dictionary from the output's name to a float.
+    """
+    names = [output.name for output in session.get_outputs()]
+    parts = [
+        run_onnx(model, session, images[part], rates[part], names)
+        for part in (slice(0, 1), slice(1, 3), slice(3, None))
+    ]
+    told = rates if isinstance(model, xr.Adaptive) else None
+    expected = {
+        "embedding": lambda: model.embed(images, told),
+        "recovered": lambda: model.recover(images),
+        "embedding_high": lambda: model.embed(images, rates=1),
+    }
+    return {
+        name: float(np.max(np.abs(np.concatenate(found) - expected[name]())))
+        for name, found in zip(names, zip(*parts, strict=True), strict=True)
+    }
+
+
+def benchmark(model, session, images, rates, rounds=5):
+    """Images a second of `embed` and of the graph's embedding, in turn; medians of the rounds."""
+    contenders = {
+        "onnxruntime": lambda: run_onnx(model, session, images, rates, ["embedding"]),
+        f"Keras on {keras.backend.backend()}": lambda: model.embed(
+            images, rates if isinstance(model, xr.Adaptive) else None
+        ),
+    }
+    seconds = {name: [] for name in contenders}
+    for name, embed in list(contenders.items()) * (rounds + 1):
+        began = time.perf_counter()
+        embed()
+        seconds[name].append(time.perf_counter() - began)
+    speeds = {name: len(images) / np.median(found[1:]) for name, found in seconds.items()}
+    return "Images a second, batches of 64: " + ", ".join(
+        f"{name} {speed:.0f}" for name, speed in speeds.items()
+    )
+
+
+if __name__ == "__main__":
+    common.start(main, ExportOptions, __doc__)

@@ -1,0 +1,213 @@
+"""A graph outside Keras computes what the model does, and says what it takes."""
+
+import importlib.util
+import json
+
+import keras
+import numpy as np
+import pytest
+import small
+
+import keras_xreid as xr
+from keras_xreid.data.resolution import file_sha256
+from keras_xreid.export import build_graph
+from keras_xreid.training import fast_torch
+
+NEEDED = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")}
+BACKEND = keras.backend.backend()
+missing = [m for m in ("tyro", *NEEDED.get(BACKEND, ())) if importlib.util.find_spec(m) is None]
+pytestmark = [
+    pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}"),
+    pytest.mark.skipif(BACKEND not in NEEDED, reason=f"there is no export from {BACKEND}"),
+]
+if not missing and BACKEND in NEEDED:
+    import export
+    import onnx
+
+HEIGHT, WIDTH = small.SIZE
+
+
+def baseline(seed=0):
+    return small.fill(
+        xr.Baseline(small.PEOPLE, "tiny", small.Levels(), image_size=small.SIZE), seed
+    )
+
+
+def images(n=6, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, HEIGHT, WIDTH, 3)).astype("uint8")
+
+
+def exported(model, path):
+    export.write_onnx(build_graph(model), path, {"system": type(model).__name__})
+    return export.open_onnx(path)
+
+
+@pytest.mark.parametrize(
+    "make, outputs",
+    [
+        (baseline, ["embedding"]),
+        (small.intact, ["embedding", "recovered", "embedding_high"]),
+        (small.rain, ["embedding", "recovered"]),
+        (small.cadnet, ["embedding", "recovered"]),
+        (small.adaptive, ["embedding"]),
+    ],
+)
+def test_onnxruntime_computes_what_keras_does(make, outputs, tmp_path):
+    model, fast = make(), fast_torch.enabled()
+    session = exported(model, tmp_path / "graph.onnx")
+    assert fast_torch.enabled() == fast
+    assert [output.name for output in session.get_outputs()] == outputs
+    for value in (*session.get_inputs()[:1], *session.get_outputs()):
+        assert value.shape[0] == "n" and all(isinstance(side, int) for side in value.shape[1:])
+    assert session.get_inputs()[0].name == "image"
+    assert session.get_inputs()[0].type == "tensor(uint8)"
+    given = {"image": images()}
+    told = {}
+    if make is small.adaptive:
+        given["level"] = np.array([1, 2, 3, 4, 4, 1], "int32")
+        told["rates"] = np.array([4, 3, 2, 1, 1, 4])
+    found = dict(zip(outputs, session.run(outputs, given), strict=True))
+    expected = {"embedding": model.embed(given["image"], **told)}
+    if "recovered" in outputs:
+        expected["recovered"] = model.recover(given["image"])
+    if "embedding_high" in outputs:
+        expected["embedding_high"] = model.embed(given["image"], rates=1)
+        assert np.abs(expected["embedding_high"] - expected["embedding"]).max() > 1e-2
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].shape == value.shape
+        assert np.std(value, axis=0).max() > 1e-3, f"{name} does not depend on the image"
+        np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+    # Any number of images, and none is mixed with another.
+    alone = session.run(outputs, {k: v[2:3] for k, v in given.items()})
+    for name, value in zip(outputs, alone, strict=True):
+        np.testing.assert_allclose(value, found[name][2:3], atol=1e-5)
+    apart = export.differences(model, session, given["image"], told.get("rates", np.ones(6, int)))
+    assert apart.keys() == expected.keys() and max(apart.values()) < 1e-4
+
+
+def test_the_difference_is_the_largest_one():
+    model = baseline()
+    given = images(5)
+
+    class Session:
+        """Right but for one number of one image: of the third, which is in the last batch."""
+
+        def get_outputs(self):
+            return [onnx.helper.make_tensor_value_info("embedding", 1, ["n", 1])]
+
+        def run(self, names, given, options):
+            found = model.embed(given["image"])
+            if len(found) == 2:
+                found[0, 1] -= 0.25
+            return [found]
+
+    found = export.differences(model, Session(), given, np.ones(5))
+    assert found == {"embedding": pytest.approx(0.25, abs=1e-4)}
+
+
+def test_images_that_were_normalised_before_are_not_taken(tmp_path):
+    session = exported(baseline(), tmp_path / "graph.onnx")
+    with pytest.raises(Exception, match="uint8"):
+        session.run(None, {"image": images().astype("float32") / 255})
+
+
+def test_only_float32_and_only_one_network():
+    model = baseline()
+    assert export.in_float32(model) is model
+    half = xr.Baseline.from_config({**model.get_config(), "dtype": "mixed_bfloat16"})
+    with pytest.raises(xr.InputError, match="bfloat16"):
+        build_graph(small.fill(half))
+    full = export.in_float32(half)
+    assert full.compute_dtype == "float32" and full.network.compute_dtype == "float32"
+    for a, b in zip(full.get_weights(), half.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    several = xr.OnePerRate(small.PEOPLE, "tiny", small.Levels(), small.SIZE, rates=(2,))
+    with pytest.raises(xr.InputError, match="OnePerRate"):
+        build_graph(several)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A baseline's run folder."""
+    folder = tmp_path_factory.mktemp("run")
+    model = xr.Baseline(small.PEOPLE, "tiny", image_size=small.SIZE)
+    xr.save(small.fill(model), folder / "model.weights.h5")
+    return folder
+
+
+def test_the_command_writes_a_graph_with_its_metadata(saved, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export, "IMAGES", 8)
+    out = tmp_path / "model.onnx"
+    options = export.ExportOptions(str(saved), str(out), licence="CC-BY-4.0", benchmark=True)
+    export.main(options)
+    printed = capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert "Largest difference from Keras" in printed and "onnxruntime" in printed
+    about = export.open_onnx(out).get_modelmeta().custom_metadata_map
+    assert about["system"] == "Baseline" and about["backbone"] == "resnet_tiny"
+    assert about["weights_sha256"] == file_sha256(saved / "model.weights.h5")
+    assert about["licence"] == "CC-BY-4.0"
+    assert json.loads(about["image_size"]) == {"height": HEIGHT, "width": WIDTH}
+    assert "uint8" in about["image"] and "RGB" in about["image"]
+    assert f"resize(({WIDTH}, {HEIGHT})" in about["resize"] and "BILINEAR" in about["resize"]
+    assert about["distance"] == "1 - cosine"
+    assert json.loads(about["outputs"]) == {"embedding": "(n, d) float32"}
+    for name in about:
+        if name != "outputs":
+            assert about[name] in printed
+    with pytest.raises(xr.InputError, match=r"is there already.*--overwrite"):
+        export.main(options)
+
+
+def test_metadata_of_levels_say_how_to_compare(monkeypatch):
+    monkeypatch.setattr(export, "weights_sha256", lambda weights: "0" * 64)
+    about = export.describe(small.adaptive(), "runs/adaptive")
+    assert json.loads(about["rate_of_level"]) == {"1": 4, "2": 3, "3": 2, "4": 1}
+    kind, kept = about["distance"].split(": ", 1)
+    assert kind.startswith("squared Euclidean")
+    assert json.loads(kept) == {"1": 2, "2": 5, "3": 9, "4": 14}
+    assert about["licence"] == "not stated"
+
+
+def test_the_resizing_rule_in_the_metadata_is_ours():
+    from PIL import Image
+
+    for size in ((17, 9), (200, 90)):
+        stored = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype("uint8")
+        rule = Image.fromarray(stored).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+        ours = xr.prepare_images([stored], small.SIZE)[0]
+        np.testing.assert_array_equal(np.asarray(rule), ours)
+
+
+def test_a_wrong_graph_gets_no_name(saved, tmp_path, monkeypatch):
+    other = small.fill(xr.load(saved), seed=1)
+    monkeypatch.setattr(export, "IMAGES", 8)
+    monkeypatch.setattr(export, "build_graph", lambda model: build_graph(other))
+    with pytest.raises(xr.InputError, match=r"differ by more than 0.0001 .*is not written"):
+        export.main(export.ExportOptions(str(saved), str(tmp_path / "model.onnx")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "out, words",
+    [("model.h5", "ending in .onnx"), ("nowhere/model.onnx", "existing folder")],
+)
+def test_where_it_cannot_write(saved, tmp_path, out, words):
+    with pytest.raises(xr.InputError, match=words):
+        export.main(export.ExportOptions(str(saved), str(tmp_path / out)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_export_says_what_can(monkeypatch, tmp_path):
+    with pytest.raises(xr.InputError, match="mystery"):
+        export.main(export.ExportOptions("mystery", str(tmp_path / "model.onnx")))
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(xr.InputError, match=r'onnx, .*pip install "keras-xreid\[onnx\]"'):
+        export.check(tmp_path / "model.onnx", False)
+    monkeypatch.setattr(export.keras.backend, "backend", lambda: "jax")
+    with pytest.raises(xr.InputError, match=r"no export from jax.*torch or tensorflow"):
+        export.check(tmp_path / "model.onnx", False)
