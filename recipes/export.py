@@ -193,7 +193,7 @@ def write_onnx(graph, path, about):
     import onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    with plain_keras(), warnings.catch_warnings():
+    with folded(graph), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporters, about themselves
         # Keras exports only what was called before.
         graph(keras.tree.map_structure(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), graph.input))
@@ -217,13 +217,34 @@ def write_onnx(graph, path, about):
 
 
 @contextlib.contextmanager
-def plain_keras():
-    """Keras without the fast path on PyTorch, whose kernels the exporter does not know."""
+def folded(graph):
+    """Batch normalization as what it is in a search: x * scale + offset.
+
+    onnxruntime makes that a part of the convolution before it, and OSNet 1.4 times as fast. The
+    fast path on PyTorch is off meanwhile: the exporter does not know its kernels.
+    """
+    kind, values, fixed = keras.layers.BatchNormalization, keras.ops.convert_to_numpy, {}
+    for layer in graph._flatten_layers():
+        if isinstance(layer, kind) and layer.axis in (-1, layer.input_spec.ndim - 1):
+            mean, variance = map(values, (layer.moving_mean, layer.moving_variance))
+            scale = (values(layer.gamma) if layer.scale else 1) / np.sqrt(variance + layer.epsilon)
+            offset = (values(layer.beta) if layer.center else 0) - mean * scale
+            fixed[id(layer)] = [keras.ops.convert_to_tensor(x, "float32") for x in (scale, offset)]
     fast = fast_torch.enabled()
     fast_torch.disable()
+    plain_call = kind.call
+
+    def call(self, inputs, training=None, mask=None):
+        if id(self) not in fixed:
+            return plain_call(self, inputs, training=training, mask=mask)
+        scale, offset = fixed[id(self)]
+        return inputs * scale + offset
+
+    kind.call = call
     try:
         yield
     finally:
+        kind.call = plain_call
         if fast:
             fast_torch.enable()
 

@@ -86,8 +86,9 @@ class Recovering(Coarse):
 
 @pytest.fixture
 def coarse(monkeypatch):
-    """`xr.load` gives a `Coarse`, whatever the file holds."""
+    """`xr.load` gives a `Coarse`, whatever the file holds; nothing is drawn."""
     model = Coarse()
+    monkeypatch.setattr(search, "draw", lambda *arguments: [])
     monkeypatch.setattr(search.xr, "load", lambda weights: model)
     return model
 
@@ -282,9 +283,8 @@ def test_the_picture_shows_what_was_searched_with(weights, gallery, query, tmp_p
             assert grey(picture, 260 + 20, y + 20, 50, 100) < 250  # the first found
 
 
-def test_many_queries_are_drawn_on_several_pictures(
-    coarse, weights, gallery, query, tmp_path, monkeypatch
-):
+def test_many_queries_are_drawn_on_several_pictures(weights, gallery, query, tmp_path, monkeypatch):
+    monkeypatch.setattr(search.xr, "load", lambda weights: Coarse())
     monkeypatch.setattr(search, "QUERIES_A_PICTURE", 2)
     dollars = tmp_path / "a$b$c_with_a_very_long_name_indeed.png"
     shutil.copy(query, dollars)
