@@ -6,9 +6,9 @@
     python recipes/ablations.py rain-figure-5
     python recipes/ablations.py adaptive-5
 
-Every row of a system sees as many images; a row that two tables print is run once. A finished row
-is not run again, an interrupted one goes on where it was: the command can be repeated at any time.
-On two cores a row of the embedded set takes about three minutes.
+Every row of a system sees about as many images; a row that two tables print is run once. A
+finished row is not run again, an interrupted one goes on where it was: the command can be repeated
+at any time. On two cores a row of the embedded set takes about three minutes.
 """
 
 import dataclasses
@@ -226,6 +226,8 @@ def row_runs(options, command, epochs):
             settings += ["--reid", str(reid / "model.weights.h5")]
         # A pair is two images: a baseline has twice the epochs, to see as many.
         own = 2 * epochs if recipe == "baseline" else epochs
+        if recipe == "baseline" and options.preset == "paper":
+            settings += ["--backbone", "resnet50"]  # as the systems of its tables have
         folder = root / f"{name_of(command)}-seed{seed}"
         found.append(run(recipe, folder, *shared, "--epochs", str(own), *settings))
     return found
@@ -345,7 +347,9 @@ def scored_as(options, folder, told, rates):
     where = folder / ("as-" + "-".join(told))
     if not (where / "metrics.json").exists():
         shared = ["--data", options.data, "--split", options.split]
-        shared += ["--data-dir", options.data_dir] if options.data_dir else []
+        for name in ("data_dir", "limit"):
+            value = getattr(options, name)
+            shared += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
         shared += ["--rates", *rates, "--score-as", *told]
         call("evaluate", where, "--weights", str(folder), *shared)
     return report.read_metrics(where / "metrics.json")["per_rate"]

@@ -86,11 +86,24 @@ def adam(network, rate):
 
 def progressive(model, options, epochs):
     """The callback that introduces the masks, or None where there is nothing to introduce."""
-    if options.end_to_end or not model.masks:
+    masks = len(model.masks)
+    if options.end_to_end or not masks:
         return None
     shares = options.mask_epochs
     if shares is None:
-        shares = [max(1, len(s)) for s in np.array_split(np.arange(epochs), len(model.masks))]
+        if epochs < masks:
+            print(f"In {epochs} epochs only the deepest of {masks} masks are introduced, one each")
+        shares = [max(1, len(s)) for s in np.array_split(np.arange(epochs), masks)]
+    elif len(shares) == masks and sum(shares) != epochs:
+        raise xr.InputError(
+            f"--mask-epochs {' '.join(map(str, shares))} are {sum(shares)} in all, and --epochs is "
+            f"{epochs}: give as many"
+        )
+    if options.restart and len(set(shares)) > 1:
+        raise xr.InputError(
+            f"--restart takes as many epochs for each mask, and they have {shares}: give --epochs "
+            f"that {masks} divides, and no --mask-epochs"
+        )
     return xr.Progressive(model.masks[::-1], shares)
 
 
@@ -99,19 +112,36 @@ def check(options):
     check_groups(pairs_a_step(options), "the verification loss")
     known = [*MECHANISMS, *LOSSES]
     check_losses([w for w in options.without if w not in MECHANISMS], LOSSES, known)
-    if options.one_per_rate and (options.without or options.end_to_end):
-        raise xr.InputError("--one-per-rate has no masks: give it without --without, --end-to-end")
-    if options.end_to_end and options.mask_epochs:
-        raise xr.InputError("--end-to-end and --mask-epochs exclude each other: give one")
+    given = [
+        name
+        for name in ("without", "end_to_end", "mask_epochs", "restart")
+        if getattr(options, name)
+    ]
+    flags = [f"--{name.replace('_', '-')}" for name in given]
+    if options.one_per_rate and given:
+        raise xr.InputError(f"--one-per-rate has no masks: give it without {', '.join(flags)}")
+    in_turn = {"mask_epochs", "restart"} & set(given)
+    if in_turn and (options.end_to_end or "mask" in options.without):
+        raise xr.InputError(
+            f"no mask is introduced after another with {', '.join(flags)}: leave out --mask-epochs "
+            "and --restart, or --end-to-end and --without mask"
+        )
 
 
 def train_one_per_rate(run, epochs):
-    """The rival: a network for each rate, which all together see as many images."""
+    """The rival: a network for each rate, which all together see about as many images."""
     o = run.options
+    if run.data.protocol != "each-rate":
+        raise xr.InputError(
+            f"--one-per-rate shrinks the gallery like the query, which protocol "
+            f"{run.data.protocol} does not: score it with --protocol each-rate"
+        )
+    run.batch_size *= 2  # images, where the others have pairs
     batches = [run.batches(xr.ImageBatches, grouped=True, rates=(r,)) for r in o.train_rates]
     model = xr.OnePerRate(
-        batches[0].people, preset=o.preset, backbone=run.backbone, rates=o.train_rates
-    )
+        batches[0].people, preset=o.preset, backbone=run.backbone, rates=o.train_rates,
+        weights=run.starting_weights(o.weights),
+    )  # fmt: skip
     run.begin()
     each = max(1, round(2 * epochs / len(model.rates)))
     for rate, network in zip(model.rates, model.networks, strict=True):

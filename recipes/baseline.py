@@ -33,13 +33,16 @@ class BaselineOptions(Options):
     """Weight of a batch-hard triplet term, 0 for none."""
     verification: float = 0.0
     """Weight of a verification term, 0 for none."""
+    weights: str | None = None
+    """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
     labeled_fraction: float = 1.0
     """Train on this share of each person's images, with as many train steps as on all."""
 
 
 def train_network(
-    run, epochs, rates=(1,), label_smoothing=0.0, triplet=0.0, verification=0.0, warm=None
-):
+    run, epochs, rates=(1,), label_smoothing=0.0, triplet=0.0, verification=0.0, warm=None,
+    weights=None,
+):  # fmt: skip
     """Trains a re-identification network; also INTACT's first stage.
 
     The learning rate rises over `warm` steps, one epoch if not given, and then falls.
@@ -48,6 +51,7 @@ def train_network(
     model = xr.Baseline(
         batches.people, preset=run.options.preset, backbone=run.backbone,
         label_smoothing=label_smoothing, triplet=triplet, verification=verification,
+        weights=run.starting_weights(weights),
     )  # fmt: skip
     steps, warm = epochs * len(batches), warm or len(batches)
     rate = rising_and_falling(steps, warm)
@@ -95,7 +99,9 @@ def main(options):
         keep_labeled(run, options.labeled_fraction)
         epochs = round(epochs * an_epoch / len(run.batches(xr.ImageBatches, grouped)))
     run.begin()
-    model = train_network(run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch)
+    model = train_network(
+        run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch, weights=options.weights
+    )
     run.finish(model)
 
 

@@ -147,6 +147,11 @@ def rising_and_falling(steps, warm):
     )
 
 
+def drawn_rates(options):
+    """Rates that a protocol's queries have: those of low resolution that are trained on."""
+    return tuple(rate for rate in options.train_rates if rate > 1) or (2, 3, 4)
+
+
 def cost_of(model):
     """Parameters and operations of an embedding, for metrics.json; None where not countable."""
     try:
@@ -175,6 +180,7 @@ class Run:
         self.data = xr.datasets.load(
             options.data, options.data_dir, split=options.split, limit=options.limit,
             image_size=self.image_size, protocol=options.protocol, split_id=options.split_id,
+            rates=drawn_rates(options),
         )  # fmt: skip
         check_people(self.data.train)
         if not counted_queries(self.data.query, self.data.gallery).any():
@@ -186,7 +192,13 @@ class Run:
             record.read()
         autodiff.repeatable(options.seed, options.compiled)
         keras.config.set_dtype_policy(options.precision)
-        self.records = self.data.train  # to train on; a recipe may hide labels or leave some out
+        # To train on; a recipe may hide labels or leave some out.
+        self.records = [r for r in self.data.train if (r.rate or 1) == 1]
+        if len(self.records) < len(self.data.train):
+            print(
+                f"{len(self.data.train) - len(self.records)} training images are of low resolution "
+                "by themselves and left out: high resolution is what is learnt from"
+            )
         self.rows, self.speeds, self._checkpoints = [], {}, []
 
     def hide_labels(self, labeled_fraction):
@@ -341,8 +353,9 @@ class Run:
         metrics = {
             "system": self.system,
             "dataset": o.data,
-            "split": o.split,
+            "split": data.split,
             "protocol": data.protocol,
+            "gallery_at_query_rate": shrunk or None,
             "split_id": data.split_id,
             "manifest_sha256": manifest,
             "backend": keras.backend.backend(),

@@ -145,6 +145,10 @@ def row_of(system, variant, runs):
         errors = {rate: statistics.stdev(values) for rate, values in scores.items()}
     else:
         errors = runs[0].get("standard_error") or {}
+    mixed = [(run.get("mixed") or {}).get("rank1") for run in runs]
+    mixed_error = errors.get("mixed")
+    if len(runs) > 1 and None not in mixed:
+        mixed_error = statistics.stdev(mixed)
     lr = [run.get("mean_lr") or {} for run in runs]
     rank1 = [scores.get("rank1") for scores in lr]
     parameters, flops = cost_of_run(runs[0]["folder"])
@@ -155,6 +159,8 @@ def row_of(system, variant, runs):
         "runs": runs,
         "rank1": {rate: mean(values) for rate, values in scores.items()},
         "error": errors,
+        "mixed": mean(mixed),
+        "mixed_error": mixed_error,
         "mean_lr": mean(rank1),
         "mean_lr_error": statistics.stdev(rank1) if len(runs) > 1 and None not in rank1 else None,
         "mAP": mean(scores.get("mAP") for scores in lr),
@@ -187,7 +193,8 @@ def images_of(run):
 def table(rows):
     """Header and cells of the table as text."""
     rates = sorted({rate for row in rows for rate in row["rank1"]}, key=float)
-    header = ["system", "variant", *(f"r = {rate}" for rate in rates), "mean LR", "mAP"]
+    mixed = ["all queries"] if any(row["mixed"] is not None for row in rows) else []
+    header = ["system", "variant", *(f"r = {rate}" for rate in rates), *mixed, "mean LR", "mAP"]
     header += ["parameters", "GFLOPs", "images", "min"]
 
     def score(value, error=None):
@@ -207,6 +214,7 @@ def table(rows):
                 row["system"],
                 row["variant"],
                 *(score(row["rank1"].get(rate), row["error"].get(rate)) for rate in rates),
+                *([score(row["mixed"], row["mixed_error"])] if mixed else []),
                 score(row["mean_lr"], row["mean_lr_error"]),
                 score(row["mAP"]),
                 *(
@@ -285,7 +293,17 @@ def as_csv(rows):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     on = ("dataset", "split", "protocol", "manifest_sha256", "backend")
-    counts = ("mean_lr", "mean_lr_error", "mAP", "parameters", "flops", "images", "seconds")
+    counts = (
+        "mixed",
+        "mixed_error",
+        "mean_lr",
+        "mean_lr_error",
+        "mAP",
+        "parameters",
+        "flops",
+        "images",
+        "seconds",
+    )
     columns = [f"{name}_r{rate}" for rate in rates for name in ("rank1", "error")]
     writer.writerow(["system", "variant", "seeds", *on, *columns, *counts])
     for row in rows:
@@ -335,10 +353,13 @@ def main(options, shared=()):
     header, cells = table(rows)
     notes = footnotes(rows)
     print("\n".join(["", report.text_table(header, cells, left=2), "", *notes]))
-    draw(out / "compare.png", rows)
+    if any(row["rank1"] for row in rows):  # queries whose rate nobody knows have no place in it
+        draw(out / "compare.png", [row for row in rows if row["rank1"]])
     files.write_text_atomic(out / "compare.csv", as_csv(rows))
     page = ["# Systems side by side", report.markdown(header, cells, left=2)]
-    page += ["![Rank-1 against rate](compare.png)", "\n".join(f"- {note}" for note in notes)]
+    if (out / "compare.png").exists():
+        page.append("![Rank-1 against rate](compare.png)")
+    page.append("\n".join(f"- {note}" for note in notes))
     text = "\n\n".join(page) + "\n"
     write_page(out / "compare.html", text)
     files.write_text_atomic(out / "compare.md", text)

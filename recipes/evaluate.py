@@ -16,6 +16,9 @@ import keras_xreid as xr
 from keras_xreid.evaluation import files, report
 from keras_xreid.evaluation.lpips import load_lpips
 
+# Whose splits differ in who is to be trained on and who is to be found.
+HALVED = ("viper", "caviar", "cuhk03")
+
 
 @dataclasses.dataclass
 class EvaluateOptions:
@@ -38,7 +41,9 @@ class EvaluateOptions:
     train_rates: tuple[float, ...] = (2, 3, 4)
     """Rates that the mean is taken over."""
     repeats: int = 1
-    """Score so many splits, from --split-id on: mean, deviation and 95 % interval."""
+    """Draw cameras and rates of the protocol so often: mean, deviation and 95 % interval."""
+    limit: int | None = None
+    """Take this many people only."""
     rerank: bool = False
     """Rank by k-reciprocal neighbours (Zhong et al., CVPR 2017)."""
     lpips: bool = False
@@ -75,6 +80,37 @@ def network_of_lpips(model, asked):
         return None
 
 
+def check(options, data):
+    """Refuses what would give a wrong number without a word."""
+    if options.repeats > 1 and data.protocol == "each-rate":
+        raise xr.InputError(
+            f"--repeats {options.repeats} with protocol each-rate, which draws nothing: give "
+            "another --protocol, or no --repeats"
+        )
+    if options.score_as and data.protocol != "each-rate":
+        raise xr.InputError(
+            f"--score-as with protocol {data.protocol}, which fixes each query's rate: give "
+            "--protocol each-rate"
+        )
+    trained = split_trained_on(options)
+    if trained is not None and trained != options.split_id:
+        raise xr.InputError(
+            f"{options.weights} was trained on split {trained} of {options.data}: people of split "
+            f"{options.split_id} may be among those it was trained on; give --split-id {trained}"
+        )
+
+
+def split_trained_on(options):
+    """Which split the weights were trained on, where splits differ in their people."""
+    told = Path(options.weights)
+    told = (told if told.is_dir() else told.parent) / "metrics.json"
+    entry = xr.published().get(options.weights)
+    if entry is None and told.is_file():
+        entry = report.read_metrics(told)
+    same = entry is not None and entry.get("dataset") == options.data
+    return entry.get("split_id", 0) if same and options.data in HALVED else None
+
+
 def open_folder(out):
     if out is None:
         return None
@@ -89,8 +125,8 @@ def open_folder(out):
 
 
 def averaged(runs):
-    """The scores of several splits as those of one run: means, and deviations as errors."""
-    names = ("per_rate", "mixed", "mean_lr")
+    """The scores of several draws as those of one run: means, and deviations beside them."""
+    names = ("per_rate", "mixed", "mean_lr", "image_quality", "enlarged", "queries")
     summary = xr.summarise([{name: run.get(name) for name in names} for run in runs])
 
     def part(found, name):
@@ -98,11 +134,10 @@ def averaged(runs):
             return found and found[name]
         return {key: part(value, name) for key, value in found.items()}
 
-    errors = {rate: scores["rank1"]["deviation"] for rate, scores in summary["per_rate"].items()}
-    if summary["mixed"]:
-        errors["mixed"] = summary["mixed"]["rank1"]["deviation"]
     means = {name: part(summary[name], "mean") for name in names}
-    return {**runs[0], **means, "standard_error": errors, "summary": summary}
+    # What is not the same for all draws is not told as if it were.
+    apart = {"standard_error": None, "queries_per_rate": None}
+    return {**means, **apart, "summary": summary}
 
 
 def interval_table(summary):
@@ -122,9 +157,10 @@ def beside_card(options, results):
     """Says whether published weights score here as their card says."""
     entry = xr.published().get(options.weights)
     on = {"dataset": options.data, "split": options.split, "protocol": "each-rate"}
+    on["split_id"] = options.split_id
     other = options.protocol not in (None, "each-rate")
-    asked_otherwise = options.score_as or options.rerank or other
-    if entry is None or asked_otherwise or any(entry[k] != v for k, v in on.items()):
+    asked_otherwise = options.score_as or options.rerank or options.limit or other
+    if entry is None or asked_otherwise or any(entry.get(k) != v for k, v in on.items()):
         return
     apart = [
         abs(entry["per_rate"][rate]["rank1"] - scores["rank1"]) * results["queries"] / 100
@@ -141,29 +177,35 @@ def main(options):
     if options.repeats < 1:
         raise xr.InputError(f"--repeats is {options.repeats}: give 1 or more")
     model = xr.load(options.weights)
+    sets = [
+        xr.datasets.load(
+            options.data, options.data_dir, split=options.split, image_size=model.image_size,
+            need=("query", "gallery"), protocol=options.protocol, split_id=options.split_id,
+            seed=seed, rates=common.drawn_rates(options), limit=options.limit,
+        )
+        for seed in range(options.repeats)
+    ]  # fmt: skip
+    data = sets[0]
+    check(options, data)
     folder = open_folder(options.out)
     network = network_of_lpips(model, options.lpips)
     shrunk = getattr(model, "gallery_at_query_rate", False)
     runs, rows = [], []
-    for split_id in range(options.split_id, options.split_id + options.repeats):
-        data = xr.datasets.load(
-            options.data, options.data_dir, split=options.split, image_size=model.image_size,
-            need=("query", "gallery"), protocol=options.protocol, split_id=split_id,
-        )  # fmt: skip
+    for drawn in sets:
         runs.append(
             xr.evaluate(
-                model, data, options.rates, options.train_rates, told_rates=told, lpips=network,
+                model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
                 reranked=options.rerank,
             )
         )  # fmt: skip
-        own = xr.manifest_rows(data, options.rates, gallery_rates=options.rates if shrunk else (1,))
-        rows += own
+        rates = options.rates if shrunk else (1,)
+        rows += xr.manifest_rows(drawn, options.rates, gallery_rates=rates)
     results = runs[0]
     if len(runs) > 1:
         results = averaged(runs)
-        print(interval_table(results["summary"]))
-    else:
-        print(report.score_table(results))
+        print(interval_table(results["summary"]) + "\n")
+    print(report.score_table(results))
+    if len(runs) == 1:
         beside_card(options, results)
     if folder is None:
         return
@@ -171,8 +213,9 @@ def main(options):
         "system": type(model).__name__.lower(),
         "weights": options.weights,
         "dataset": options.data,
-        "split": options.split,
+        "split": data.split,
         "protocol": data.protocol,
+        "gallery_at_query_rate": shrunk or None,
         "split_id": options.split_id,
         "repeats": options.repeats,
         "reranked": options.rerank,
@@ -183,6 +226,7 @@ def main(options):
         "backbone": model.backbone,
         "score_as": {f"{rate:g}": other for rate, other in told.items()},
         "seed": None,
+        "short_run": bool(options.limit),
         "images_per_second": None,
         "parameters": model.count_params(),
         "seconds": time.perf_counter() - began,

@@ -30,8 +30,8 @@ LICENCES = {
     None: "Apache-2.0 for the weights; trained on a data set for research use only",
 }
 KEPT = (
-    "system", "backbone", "preset", "dataset", "split", "protocol", "seed", "backend", "keras",
-    "train_rates", "images_seen", "seconds", "parameters", "to_embed", "per_rate", "mean_lr",
+    "system", "backbone", "preset", "dataset", "split", "split_id", "protocol", "seed", "backend",
+    "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed", "per_rate", "mean_lr",
     "standard_error", "queries", "image_quality", "enlarged",
 )  # fmt: skip
 
@@ -56,7 +56,9 @@ def command_of(metrics):
         if name in ("backend", "data_dir", "workers") or value == kind.get(name, value):
             continue
         flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
+        if name == "reid":  # where it lay says nothing
+            words += [flag, "WEIGHTS"]
+        elif isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         else:
             words += [flag, *map(str, value if isinstance(value, list) else [value])]
@@ -84,6 +86,11 @@ def most_different(found, metrics):
 def card(name, entry):
     """What there is to know of published weights, as Markdown."""
     data = entry["data"]["train"]
+    again = f"python recipes/evaluate.py --weights {name} --data {entry['dataset']}"
+    again += "" if entry["dataset"] == "synthetic" else " --data-dir DIR"
+    again += "" if entry["split"] == "test" else f" --split {entry['split']}"
+    again += f" --split-id {entry['split_id']}" if entry["split_id"] else ""
+    again += f" --rates {' '.join(entry['per_rate'])}"
     rows = [
         ["system, backbone, preset", f"{entry['system']}, {entry['backbone']}, {entry['preset']}"],
         ["trained on", f"{entry['dataset']}: {data['people']} people, {data['images']:,} images"],
@@ -102,8 +109,7 @@ def card(name, entry):
             report.TASK,
             report.markdown_table(entry),
             "In percent, protocol each-rate, scored as stored in the file. Every number again: "
-            f"`python recipes/evaluate.py --weights {name} --data {entry['dataset']}"
-            + ("`." if entry["dataset"] == "synthetic" else " --data-dir DIR`."),
+            f"`{again}`.",
             report.markdown(["", ""], rows).replace("--:", ":--"),
         ]
     )
@@ -118,6 +124,8 @@ def main(options):
     metrics = report.read_metrics(run / "metrics.json")
     if metrics.get("short_run"):
         raise xr.InputError(f"{run} is a short run (--limit or --steps): its scores mean nothing")
+    if metrics["protocol"] != "each-rate":
+        raise xr.InputError(f"{run} was scored by {metrics['protocol']}: cards are by each-rate")
     index = out / "index.json"
     known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
     if options.name in known:
@@ -132,10 +140,12 @@ def main(options):
         asked = metrics["options"]
         data = xr.datasets.load(
             metrics["dataset"], options.data_dir or asked.get("data_dir"), split=metrics["split"],
-            image_size=model.image_size, need=("query", "gallery"),
+            image_size=model.image_size, need=("query", "gallery"), protocol="each-rate",
+            split_id=metrics["split_id"],
         )  # fmt: skip
         found = xr.evaluate(xr.load(stored), data, asked["rates"], asked["train_rates"])
-        rows = xr.manifest_rows(data, asked["rates"])
+        shrunk = asked["rates"] if metrics.get("gallery_at_query_rate") else (1,)
+        rows = xr.manifest_rows(data, asked["rates"], gallery_rates=shrunk)
         scored = xr.write_manifest(Path(folder) / "manifest.jsonl", rows)
     apart = most_different(found, metrics)
     print(f"As stored, rank-1 differs from the run's by {apart:.1f} queries at most")

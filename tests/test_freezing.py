@@ -102,6 +102,16 @@ def test_without_tracing_anew_the_test_above_would_fail():
     assert max(wrong) > 1e-3
 
 
+def test_a_second_training_trains_every_mask():
+    model = two_masks()
+    model.fit(
+        Repeat(BATCH), epochs=2, verbose=0, callbacks=[xr.Progressive(model.masks[::-1], [1, 1])]
+    )
+    before = logits(model)
+    model.fit(Repeat(BATCH), epochs=1, verbose=0)
+    assert all((a != b).all() for a, b in zip(before, logits(model), strict=True))
+
+
 def test_resumed_in_the_middle_of_a_stage_equals_never_stopped(tmp_path):
     def trained(path, *stops):
         for stop in stops:  # each time in a model of its own, as after a restart

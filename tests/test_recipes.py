@@ -256,6 +256,7 @@ def refused(monkeypatch, capsys):
             "rain": "RainOptions",
             "cadnet": "CADNetOptions",
             "adaptive": "AdaptiveOptions",
+            "evaluate": "EvaluateOptions",
         }[recipe]
         monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
@@ -309,8 +310,11 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
         ("cadnet", ("--batch-size", "32"), ["8 people a batch", "6"]),
         ("adaptive", ("--without", "masks"), ["--without masks", "mask, val, cls, verif"]),
         ("adaptive", ("--without", "cls", "verif"), ["no loss"]),
-        ("adaptive", ("--mask-epochs", "2", "1"), ["[2, 1]", "4 masks"]),
-        ("adaptive", ("--end-to-end", "--mask-epochs", "2"), ["exclude each other"]),
+        ("adaptive", ("--end-to-end", "--restart"), ["--restart", "--end-to-end"]),
+        ("adaptive", ("--epochs", "8", "--mask-epochs", *"2222"[:3]), ["[2, 2, 2]", "4 masks"]),
+        ("adaptive", ("--epochs", "9", "--mask-epochs", *"2222"), ["8 in all", "9"]),
+        ("adaptive", ("--epochs", "9", "--restart"), ["--restart", "[3, 2, 2, 2]"]),
+        ("adaptive", ("--one-per-rate", "--protocol", "multi-shot"), ["multi-shot", "each-rate"]),
         ("adaptive", ("--one-per-rate", "--end-to-end"), ["--one-per-rate", "no masks"]),
     ],
 )
@@ -319,6 +323,42 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
     line = refused(recipe, *short(people, out, "--batch-size", 8, *arguments))
     assert all(word in line for word in words), line
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--repeats", "3"), ["each-rate", "draws nothing"]),
+        (("--repeats", "0"), ["--repeats is 0"]),
+        (("--protocol", "multi-shot", "--score-as", "3=2"), ["--score-as", "multi-shot"]),
+        (("--score-as", "5=2"), ["5=2", "--rates"]),
+        (("--score-as", "3:2"), ["3:2", "RATE=RATE"]),
+        (("--split-id", "2"), ["split 2 of csv"]),
+        (("--weights", "nobody"), ["nobody", "finished run folder"]),
+    ],
+)
+def test_bad_options_of_evaluate(refused, finished, people, tmp_path, arguments, words):
+    given = () if "--weights" in arguments else ("--weights", finished[0])
+    out = tmp_path / "scores"
+    given += ("--data", "csv", "--data-dir", people, "--out", out, *arguments)
+    line = refused("evaluate", *given)
+    assert all(word in line for word in words), line
+    assert not out.exists()
+
+
+def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
+    out = tmp_path / "scores"
+    printed = run(
+        "evaluate", "--weights", finished[0], "--data", "csv", "--data-dir", people,
+        "--protocol", "paper-all-queries", "--repeats", 2, "--rerank", "--out", out,
+    )  # fmt: skip
+    assert "95 % from" in printed and "all queries" in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    low = metrics["summary"]["mixed"]["rank1"]
+    assert low["runs"] == 2 and metrics["mixed"]["rank1"] == pytest.approx(low["mean"])
+    assert metrics["standard_error"] is None and metrics["enlarged"]["mixed"] is not None
+    rows = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
+    assert {row["seed"] for row in rows} == {0, 1}
 
 
 def test_wrong_folder(refused, tmp_path):

@@ -506,7 +506,13 @@ def test_ranked_lists_leave_junk_out_and_say_the_first_match():
     data = SimpleNamespace(
         query=[shot(1, 1)], gallery=[shot(1, 1), shot(2, 1), shot(-1, 1), shot(1, 2), shot(3, 1)]
     )
-    order, first = figures._top(np.array([[0.0, 0.1, 0.2, 0.3, 0.3]]), data, [0], 3)
+
+    class Model:
+        def distances(self, query, gallery, query_rates=None):
+            return np.abs(query - gallery.T)
+
+    features = np.array([0.0, 0.1, 0.2, 0.3, 0.3])[:, None]
+    order, first = figures._top(Model(), data, features[:1], features, 1, [0], 3)
     assert order[0].tolist() == [1, 3, 4]
     assert first[0] == 2
 

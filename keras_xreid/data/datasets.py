@@ -172,8 +172,9 @@ def load(
         image_size: (height, width) in pixels at which "synthetic" is drawn; no other set uses it.
         need: the lists wanted. Evaluating needs ("query", "gallery"), and no training folder.
         protocol: one of `PROTOCOLS`, which fixes queries, rates and gallery; None is "each-rate":
-            query and gallery as distributed, for every query to be scored at every rate. For "mlr"
-            None is the protocol that the folder was built by, else "multi-shot".
+            query and gallery as distributed, for every query to be scored at every rate. For
+            "caviar" None is "paper", for "mlr" the protocol that the folder was built by, or
+            "multi-shot".
         split_id: which split. "cuhk03" has 20 official ones, 0 to 19; "viper" and "caviar" are
             halved anew for each number (by hash of number and person, whatever the seed). The
             people of the others are fixed: a protocol then redraws cameras and rates.
@@ -209,6 +210,13 @@ def load(
     built = name == "mlr" and (Path(data_dir) / MANIFEST).is_file()
     if name == "mlr":
         protocol = _protocol_of_mlr(data_dir, protocol, split)
+        if split_id or seed:
+            raise InputError(
+                f"split {split_id}, seed {seed} of mlr: these images are drawn already, so it has "
+                "split 0 and seed 0 only"
+            )
+    if name == "caviar" and protocol is None:
+        protocol = "paper"  # really of low resolution: nothing is shrunk once more
     rule = find_protocol(protocol or "each-rate")
     test_lists = ("query", "gallery") if rule.low and set(need) - {"train"} else ()
     # The development people come out of the training people, so that is the folder to read.

@@ -182,6 +182,11 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
 
     low_already = data.name == "mlr" or any((record.rate or 1) > 1 for record in images)
     if low_already and not rule.every_rate:
+        if seed:
+            raise InputError(
+                f"seed {seed} of {data.name}: its images are of low resolution by themselves, and "
+                f"protocol {protocol} draws nothing; give seed 0"
+            )
         queries, galleries = set(data.query), set(data.gallery)
         if data.split == "dev":  # which took no notice of the resolution
             queries = {record for record in images if (record.rate or 1) > 1}

@@ -88,6 +88,10 @@ def evaluate(
             f"protocol {protocol} was asked for, and the data set was loaded with {of_data}: give "
             "the protocol to datasets.load"
         )
+    if of_data != "each-rate" and told_rates:
+        raise InputError(
+            f"protocol {of_data} fixes each query's rate: give told_rates with each-rate only"
+        )
     if of_data != "each-rate":
         return evaluate_fixed_rates(
             model, data, train_rates, batch_size, image_size, verbose, keep, lpips,
@@ -116,17 +120,15 @@ def evaluate(
 
     def score(features, rate, told):
         gallery = keep["gallery"][rate]
+        first, second = features, gallery
+        if reranked:  # all images to all
+            first = second = np.concatenate([features, gallery])
+        distances = LazyDistances(
+            lambda rows: model.distances(first[rows], second, query_rates=told),
+            (len(first), len(second)),
+        )
         if reranked:
-            both = np.concatenate([features, gallery])
-            distances = rerank(
-                LazyDistances(
-                    lambda rows: model.distances(both[rows], both, query_rates=told),
-                    (len(both), len(both)),
-                ),
-                len(features),
-            )
-        else:
-            distances = model.distances(features, gallery, query_rates=told)
+            distances = rerank(distances, len(features))
         return evaluate_ranking(distances, data.query, data.gallery)
 
     if verbose:
@@ -135,7 +137,7 @@ def evaluate(
 
     def embed_gallery(rate):
         parts = _parts(data.gallery)
-        told = keep["told"].get(rate, rate)
+        told = keep["told"][rate] if shrink_gallery else 1
         return np.concatenate([embed(prepare(part, rates=rate), told) for part in parts])
 
     if not shrink_gallery:

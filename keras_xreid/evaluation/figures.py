@@ -90,7 +90,11 @@ def draw_figures(
     fixed = not isinstance(kept["query"], dict)  # the protocol gave each query its rate
     rates = sorted({rate for rate in kept["rates"] if rate > 0} if fixed else kept["query"])
     if hasattr(model, "recover"):
-        rows = _one_query_a_person(data.query, counted, people, seed)
+        # Of an image that is of low resolution by itself nobody has the original.
+        whole = counted
+        if fixed:
+            whole = np.array([row for row in counted if data.query[row].kernel is not None], int)
+        rows = _one_query_a_person(data.query, whole, people, seed)
         records = [data.query[row] for row in rows]
         if fixed:
             records = [record.original() for record in records]
@@ -100,7 +104,7 @@ def draw_figures(
             for rate in rates
             if rate > 1
         }
-        if low:
+        if low and records:
             recovered = {rate: model.recover(images) for rate, images in low.items()}
             written.append(recovered_strips(folder / "recovered.png", low, recovered, high))
     if rates and show_rate not in rates:
@@ -612,7 +616,8 @@ def _tsne(model, features, told, seed):
     from sklearn.manifold import TSNE
 
     distances = np.array(model.distances(features, features, query_rates=told), "float64")
-    distances = np.maximum(distances + distances.T, 0) / 2
+    # Where the metric depends on the resolution, two images are compared on what both have.
+    distances = np.maximum(np.minimum(distances, distances.T), 0)
     np.fill_diagonal(distances, 0)
     # The exact method needs seconds for so few; the other one's threads wait for each other, which
     # takes a minute on cores that have something else to do.
@@ -634,12 +639,13 @@ def _lists(model, data, kept, rate, counted, kernel, seed, length=10, stored=Fal
     versions = {"": kept["query"][rate]}
     if rate in kept["enlarged"]:
         versions = {"merely enlarged": kept["enlarged"][rate], "recovered": kept["query"][rate]}
+    drawn = _one_query_a_person(data.query, counted, 1 if len(versions) == 2 else 3, seed)
+    rows = counted if len(versions) == 2 else drawn  # the most helped one is sought among all
     orders, first = {}, {}
     for label, features in versions.items():
         told = 1 if label == "merely enlarged" else kept["told"][rate]
-        distances = np.asarray(model.distances(features, kept["gallery"][rate], query_rates=told))
-        orders[label], first[label] = _top(distances, data, counted, length)
-    drawn = _one_query_a_person(data.query, counted, 1 if len(versions) == 2 else 3, seed)
+        found = _top(model, data, features, kept["gallery"][rate], told, rows, length)
+        orders[label], first[label] = found
     chosen = [("a query drawn at random", row) for row in drawn]
     if len(versions) == 2:
         # By the reciprocal of the first match's rank: what happens at the top of a list counts.
@@ -667,8 +673,8 @@ def _lists_by_rate(model, data, kept, counted, kernel, seed, length=10):
     (row,) = _one_query_a_person(data.query, counted, 1, seed)
     rows = []
     for rate, features in kept["query"].items():
-        distances = model.distances(features, kept["gallery"][rate], query_rates=kept["told"][rate])
-        order, first = _top(np.asarray(distances), data, [row], length)
+        gallery, told = kept["gallery"][rate], kept["told"][rate]
+        order, first = _top(model, data, features, gallery, told, [row], length)
         label = f"r\u00a0=\u00a0{rate:g}"  # in one line
         rows.append(_ranked_row(model, data, label, row, rate, order, first, kernel))
     return [{"title": "one query at every rate", "rows": rows}]
@@ -688,17 +694,20 @@ def _ranked_row(model, data, label, row, rate, order, first, kernel, recovered=F
     }
 
 
-def _top(distances, data, counted, length):
-    """Each counted query's nearest gallery columns without junk, and its first match's rank."""
+def _top(model, data, features, gallery, told, rows, length):
+    """Some queries' nearest gallery columns without junk, and their first match's rank."""
     matches, junk, without_person = matches_and_junk(data.query, data.gallery)
     order, first = {}, np.ones(len(data.query), int)
-    for row in counted:
-        left_out = np.zeros(len(data.gallery), bool)
-        left_out[junk[row]] = left_out[without_person] = True
-        ranked = np.argsort(distances[row], kind="stable")
-        ranked = ranked[~left_out[ranked]]
-        order[row] = ranked[:length]
-        first[row] = 1 + np.argmax(np.isin(ranked, matches[row]))
+    for start in range(0, len(rows), 256):  # never all queries to all of the gallery
+        block = np.asarray(rows[start : start + 256])
+        distances = np.asarray(model.distances(features[block], gallery, query_rates=told))
+        for row, line in zip(block.tolist(), distances, strict=True):
+            left_out = np.zeros(len(data.gallery), bool)
+            left_out[junk[row]] = left_out[without_person] = True
+            ranked = np.argsort(line, kind="stable")
+            ranked = ranked[~left_out[ranked]]
+            order[row] = ranked[:length]
+            first[row] = 1 + np.argmax(np.isin(ranked, matches[row]))
     return order, first
 
 

@@ -6,7 +6,13 @@ from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances
 from keras_xreid.evaluation.image_quality import can_measure, mean_quality, quality_of_each
-from keras_xreid.evaluation.ranking import SCORES, counted_queries, evaluate_ranking, evaluate_rates
+from keras_xreid.evaluation.ranking import (
+    SCORES,
+    counted_queries,
+    evaluate_ranking,
+    evaluate_rates,
+    standard_error,
+)
 from keras_xreid.evaluation.reranking import rerank
 
 READ_AT_A_TIME = 1024
@@ -82,11 +88,13 @@ def evaluate_fixed_rates(
         features.append(embed(images, own if known else None))
         if control:
             plain.append(embed(images, 1))
-        if measure:
+        # Of an image that is of low resolution by itself nobody has the original.
+        shrunk = np.array([record.kernel is not None for record in records])
+        if measure and shrunk.any():
             recovered = model.recover(images, batch_size=batch_size)
             originals = prepare_images([record.original() for record in records], image_size)
-            for name in dict.fromkeys(f"{rate:g}" for rate in own if rate > 1):
-                rows = own == float(name)
+            for name in dict.fromkeys(f"{rate:g}" for rate in own[shrunk]):
+                rows = shrunk & (own == float(name))
                 for found, shown in ((quality, recovered), (plain_quality, images)):
                     found.setdefault(name, []).extend(
                         quality_of_each(shown[rows], originals[rows], lpips)
@@ -104,10 +112,14 @@ def evaluate_fixed_rates(
         if reranked:
             both = np.concatenate([query, gallery])
             of_each = np.concatenate([told, np.ones(len(gallery))])
-            everything = LazyDistances(
-                lambda rows: model.distances(both[rows], both, query_rates=of_each[rows]),
-                (len(both), len(both)),
-            )
+
+            def symmetric(rows):
+                """Two images are compared on what the one of lower resolution has."""
+                there = model.distances(both[rows], both, query_rates=of_each[rows])
+                back = model.distances(both, both[rows], query_rates=of_each)
+                return np.minimum(there, back.T)
+
+            everything = LazyDistances(symmetric, (len(both), len(both)))
             distances = rerank(everything, len(query))
         return _scores(distances, data, rates if known else None, train_rates)
 
@@ -138,7 +150,7 @@ def _scores(distances, data, rates, train_rates):
         mixed = evaluate_ranking(distances, data.query, data.gallery, **shots)
         count = int(counted_queries(data.query, data.gallery).sum())
         found = {"per_rate": {}, "mixed": mixed, "queries": {"mixed": count}}
-        found["standard_error"] = {"mixed": float("nan")}
+        found["standard_error"] = {"mixed": standard_error(mixed["rank1"], count)}
     else:
         found = evaluate_rates(distances, data.query, data.gallery, rates, **shots)
         found["per_rate"] = {name: value for name, value in found["per_rate"].items() if value}

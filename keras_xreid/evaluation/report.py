@@ -267,8 +267,10 @@ def _score_rows(results):
     control = bool(enlarged.get("per_rate"))
     header = ["query", *HEADINGS]
     if measured:
-        header += ["PSNR", "SSIM"]
-        header += [] if control else ["LR's PSNR", "LR's SSIM"]
+        found = [scores for scores in results["image_quality"].values() if scores.get("lpips")]
+        kinds = [("psnr", 1), ("ssim", 3), *([("lpips", 3)] if found else [])]
+        header += [name.upper() for name, _ in kinds]
+        header += [] if control else [f"LR's {name.upper()}" for name, _ in kinds]
     if control:
         versions = [("recovered", results), ("merely enlarged", enlarged)]
     else:
@@ -282,16 +284,17 @@ def _score_rows(results):
             row = _score_cells(values, errors.get(rate))
             for quality in qualities:
                 pair = quality.get(rate) or {}
-                row += [_number(pair.get("psnr")), _number(pair.get("ssim"), 3)]
+                row += [_number(pair.get(name), digits) for name, digits in kinds]
             # At rate 1 nothing is recovered, and both versions are the query itself.
             name = "as it is" if rate == "1" and control else label
             rows.append([f"r = {rate}" + (f", {name}" if name else ""), *row])
         if scores.get("mixed"):
             row = _score_cells(scores["mixed"], errors.get("mixed"))
-            row += [NOT_MEASURED] * (2 * len(qualities))
+            row += [NOT_MEASURED] * (len(header) - 1 - len(row))
             rows.append(["all queries" + (f", {label}" if label else ""), *row])
         if scores.get("mean_lr"):
-            row = _score_cells(scores["mean_lr"]) + [NOT_MEASURED] * (2 * len(qualities))
+            row = _score_cells(scores["mean_lr"])
+            row += [NOT_MEASURED] * (len(header) - 1 - len(row))
             rows.append(["mean LR" + (f", {label}" if label else ""), *row])
         rows.append([])
     return header, rows[:-1]
@@ -341,7 +344,10 @@ def _about_scores(metrics):
     protocol = metrics.get("protocol") or "each-rate"
     if protocol in PROTOCOLS:
         rule = PROTOCOLS[protocol]
-        text += f"Protocol {protocol}: {rule.summary}. The images of a person by the query's own "
+        summary = rule.summary
+        if metrics.get("gallery_at_query_rate"):
+            summary = "every query at every rate, against a gallery shrunk by the same rate"
+        text += f"Protocol {protocol}: {summary}. The images of a person by the query's own "
         text += "camera are left out. "
         if rule.gallery_shots:
             text += (
@@ -378,26 +384,33 @@ def _figures(folder):
 
 def _beside_papers(metrics):
     """The paper's Table 1 for this data set, or for its first one where it has no such table."""
+    # Papers print scores of all queries, their rates mixed; of each-rate the mean comes nearest.
     paper, first = PAPERS.get(metrics.get("system"), ("INTACT", "MLR-Market-1501"))
     name = papers.DATASETS.get(metrics.get("dataset"))
     known = papers.rows(paper, 1, name) if name else []
     rows = known or papers.rows(paper, 1, first)
     names = list(rows[0].scores)
-    ours = metrics.get("mean_lr") or {}
-    label = f"{metrics.get('system', 'ours')} (this run, mean LR)"
+    mixed = metrics.get("mixed")
+    ours, what = (mixed, "all queries") if mixed else (metrics.get("mean_lr") or {}, "mean LR")
+    label = f"{metrics.get('system', 'ours')} (this run, {what})"
     table = [[label, *(_number(ours.get(score)) for score in names)]]
-    enlarged = (metrics.get("enlarged") or {}).get("mean_lr")
+    enlarged = (metrics.get("enlarged") or {}).get("mixed" if mixed else "mean_lr")
     if enlarged:
         cells = [_number(enlarged[score]) for score in names]
-        table.append(["merely enlarged (this run, mean LR)", *cells])
+        table.append([f"merely enlarged (this run, {what})", *cells])
     for row in rows:
         cells = [_number(row.scores[score]) for score in names]
         table.append([f"{row.model} (paper)", *cells])
-    note = (
-        f"Papers' rows: {papers.REFERENCES[paper]}, Table 1, {rows[0].dataset}. They were "
-        "measured on MLR queries (rates mixed) against a single-shot gallery, so they stand beside "
-        "ours for orientation and are not to be ranked with them."
-    )
+    note = f"Papers' rows: {papers.REFERENCES[paper]}, Table 1, {rows[0].dataset}. "
+    if mixed and PROTOCOLS[metrics["protocol"]].gallery_shots:
+        note += (
+            "Ours is their protocol as far as they tell it; which images they drew nobody knows."
+        )
+    else:
+        note += (
+            "They were measured on MLR queries (rates mixed) against a single-shot gallery, so "
+            "they stand beside ours for orientation and are not to be ranked with them."
+        )
     if not known:
         note += f" They are of another data set than {metrics.get('dataset', 'this one')}, too."
     parts = ["## Beside the papers", markdown(["", *HEADINGS[: len(names)]], table), note]

@@ -13,7 +13,9 @@ Where paper and text leave it open, ours: equal sub-vectors; M starts at a Gauss
 deviation 1; W has no bias; f has one hidden layer of 256; Eq. 4 with the y_n that its first term
 lacks in print. A batch holds pairs, HR images at level m and LR images at their own levels, which
 pass the network at once; the verification compares an LR image with another HR image of its
-person and with one of another person, half and half. Not yet introduced masks are 1.
+person and with one of another person, half and half. Not yet introduced masks are 1. Training
+images are cropped as `PairBatches` does, and not padded by 10 pixels first; the paper does not say
+where the backbone starts, the recipe's paper preset takes ImageNet.
 """
 
 import keras
@@ -280,6 +282,7 @@ class OnePerRate(ReIDModel):
         image_size: (height, width).
         rates: rates of the networks.
         verification: float, weight of the verification term.
+        weights: None or "imagenet", where the backbones start.
         last_stride: 1 or 2, stride of the last stage of a ResNet.
 
     Example:
@@ -299,7 +302,7 @@ class OnePerRate(ReIDModel):
 
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, rates=(2, 3, 4),
-        verification=0.5, last_stride=1, **kwargs,
+        verification=0.5, weights=None, last_stride=1, **kwargs,
     ):  # fmt: skip
         sizes = PRESETS[preset]
         backbone = backbone or sizes["backbone"]
@@ -310,7 +313,7 @@ class OnePerRate(ReIDModel):
         self.networks = [
             Baseline(
                 people, preset, backbone, self.image_size, last_stride=last_stride,
-                verification=verification, name=f"rate_{rate:g}".replace(".", "_"),
+                verification=verification, weights=weights, name=f"rate_{rate:g}".replace(".", "_"),
             )
             for rate in self.rates
         ]  # fmt: skip

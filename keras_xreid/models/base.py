@@ -98,7 +98,8 @@ class ReIDModel(PhasedModel):
         Returns:
             (q, g) float32 array, in [0, 2].
         """
-        return 1.0 - _unit(query_features) @ _unit(gallery_features).T
+        cosine = _unit(query_features) @ _unit(gallery_features).T
+        return np.maximum(1.0 - cosine, 0.0)  # rounding may leave a little less
 
     def _embed(self, images, rates, batch_size):
         """Embeds float images in [0, 1]; `rates` is (n,) or None. Systems say how."""

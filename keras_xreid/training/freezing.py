@@ -58,3 +58,5 @@ class Progressive(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         for mask in self.masks:
             mask.trainable = True
+        if self.masks:
+            self.model.make_train_function(force=True)  # for whoever goes on training
