@@ -26,8 +26,11 @@ SYSTEMS = {
     "RAIN": RAIN,
 }
 ATTRIBUTE = "keras_xreid"
-# The repository's folder, or what of it an installed package has.
-PUBLISHED = (Path(__file__).parents[1] / "weights", Path(__file__).parent / "published")
+# The repository's folder, where this is one, and what of it an installed package has.
+REPOSITORY = Path(__file__).parents[1]
+PUBLISHED = (Path(__file__).parent / "published",)
+if (REPOSITORY / "pyproject.toml").is_file():
+    PUBLISHED = (REPOSITORY / "weights", *PUBLISHED)
 
 
 def save(model, path, half=False):

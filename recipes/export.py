@@ -229,7 +229,7 @@ def folded(graph):
             mean, variance = map(values, (layer.moving_mean, layer.moving_variance))
             scale = (values(layer.gamma) if layer.scale else 1) / np.sqrt(variance + layer.epsilon)
             offset = (values(layer.beta) if layer.center else 0) - mean * scale
-            fixed[id(layer)] = [keras.ops.convert_to_tensor(x, "float32") for x in (scale, offset)]
+            fixed[id(layer)] = scale, offset
     fast = fast_torch.enabled()
     fast_torch.disable()
     plain_call = kind.call
@@ -237,7 +237,8 @@ def folded(graph):
     def call(self, inputs, training=None, mask=None):
         if id(self) not in fixed:
             return plain_call(self, inputs, training=training, mask=mask)
-        scale, offset = fixed[id(self)]
+        # Made here, a tensor is a constant of the graph also where it is traced.
+        scale, offset = (keras.ops.convert_to_tensor(x, "float32") for x in fixed[id(self)])
         return inputs * scale + offset
 
     kind.call = call

@@ -31,8 +31,8 @@ LICENCES = {
 }
 KEPT = (
     "system", "backbone", "preset", "dataset", "split", "split_id", "protocol", "seed", "backend",
-    "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed", "per_rate", "mean_lr",
-    "standard_error", "queries", "image_quality", "enlarged",
+    "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed", "per_rate",
+    "mean_lr", "standard_error", "queries", "image_quality", "enlarged",
 )  # fmt: skip
 
 
