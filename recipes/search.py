@@ -110,13 +110,13 @@ def main(options):
     }
     try:
         files.write_json_atomic(folder / "ranked.json", found)
-        pictures = draw(folder, model, found["queries"], prepared, rates)
+        pictures = draw(folder, model, found["queries"], prepared)
     except OSError as error:
         raise xr.InputError(f"cannot write to {folder}: {error.strerror or error}") from error
     for query in found["queries"]:
         print(query["query"] + ("" if rates is None else f", rate {query['rate']:.3g}"))
         for one in query["ranked"]:
-            print(f"{one['rank']:>4}  {one['distance']:.4f}  {one['path']}")
+            print(f"{one['rank']:>4}  {one['distance']:.4g}  {one['path']}")
     print(f"Look at {' '.join(map(str, pictures))}; {folder / 'ranked.json'}")
 
 
@@ -256,19 +256,18 @@ def keep(folder, hashes, features):
     return True
 
 
-def draw(folder, model, found, prepared, rates):
+def draw(folder, model, found, prepared):
     """Draws the lists, 20 queries a picture, as the network saw the images.
 
-    Nobody knows who is on them: no frame, no tick. A recovered query stands beside its query.
+    Nobody knows who is on them: no frame, no tick. Beside a query that is not known to be of high
+    resolution stands what a super-resolution system recovers from it.
     """
     pages = range(0, len(found), QUERIES_A_PICTURE)
     paths = []
     for number, start in enumerate(pages, start=1):
         name = "ranked.png" if len(pages) == 1 else f"ranked-{number}.png"
         rows = slice(start, start + QUERIES_A_PICTURE)
-        # Without `recover` a query is searched for as it is, and so is one of rate 1.
-        low = [hasattr(model, "recover") and (rates is None or rate > 1)
-               for rate in (prepared[rows] if rates is None else rates[rows])]  # fmt: skip
+        low = [hasattr(model, "recover") and query["rate"] != 1 for query in found[rows]]
         recovered = model.recover(prepared[rows]) if any(low) else None
         draw_page(
             folder / name, found[rows], prepared[rows],
@@ -285,7 +284,7 @@ def draw_page(path, found, queries, recovered, image_size):
     longest = min(DRAWN, max(len(query["ranked"]) for query in found))
     row_h = mark_h + cell_h + 2 * text_h + gap
     width = gap + (beside + longest) * (cell_w + gap) + split
-    small = {"color": figures.GREY, "fontsize": 5}
+    small = {"color": figures.GREY, "fontsize": 6}
     with figures._figure(path, width, gap + len(found) * row_h) as figure:
 
         def cell(x, y, image, title, *lines):
@@ -306,7 +305,7 @@ def draw_page(path, found, queries, recovered, image_size):
             records = [xr.Record(one["path"], None, 0) for one in ranked]
             for one, image in zip(ranked, xr.prepare_images(records, image_size), strict=True):
                 x = gap + split + (beside + one["rank"] - 1) * (cell_w + gap)
-                cell(x, y, image, str(one["rank"]), f"{one['distance']:.3f}", short(one["path"]))
+                cell(x, y, image, str(one["rank"]), f"{one['distance']:.3g}", short(one["path"]))
 
 
 def short(path, length=24):

@@ -86,7 +86,9 @@ def test_onnxruntime_computes_what_keras_does(make, outputs, tmp_path):
     for name, value in zip(outputs, alone, strict=True):
         np.testing.assert_allclose(value, found[name][2:3], atol=1e-5)
     apart = export.differences(model, session, given["image"], told.get("rates", np.ones(6, int)))
-    assert apart.keys() == expected.keys() and max(apart.values()) < 1e-4
+    assert apart.keys() == expected.keys()
+    for name, (difference, largest) in apart.items():
+        assert difference < 1e-4 and largest == np.abs(expected[name]).max()
 
 
 def test_the_difference_is_the_largest_one():
@@ -106,7 +108,28 @@ def test_the_difference_is_the_largest_one():
             return [found]
 
     found = export.differences(model, Session(), given, np.ones(5))
-    assert found == {"embedding": pytest.approx(0.25, abs=1e-4)}
+    largest = np.abs(model.embed(given)).max()
+    assert found == {"embedding": (pytest.approx(0.25, abs=1e-4), pytest.approx(largest))}
+
+
+@pytest.mark.parametrize(
+    "apart, accepted",
+    [((9e-5, 0.5), True), ((2e-4, 0.5), False), ((2e-4, 3.0), True), ((np.nan, 1.0), False)],
+)
+def test_what_is_accepted(apart, accepted, saved, tmp_path, monkeypatch):
+    out = tmp_path / "model.onnx"
+    monkeypatch.setattr(export.xr, "load", lambda weights: baseline())
+    monkeypatch.setattr(export, "drawn_images", lambda size: (images(), np.ones(6)))
+    monkeypatch.setattr(export, "write_onnx", lambda graph, path, about: path.write_text("graph"))
+    monkeypatch.setattr(export, "open_onnx", lambda path: None)
+    monkeypatch.setattr(export, "differences", lambda *arguments: {"embedding": apart})
+    if accepted:
+        export.main(export.ExportOptions(str(saved), str(out)))
+        assert out.read_text() == "graph"
+    else:
+        with pytest.raises(xr.InputError, match="is not written"):
+            export.main(export.ExportOptions(str(saved), str(out)))
+    assert [path.name for path in tmp_path.iterdir()] == (["model.onnx"] if accepted else [])
 
 
 def test_batch_normalization_becomes_part_of_the_convolution(tmp_path):
@@ -222,7 +245,7 @@ def test_a_wrong_graph_gets_no_name(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(export.xr, "load", lambda weights: baseline())
     monkeypatch.setattr(export, "build_graph", lambda model: build_graph(baseline(seed=1)))
     monkeypatch.setattr(export, "describe", lambda *arguments: {})
-    with pytest.raises(xr.InputError, match=r"differ by more than 0.0001 .*is not written"):
+    with pytest.raises(xr.InputError, match=r"differ by more than 0.0001: .*is not written"):
         export.main(export.ExportOptions(str(saved), str(tmp_path / "model.onnx")))
     assert list(tmp_path.iterdir()) == []
 
