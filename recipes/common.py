@@ -44,7 +44,7 @@ import tyro  # noqa: E402
 import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
-from keras_xreid.evaluation import figures, files, report  # noqa: E402
+from keras_xreid.evaluation import files, report, run_figures  # noqa: E402
 from keras_xreid.evaluation.flops import embedding_cost  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
@@ -377,7 +377,7 @@ class Run:
         print(report.score_table(metrics))
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
-        figures.draw_figures(
+        run_figures.draw_figures(
             self.folder / "figures", model, data, results, kept, train_rates=o.train_rates
         )
         report.write_report(self.folder)

@@ -8,7 +8,7 @@ import pytest
 import keras_xreid as xr
 from keras_xreid.data.mlr import apply_protocol
 from keras_xreid.data.resolution import prepare_images
-from keras_xreid.evaluation import figures
+from keras_xreid.evaluation import run_figures
 from keras_xreid.evaluation.report import score_table
 
 PIL = pytest.importorskip("PIL.Image")
@@ -102,7 +102,7 @@ def test_a_model_that_recovers_and_its_figures(data, tmp_path):
     mse = np.mean((shrunk / 255 - originals / 255) ** 2, axis=(1, 2, 3))
     expected = np.mean(-10 * np.log10(mse))
     assert results["enlarged"]["image_quality"]["4"]["psnr"] == pytest.approx(expected, abs=1e-4)
-    written = figures.draw_figures(tmp_path, model, fixed, results, kept)
+    written = run_figures.draw_figures(tmp_path, model, fixed, results, kept)
     names = {"rank1", "cmc", "recovered", "ranked", "tsne"}
     assert {path.stem for path in written} == names
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation import figures, files, papers, report
+from keras_xreid.evaluation import figures, files, papers, report, run_figures
 from keras_xreid.evaluation.ranking import SCORES
 
 
@@ -382,11 +382,11 @@ def test_map_of_embeddings_by_person_and_by_rate(tmp_path):
 def test_queries_of_the_map_are_few_people_with_all_rates():
     query = [SimpleNamespace(person=row // 10) for row in range(1000)]
     counted = np.arange(20, 1000)
-    rows = figures._queries_to_map(query, counted, rates=5, seed=0)
+    rows = run_figures._queries_to_map(query, counted, rates=5, seed=0)
     people = {query[row].person for row in rows}
     assert len(people) == 15 and len(rows) == 15 * 4 and set(rows) <= set(counted.tolist())
-    assert rows == figures._queries_to_map(query, counted, rates=5, seed=0)
-    assert rows != figures._queries_to_map(query, counted, rates=5, seed=1)
+    assert rows == run_figures._queries_to_map(query, counted, rates=5, seed=0)
+    assert rows != run_figures._queries_to_map(query, counted, rates=5, seed=1)
     assert len(rows) * 5 <= 300
 
 
@@ -404,7 +404,7 @@ def test_tsne_goes_by_the_models_own_distance():
     people = np.array([0] * 10 + [1] * 10 + [0] * 10 + [1] * 10)
     features[:, 0] = 100 * people + rng.random(40)
     told = np.array([1] * 20 + [3] * 20)
-    places = figures._tsne(Model(), features, told, seed=0)
+    places = run_figures._tsne(Model(), features, told, seed=0)
     middles = np.array([places[people == person].mean(axis=0) for person in (0, 1)])
     nearest = np.linalg.norm(places[:, None] - middles, axis=2).argmin(axis=1)
     assert (nearest == people).all()
@@ -454,7 +454,7 @@ def test_every_figure_of_a_run(tmp_path, kind):
     model = Model() if kind == "plain" else RecoveringModel()
     found = beside("rain") if kind == "beside" else results(kind == "control")
     folder = tmp_path / "figures"
-    written = figures.draw_figures(folder, model, data, found, kept)
+    written = run_figures.draw_figures(folder, model, data, found, kept)
     names = {"rank1.png", "cmc.png", "ranked.png", "ranked_by_rate.png", "tsne.png"}
     names |= set() if kind == "plain" else {"recovered.png"}
     assert {path.name for path in written} == {path.name for path in folder.iterdir()} == names
@@ -486,7 +486,7 @@ def test_ranked_lists_before_and_after_or_of_three_people(control):
     kept["told"] = {4: 4}
     kept["enlarged"] = {4: rng.permutation(4.0 + np.arange(4))[:, None]} if control else {}
     data, model = SimpleNamespace(query=query, gallery=gallery), Model()
-    groups = figures._lists(model, data, kept, 4, np.arange(4), "area", seed=0)
+    groups = run_figures._lists(model, data, kept, 4, np.arange(4), "area", seed=0)
     labels = [[row["label"] for row in group["rows"]] for group in groups]
     if control:
         assert labels[0] == ["merely enlarged", "recovered"] and model.told == [1, 4]
@@ -512,7 +512,7 @@ def test_ranked_lists_leave_junk_out_and_say_the_first_match():
             return np.abs(query - gallery.T)
 
     features = np.array([0.0, 0.1, 0.2, 0.3, 0.3])[:, None]
-    order, first = figures._top(Model(), data, features[:1], features, 1, [0], 3)
+    order, first = run_figures._top(Model(), data, features[:1], features, 1, [0], 3)
     assert order[0].tolist() == [1, 3, 4]
     assert first[0] == 2
 
