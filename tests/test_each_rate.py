@@ -109,6 +109,12 @@ def test_a_rate_can_be_told_otherwise():
     assert told["per_rate"] == evaluate(Plain(), drawn_data(), (1, 3), verbose=False)["per_rate"]
 
 
+def test_what_is_told_of_a_query_is_not_told_of_the_gallery():
+    model = Plain()
+    evaluate(model, drawn_data(), rates=(1,), told_rates={1: 2}, verbose=False)
+    assert model.told == [(36, 1), (12, 2), ("distances", 2)]
+
+
 def test_a_gallery_shrunk_like_the_query():
     data, model = drawn_data(), Plain()
     model.gallery_at_query_rate = True
