@@ -2,8 +2,6 @@ import collections
 import dataclasses
 import hashlib
 import json
-import sys
-import types
 from pathlib import Path
 
 import h5py
@@ -13,6 +11,7 @@ from PIL import Image
 
 from keras_xreid.data import datasets, resolution
 from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
+from keras_xreid.data.readers.market import MARKET_FOLDERS
 from keras_xreid.data.resolution import manifest_rows, write_manifest
 from keras_xreid.errors import InputError
 
@@ -139,7 +138,7 @@ def test_market_wrong_folder_says_what_was_found_and_where_to_look(market, tmp_p
 
 
 def test_market_folder_of_another_layout(tmp_path):
-    for folder in datasets.MARKET_FOLDERS.values():
+    for folder in MARKET_FOLDERS.values():
         write_image(tmp_path / folder / "0001_c2_f0046182.jpg")  # DukeMTMC-reID's names
     found = message(load, "market1501", tmp_path)
     assert "1 other file such as 0001_c2_f0046182.jpg" in found
@@ -602,8 +601,7 @@ def test_synthetic_is_drawn_at_the_size_asked_for(monkeypatch, tmp_path):
         record = Record(str(tmp_path / "a.png"), "a", 1)
         return DataSet("synthetic", [record], [record], [record])
 
-    module = types.SimpleNamespace(load_synthetic=load_synthetic)
-    monkeypatch.setitem(sys.modules, "keras_xreid.data.synthetic", module)
+    monkeypatch.setattr(datasets, "load_synthetic", load_synthetic)
     data = load("synthetic", image_size=[256, 128], need=("query", "gallery"))
     assert calls == [(256, 128)]
     assert (len(data.train), len(data.query)) == (0, 1)

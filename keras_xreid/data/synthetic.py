@@ -102,7 +102,7 @@ def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, 
     >>> len(data.train), len(data.query), len(data.gallery), data.train[0].read().shape
     (64, 16, 48, (128, 64, 3))
     """
-    from keras_xreid.data.datasets import DataSet, Record
+    from keras_xreid.data.records import DataSet, Record
     from keras_xreid.errors import InputError
 
     height, width = (int(n) for n in image_size)
