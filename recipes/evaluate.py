@@ -92,23 +92,28 @@ def check(options, data):
             f"--score-as with protocol {data.protocol}, which fixes each query's rate: give "
             "--protocol each-rate"
         )
-    trained = split_trained_on(options)
-    if trained is not None and trained != options.split_id:
+    run = trained_as(options)
+    trained = run.get("split_id", 0) if options.data in HALVED else options.split_id
+    if run and options.split == "dev" and run.get("split") != "dev":
+        raise xr.InputError(
+            f"{options.weights} was trained on all training people of {options.data}, those of the "
+            "dev split among them: score it on --split test"
+        )
+    if run and trained != options.split_id:
         raise xr.InputError(
             f"{options.weights} was trained on split {trained} of {options.data}: people of split "
             f"{options.split_id} may be among those it was trained on; give --split-id {trained}"
         )
 
 
-def split_trained_on(options):
-    """Which split the weights were trained on, where splits differ in their people."""
+def trained_as(options):
+    """What is known of the training of these weights; {} where it was on other data."""
     told = Path(options.weights)
     told = (told if told.is_dir() else told.parent) / "metrics.json"
     entry = xr.published().get(options.weights)
     if entry is None and told.is_file():
         entry = report.read_metrics(told)
-    same = entry is not None and entry.get("dataset") == options.data
-    return entry.get("split_id", 0) if same and options.data in HALVED else None
+    return entry if entry and entry.get("dataset") == options.data else {}
 
 
 def open_folder(out):
@@ -153,13 +158,12 @@ def interval_table(summary):
     return report.text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
 
 
-def beside_card(options, results):
+def beside_card(options, data, results):
     """Says whether published weights score here as their card says."""
     entry = xr.published().get(options.weights)
-    on = {"dataset": options.data, "split": options.split, "protocol": "each-rate"}
-    on["split_id"] = options.split_id
-    other = options.protocol not in (None, "each-rate")
-    asked_otherwise = options.score_as or options.rerank or options.limit or other
+    on = {"dataset": options.data, "split": options.split, "split_id": options.split_id}
+    on["protocol"] = data.protocol
+    asked_otherwise = options.score_as or options.rerank or options.limit
     if entry is None or asked_otherwise or any(entry.get(k) != v for k, v in on.items()):
         return
     apart = [
@@ -206,7 +210,7 @@ def main(options):
         print(interval_table(results["summary"]) + "\n")
     print(report.score_table(results))
     if len(runs) == 1:
-        beside_card(options, results)
+        beside_card(options, data, results)
     if folder is None:
         return
     metrics = {

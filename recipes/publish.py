@@ -2,9 +2,10 @@
 
     python recipes/publish.py runs/rain-synthetic rain_tiny_synthetic
 
-The file goes into weights/, with kernels as float16. It is scored once more as it was stored, and
-refused if a score moved by more than one query. What is too large for the repository (16 MB a
-file, 64 MB in all) is listed without a file, with the command that makes it.
+The file goes into weights/, with kernels as float16, and a row into the table of weights/README.md.
+It is scored once more as it was stored, and refused if a score moved by more than one query. What
+is too large for the repository (16 MB a file, 64 MB in all) is listed without a file, with the
+command that makes it.
 """
 
 import dataclasses
@@ -13,20 +14,24 @@ import json
 import re
 import shlex
 import tempfile
+import time
 from pathlib import Path
 
 import common  # first: it chooses the backend
 import tyro
+from benchmark import machine
 
 import keras  # isort: skip
+import numpy as np
 
 import keras_xreid as xr
 from keras_xreid.evaluation import files, report
-from keras_xreid.weights import PUBLISHED, published
+from keras_xreid.weights import published
 
 FILE_BYTES, ALL_BYTES = 16e6, 64e6
 LICENCES = {
     "synthetic": "Apache-2.0",
+    "csv": "Apache-2.0 for the weights; trained on pictures of one's own",
     None: "Apache-2.0 for the weights; trained on a data set for research use only",
 }
 KEPT = (
@@ -42,7 +47,7 @@ class PublishOptions:
     """Folder of a finished run."""
     name: tyro.conf.Positional[str]
     """Name to publish by: letters, digits and underscores."""
-    out: str = str(PUBLISHED[0])
+    out: str = str(Path(__file__).parents[1] / "weights")
     """Folder of index.json, the files and the cards."""
     data_dir: str | None = None
     """The data set's folder, where it lies elsewhere than the run found it."""
@@ -56,9 +61,7 @@ def command_of(metrics):
         if name in ("backend", "data_dir", "workers") or value == kind.get(name, value):
             continue
         flag = "--" + name.replace("_", "-")
-        if name == "reid":  # where it lay says nothing
-            words += [flag, "WEIGHTS"]
-        elif isinstance(value, bool):
+        if isinstance(kind.get(name), bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         else:
             words += [flag, *map(str, value if isinstance(value, list) else [value])]
@@ -83,6 +86,17 @@ def most_different(found, metrics):
     return max(apart) * metrics["queries"] / 100
 
 
+def embedding_speed(model, images=256, rounds=5):
+    """Images a second of `embed`, low-resolution ones in memory: the median of some rounds."""
+    pixels = np.zeros((images, *model.image_size, 3), np.uint8)
+    seconds = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        model.embed(pixels, rates=3)
+        seconds.append(time.perf_counter() - began)
+    return images / float(np.median(seconds[1:]))  # the first one compiles
+
+
 def card(name, entry):
     """What there is to know of published weights, as Markdown."""
     data = entry["data"]["train"]
@@ -90,7 +104,9 @@ def card(name, entry):
     again += "" if entry["dataset"] == "synthetic" else " --data-dir DIR"
     again += "" if entry["split"] == "test" else f" --split {entry['split']}"
     again += f" --split-id {entry['split_id']}" if entry["split_id"] else ""
+    again += " --protocol each-rate" if entry["dataset"] == "caviar" else ""
     again += f" --rates {' '.join(entry['per_rate'])}"
+    again += f" --train-rates {' '.join(f'{rate:g}' for rate in entry['train_rates'])}"
     rows = [
         ["system, backbone, preset", f"{entry['system']}, {entry['backbone']}, {entry['preset']}"],
         ["trained on", f"{entry['dataset']}: {data['people']} people, {data['images']:,} images"],
@@ -101,6 +117,7 @@ def card(name, entry):
         ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"
          if entry["file"] else "none: too large for the repository; the command makes it"],
         ["time", f"{entry['seconds'] / 60:.1f} min on {entry['backend']}"],
+        ["embeds", f"{entry['embedded_per_second']:.0f} images/s on {entry['embedded_on']}"],
         ["licence", entry["licence"]],
     ]  # fmt: skip
     return "\n\n".join(
@@ -111,6 +128,40 @@ def card(name, entry):
             "In percent, protocol each-rate, scored as stored in the file. Every number again: "
             f"`{again}`.",
             report.markdown(["", ""], rows).replace("--:", ":--"),
+        ]
+    )
+
+
+def zoo(index):
+    """The page of all published weights: a table of scores, and one of commands."""
+    rates = sorted({rate for entry in index.values() for rate in entry["per_rate"]}, key=float)
+    header = ["name", "data", *(f"r = {rate}" for rate in rates), "mean LR", "parameters"]
+    header += ["images/s", "manifest"]
+    scores, commands = [], []
+    for name, entry in index.items():
+        rank1 = {rate: f"{found['rank1']:.1f}" for rate, found in entry["per_rate"].items()}
+        if "1" in rank1:
+            rank1["1"] += f" ± {entry['standard_error']['1']:.1f}"
+        cost, mean = entry["to_embed"], entry["mean_lr"]
+        scores.append(
+            [f"[{name}]({name}.md)", entry["dataset"]]
+            + [rank1.get(rate, report.NOT_MEASURED) for rate in rates]
+            + [f"{mean['rank1']:.1f}" if mean else report.NOT_MEASURED]
+            + [f"{cost['parameters'] / 1e6:.1f} M" if cost else report.NOT_MEASURED]
+            + [f"{entry['embedded_per_second']:.0f}", f"`{entry['manifest_sha256'][:16]}`"]
+        )
+        where = f"{entry['bytes'] / 1e6:.1f} MB" if entry["file"] else "by the command"
+        took = f"{entry['seconds'] / 60:.0f} min"
+        commands.append([name, where, f"`{entry['command']}`", took])
+    return "\n\n".join(
+        [
+            "# Published weights",
+            '`xr.load("NAME")` returns the model, `recipes/evaluate.py --weights NAME` scores it. '
+            "Rank-1 in percent of the test people, protocol each-rate, ± one standard error. "
+            "Each card says on which machine and backend so many images a second are embedded.",
+            report.markdown(header, scores, left=2),
+            "What made them:",
+            report.markdown(["name", "file", "command", "training"], commands, left=3),
         ]
     )
 
@@ -126,12 +177,20 @@ def main(options):
         raise xr.InputError(f"{run} is a short run (--limit or --steps): its scores mean nothing")
     if metrics["protocol"] != "each-rate":
         raise xr.InputError(f"{run} was scored by {metrics['protocol']}: cards are by each-rate")
+    if metrics["options"].get("reid"):
+        raise xr.InputError(
+            f"{run} began from {metrics['options']['reid']}, so that no command makes it: publish "
+            "a run without --reid"
+        )
     index = out / "index.json"
     known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
     if options.name in known:
         raise xr.InputError(f"{options.name} is published already: give another name")
     model = xr.load(run)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise xr.InputError(f"cannot write to {out}: {error.strerror}") from error
     file = out / f"{options.name}.weights.h5"
     with tempfile.TemporaryDirectory() as folder:
         stored = Path(folder) / file.name
@@ -159,6 +218,7 @@ def main(options):
         print(f"{len(content) / 1e6:.1f} MB are too much for the repository: listed without a file")
     entry = {
         **{name: {**metrics, **found}.get(name) for name in KEPT},
+        "to_embed": common.cost_of(model),
         "train_rates": asked["train_rates"],
         "data": metrics["data"],
         "command": command_of(metrics),
@@ -168,10 +228,14 @@ def main(options):
         "url": None,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
+        "embedded_per_second": embedding_speed(model),
+        "embedded_on": "{}, {cores} cores, {cpu}".format(keras.backend.backend(), **machine()),
         "licence": LICENCES.get(metrics["dataset"], LICENCES[None]),
     }
     files.write_text_atomic(out / f"{options.name}.md", card(options.name, entry) + "\n")
-    files.write_json_atomic(index, {**known, options.name: entry})
+    known[options.name] = entry
+    files.write_text_atomic(out / "README.md", zoo(known) + "\n")
+    files.write_json_atomic(index, known)
     published.cache_clear()
     print(f"Published as {options.name}: {out / (options.name + '.md')}, Keras {keras.__version__}")
 

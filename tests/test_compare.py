@@ -169,10 +169,22 @@ def test_figure(folder, tmp_path):
 def test_parameters_and_operations_of_an_embedding():
     model = small.intact()
     parameters, flops = embedding_cost(model)
-    # Recovered, then recognized; the discriminator and the association are for training.
-    assert parameters == model.generator.count_params() + model.reid.count_params()
-    assert parameters < model.count_params()
-    assert flops == forward_flops(model.generator) + forward_flops(model.reid)
+    # Recovered, then recognized; discriminator, association and classifier are for training.
+    classifier = model.reid.get_layer("classifier")
+    assert parameters == (
+        model.generator.count_params() + model.reid.count_params() - classifier.count_params()
+    )
+    assert flops == (
+        forward_flops(model.generator) + forward_flops(model.reid)
+        - 2 * classifier.kernel.shape[0] * classifier.kernel.shape[1]
+    )  # fmt: skip
+
+
+@on_torch
+def test_one_network_costs_the_same_in_every_system():
+    """With a classifier inside the network, as the baseline has it, or behind it."""
+    baseline = embedding_cost(xr.Baseline(5, "tiny"))
+    assert baseline == embedding_cost(xr.RAIN(9, "tiny")) != embedding_cost(xr.CADNet(5, "tiny"))
 
 
 def test_what_cannot_be_counted_is_left_open(folder, tmp_path, capsys):

@@ -42,12 +42,13 @@ def forward_flops(model):
             f"{getattr(model, 'name', model)} is no functional keras.Model: "
             "count its functional parts one by one"
         )
-    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes]
-    return sum(_node_flops(node) for node in nodes if not node.is_input)
+    return _cost(model.outputs)[1]
 
 
 def embedding_cost(model):
     """Counts parameters and operations between a query's image and its embedding.
+
+    What only training needs, such as the classifier behind the embedding, is not counted.
 
     Args:
         model: a `ReIDModel`.
@@ -63,15 +64,36 @@ def embedding_cost(model):
     >>> parameters, flops = embedding_cost(xr.load("runs/rain-synthetic"))
     """
     image = keras.Input((*model.image_size, 3))
-    network = keras.Model(image, model.call(image))
-    return network.count_params(), forward_flops(network)
+    found, flops = _cost([model.call(image)])
+    weights = {id(w): w for layer in found for w in getattr(layer, "weights", ())}
+    return sum(math.prod(w.shape) for w in weights.values()), flops
+
+
+def _cost(outputs):
+    """The layers that these symbolic tensors come from, and their operations."""
+    nodes, ahead = {}, list(outputs)
+    while ahead:
+        operation, place, output = ahead.pop()._keras_history
+        node = operation._inbound_nodes[place]
+        if id(node) not in nodes:
+            nodes[id(node)] = node, set()
+            ahead += node.input_tensors
+        nodes[id(node)][1].add(output)
+    found, flops = [], 0
+    for node, used in nodes.values():
+        if isinstance(node.operation, keras.Model):
+            inside = _cost([node.operation.outputs[output] for output in used])
+            found += inside[0]
+            flops += inside[1]
+        elif not node.is_input:
+            found.append(node.operation)
+            flops += _node_flops(node)
+    return found, flops
 
 
 def _node_flops(node):
     """Operations of one call of one layer."""
     layer = node.operation
-    if isinstance(layer, keras.Model):
-        return forward_flops(layer)
     if isinstance(layer, COUNTED):
         # Each weight of a kernel is used once at every place of the map: of the output, or, where
         # it is the input's pixels that are spread out, of the input.

@@ -113,6 +113,15 @@ class ReIDModel(PhasedModel):
                 f"images of shape {images.shape} were given to a model of (n, {height}, {width}, "
                 "3): bring them to its size with keras_xreid.prepare_images"
             )
+        if images.dtype == np.uint8 or not images.size:
+            return images
+        # Normalised twice, or not at all, they would be embedded without a word.
+        low, high = (float(images.min()), float(images.max()))
+        if images.dtype.kind != "f" or not (low > -0.01 and high < 1.01):
+            raise InputError(
+                f"images are {images.dtype}, {low:g} to {high:g}: give uint8, or floats in [0, 1]; "
+                "networks normalise them"
+            )
         return images
 
     @staticmethod

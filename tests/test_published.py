@@ -1,0 +1,173 @@
+"""Publishing a run, and what is published: the scores come again, and the README says the same."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import keras
+import pytest
+import small
+
+import keras_xreid as xr
+from keras_xreid import weights
+from keras_xreid.data.synthetic import draw_person
+
+missing = [m for m in ("tyro", "matplotlib", "skimage") if importlib.util.find_spec(m) is None]
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+if not missing:
+    import publish
+    from made_runs import made_run
+
+ROOT = Path(__file__).parents[1]
+EMBEDDED = [name for name, entry in xr.published().items() if entry["dataset"] == "synthetic"]
+
+
+# --- publishing --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Six drawn people, one image in each of two cameras, as a list of one's own."""
+    folder = tmp_path_factory.mktemp("people")
+    lines = ["path,person,camera,split"]
+    for person in range(1, 7):
+        for camera, roles in ((1, ("train", "query")), (2, ("train", "gallery"))):
+            draw_person(person, camera, 0).save(folder / f"{person}_{camera}.png")
+            lines += [f"{person}_{camera}.png,{person},{camera},{role}" for role in roles]
+    (folder / "people.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def run(people, tmp_path):
+    """A finished run on them, scored as it is."""
+    model = small.fill(xr.Baseline(small.PEOPLE, backbone="osnet_x0_25", image_size=small.SIZE))
+    data = xr.datasets.load("csv", people)
+    scores = xr.evaluate(model, data, (1, 2, 3, 4, 8), verbose=False)
+    made_run(
+        tmp_path / "run", options={"data": "csv", "data_dir": str(people), "epochs": 3},
+        data={"train": {"people": 6, "images": 12}}, **scores,
+    )  # fmt: skip
+    xr.save(model, tmp_path / "run" / "model.weights.h5")
+    (tmp_path / "run" / "report.md").write_text("finished")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PUBLISHED", (tmp_path / "zoo",))
+    xr.published.cache_clear()
+    yield tmp_path / "zoo"
+    xr.published.cache_clear()
+
+
+def publish_run(run, zoo, name="small"):
+    publish.main(publish.PublishOptions(str(run), name, str(zoo)))
+
+
+def test_a_run_is_published(run, zoo, capsys):
+    publish_run(run, zoo)
+    assert "differs from the run's by 0.0 queries" in capsys.readouterr().out
+    entry = json.loads((zoo / "index.json").read_text())["small"]
+    assert entry["system"] == "baseline" and entry["queries"] == 6
+    assert entry["command"].endswith("recipes/baseline.py --data csv --epochs 3 --data-dir DIR")
+    assert entry["embedded_per_second"] > 0 and entry["licence"].startswith("Apache-2.0 for the")
+    assert "people.csv" not in (zoo / "index.json").read_text()  # nor where it lay
+    card, page = (zoo / "small.md").read_text(), (zoo / "README.md").read_text()
+    assert entry["sha256"] in card and "--weights small --data csv --data-dir DIR" in card
+    assert f"{entry['per_rate']['4']['rank1']:.1f}" in page and "[small](small.md)" in page
+    assert xr.load("small").embed(small.couples()["hr"]).shape[1] == 512
+    with pytest.raises(xr.InputError, match="small is published already"):
+        publish_run(run, zoo)
+
+
+def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
+    monkeypatch.setattr(publish, "FILE_BYTES", 1000)
+    publish_run(run, zoo)
+    assert "too much for the repository" in capsys.readouterr().out
+    assert sorted(path.name for path in zoo.iterdir()) == ["README.md", "index.json", "small.md"]
+    with pytest.raises(xr.InputError, match=r"nobody hosts small yet: .*baseline\.py --data csv"):
+        xr.load("small")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"short_run": True}, "is a short run"),
+        ({"protocol": "paper"}, "was scored by paper"),
+        ({"options": {"reid": "other"}}, "began from other, so that no command makes it"),
+        ({"per_rate": {"4": {"rank1": -50.0}}}, "queries differently"),
+    ],
+)
+def test_what_is_not_published(run, zoo, change, words):
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps({**metrics, **change}))
+    with pytest.raises(xr.InputError, match=words):
+        publish_run(run, zoo)
+    assert not zoo.exists() or not list(zoo.iterdir())
+
+
+def test_commands_are_spelled_as_they_are_read():
+    """What a published command says is what the run was told."""
+    import baseline
+    import intact
+    import tyro
+
+    for recipe, kind, told in (
+        ("baseline", baseline.BaselineOptions, {"compiled": True, "train_on": "hr+lr"}),
+        ("intact", intact.IntactOptions, {"bridge": False, "rates": (1, 4), "seed": 3}),
+    ):
+        options = json.loads(json.dumps(dataclasses.asdict(kind(**told))))
+        command = publish.command_of({"system": recipe, "backend": "torch", "options": options})
+        words = command.split(f"recipes/{recipe}.py ")[1].split()
+        assert tyro.cli(kind, args=words) == kind(**told)
+
+
+def test_names_and_unfinished_runs(run, zoo):
+    with pytest.raises(xr.InputError, match="letters, digits and underscores"):
+        publish_run(run, zoo, "../small")
+    (run / "report.md").unlink()
+    with pytest.raises(xr.InputError, match="holds no finished run"):
+        publish_run(run, zoo)
+
+
+# --- what is published -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_scores_come_again(name):
+    """From the file alone, on this backend, to within one query."""
+    entry = xr.published()[name]
+    if not entry["file"]:
+        pytest.skip(f"{name} is too large for the repository")
+    if keras.backend.backend() == "jax":
+        pytest.skip("JAX compiles each network anew; torch and tensorflow are enough")
+    data = xr.datasets.load("synthetic", need=("query", "gallery"))
+    found = xr.evaluate(xr.load(name), data, (1, 4, 8), entry["train_rates"], verbose=False)
+    assert found["queries"] == entry["queries"]
+    for rate, scores in found["per_rate"].items():
+        apart = abs(scores["rank1"] - entry["per_rate"][rate]["rank1"]) * found["queries"] / 100
+        assert apart < 1.001, (rate, apart)
+
+
+def test_the_readme_shows_the_table():
+    page = (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
+    assert page == publish.zoo(xr.published()) + "\n"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in page.split("What made them")[0].splitlines() if line.startswith("| [")]
+    assert len(rows) == len(xr.published())
+    for row in rows:
+        assert row.replace("](", "](weights/") in readme
+
+
+def test_the_readme_example_runs():
+    """A newcomer's ten lines, word for word."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"## Use\n.*?```python\n(.*?)```", readme, re.DOTALL)[1]
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    printed = float(re.search(r"rank1: (\d+\.\d)", code)[1])
+    assert abs(names["scores"]["rank1"] - printed) <= 100 / 400 + 0.05
+    assert len(names["ranked"]) == 5 and names["recovered"].shape[1:] == (128, 64, 3)
