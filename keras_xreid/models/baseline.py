@@ -21,8 +21,9 @@ class Baseline(ReIDModel):
     Which images it sees is up to the batches: rate 1 only gives the HR baseline and INTACT's
     first stage, rates 1 to 4 the baseline on HR and LR.
 
-    Two terms may be added; both want batches of P people x K images. The triplet term is that of
-    RAIN (Eq. 6), on the embedding. The verification term asks a small network whether the
+    Two terms may be added; both want batches of P people x K images. The triplet term is batch-hard
+    as RAIN's (Eq. 6), on the embedding; where batches hold HR and LR images, its triplets hold both
+    kinds, and RAIN's one kind each. The verification term asks a small network whether the
     difference v_i - v_j of two embeddings is that of one person (ours: a hidden layer of 256 with
     ReLU; each image is paired with one of its person and with one of another, see `pairs_within`).
 

@@ -91,6 +91,9 @@ def read_caviar(data_dir, split_id=0, one_camera_people=False):
     training, drawn by the SHA-256 of `split_id` and the person. The distant camera is the query
     (ours) and counts as rate 2, as in Wu et al.; the closer one is the gallery, rate 1.
 
+    `train` holds both cameras' images. The recipes learn from high resolution, so from the closer
+    camera's alone: they see no pair of images of a person across cameras.
+
     Args:
         data_dir: the folder that holds the images.
         split_id: number of the split, any from 0; ten are usual.
