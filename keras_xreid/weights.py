@@ -4,6 +4,9 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
+import textwrap
+import warnings
 from pathlib import Path
 
 import h5py
@@ -45,12 +48,13 @@ def save(model, path, half=False):
         half: store kernels as compressed float16, for publishing; biases and statistics of batch
             normalization stay float32, and so does the model that is loaded.
 
+    Raises:
+        InputError: where the name does not end so, the backbone is not one of ours, or a weight
+            is too large for float16.
+
     Example:
 
     >>> save(model, "runs/intact/model.weights.h5")
-
-    Raises:
-        InputError: where the name does not end so, or the backbone is not one of ours.
     """
     path = Path(path)
     if not path.name.endswith(".weights.h5"):
@@ -65,6 +69,8 @@ def save(model, path, half=False):
         for name, value in model.get_config().items()
         if name not in ("name", "trainable")
     }
+    if half:
+        _check_float16(model)
     # A compiled model would save its optimizers' state too.
     bare = type(model).from_config(config)
     bare.set_weights(model.get_weights())
@@ -75,6 +81,17 @@ def save(model, path, half=False):
     with h5py.File(unfinished, "a") as file:
         file.attrs[ATTRIBUTE] = json.dumps({"class": type(model).__name__, "config": config})
     os.replace(unfinished, path)
+
+
+def _check_float16(model):
+    """Refuses kernels that would become infinite."""
+    kernels = [(v.path, w) for v, w in zip(model.weights, model.get_weights(), strict=True)]
+    largest, name = max((np.abs(w).max(), name) for name, w in kernels if w.ndim > 1)
+    if largest > np.finfo("float16").max:
+        raise InputError(
+            f"{name} has a weight of size {largest:.3g}, and float16 ends at 65504: save with "
+            "half=False"
+        )
 
 
 def _store_kernels_as_float16(path):
@@ -109,8 +126,9 @@ def load(path):
         The model, ready to `embed`.
 
     Raises:
-        InputError: no such file and no such name, a file that is not one of this library's or not
-            the one published, or no network where it is needed.
+        InputError: no such file and no such name; a file that is not one of this library's, not
+            the one published, damaged, renamed or of a version that builds other models; or no
+            network where it is needed.
 
     Example:
 
@@ -124,9 +142,11 @@ def load(path):
         path = _published_file(name)
     if not path.is_file():
         raise InputError(f"no weights at {path}: give a .weights.h5 file or a finished run folder")
+    _check_if_published(path)
     try:
         with h5py.File(path) as file:
             description = json.loads(file.attrs[ATTRIBUTE])
+        name, config = str(description["class"]), description["config"]
     except OSError as error:
         raise InputError(
             f"{path} is no weights file of keras_xreid, or was cut short ({error}): copy it again"
@@ -135,12 +155,39 @@ def load(path):
         raise InputError(
             f"{path} is no weights file of keras_xreid: it says nothing about its model"
         ) from error
-    name = description["class"]
+    except Exception as error:  # a damaged file makes h5py raise this and that
+        raise InputError(
+            f"{path} is damaged: what it says about its model cannot be read ({_short(error)}); "
+            "copy it again"
+        ) from error
+    if not path.name.endswith(".weights.h5"):
+        raise InputError(f"{path} was renamed: give it a name that ends in .weights.h5 again")
     if name not in SYSTEMS:
-        raise InputError(f"{path} holds a {name}; this version knows {', '.join(SYSTEMS)}")
-    model = SYSTEMS[name].from_config(description["config"])
-    model.load_weights(path)
+        raise InputError(
+            f"{path} holds a {name}; this version knows {', '.join(SYSTEMS)}: update keras_xreid"
+        )
+    try:
+        model = SYSTEMS[name].from_config(config)
+    except Exception as error:  # whatever a constructor says to what it does not know
+        raise InputError(
+            f"{path} describes a {name} that this version cannot build ({_short(error)}): update "
+            "keras_xreid, or copy the file again"
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is missing, in many lines
+            model.load_weights(path)
+    except Exception as error:  # of missing and damaged weights alike, Keras's own
+        raise InputError(
+            f"{path} does not hold the weights of the {name} that it describes "
+            f"({_short(error)}): copy it again"
+        ) from error
     return model
+
+
+def _short(error):
+    """One line of an error that may have many."""
+    return textwrap.shorten(str(error), 240, placeholder=" ...")
 
 
 @functools.cache
@@ -173,26 +220,50 @@ def _published_file(name):
             f"({names})"
         )
     entry = known[name]
-    wanted = entry["sha256"]
     for folder in PUBLISHED if entry.get("file") else ():
-        path = folder / entry["file"]
-        if path.is_file():
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-            if found != wanted:
-                raise InputError(
-                    f"{path} is not the published {name}: its SHA-256 is {found[:16]}..., expected "
-                    f"{wanted[:16]}...; fetch it again"
-                )
-            return path
-    if not entry.get("url"):
-        raise InputError(f"nobody hosts {name} yet: make it by {entry['command']}")
-    try:
-        return Path(
-            keras.utils.get_file(
-                f"{name}.weights.h5", entry["url"], cache_subdir="keras_xreid", file_hash=wanted
-            )
-        )
-    except Exception as error:  # Keras raises a plain Exception where nothing is reached
+        if (folder / entry["file"]).is_file():
+            return folder / entry["file"]
+    if entry.get("url"):
+        return _downloaded(name, entry["url"], entry["sha256"])
+    if entry.get("file"):
         raise InputError(
-            f"{name} cannot be downloaded from {entry['url']} ({' '.join(str(error).split())})"
-        ) from error
+            f"{name} lies in weights/ of the repository, which an installed package does not have: "
+            f"give the path of {entry['file']} there, or install by pip install -e"
+        )
+    raise InputError(f"nobody hosts {name} yet: make it by {entry['command']}")
+
+
+def _check_if_published(path):
+    """Refuses a file that lies where a published one belongs, and is another."""
+    path = path.resolve()
+    if path.parent not in [folder.resolve() for folder in PUBLISHED]:
+        return
+    for name, entry in published().items():
+        if entry.get("file") == path.name and _sha256(path) != entry["sha256"]:
+            raise InputError(
+                f"{path} is not the published {name}: its SHA-256 is {_sha256(path)[:16]}..., "
+                f"expected {entry['sha256'][:16]}...; fetch it again"
+            )
+
+
+def _downloaded(name, url, sha256):
+    """Published weights from Keras's cache; where they are not there, from the network."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    path = home / "keras_xreid" / f"{name}.weights.h5"
+    if path.is_file() and _sha256(path) == sha256:
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In a folder of its own, and renamed when it is whole: others may download it meanwhile.
+        with tempfile.TemporaryDirectory(dir=path.parent) as own:
+            found = keras.utils.get_file(
+                path.name, url, cache_dir=own, cache_subdir="", file_hash=sha256
+            )
+            os.replace(found, path)
+    except Exception as error:  # Keras raises a plain Exception where nothing is reached
+        raise InputError(f"{name} cannot be downloaded from {url} ({_short(error)})") from error
+    return path
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

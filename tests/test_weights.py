@@ -1,7 +1,10 @@
 """Weights files: stored small, published by name, and what is said of those that are not right."""
 
 import hashlib
+import http.server
 import json
+import threading
+import warnings
 
 import h5py
 import numpy as np
@@ -45,6 +48,18 @@ def test_kernels_as_float16(model, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_kernel_too_large_for_float16(tmp_path):
+    model = fill(xr.Baseline(5, backbone="osnet_x0_25", image_size=(64, 32)))
+    kernel, bias = model.network.get_layer("fc").get_weights()
+    kernel[3, 4], bias[0] = -7e4, 1e6  # biases stay float32
+    model.network.get_layer("fc").set_weights([kernel, bias])
+    with pytest.raises(xr.InputError, match=r"fc/kernel has a weight of size 7e\+04"):
+        xr.save(model, tmp_path / "half.weights.h5", half=True)
+    assert not list(tmp_path.iterdir())
+    xr.save(model, tmp_path / "whole.weights.h5")
+    assert xr.load(tmp_path / "whole.weights.h5").network.get_layer("fc").get_weights()[1][0] == 1e6
+
+
 @pytest.fixture
 def zoo(model, tmp_path, monkeypatch):
     """A folder of published weights: one that is there, one nobody hosts, one elsewhere."""
@@ -81,14 +96,187 @@ def test_what_is_not_right(zoo, tmp_path):
         xr.load("far")
     with pytest.raises(xr.InputError, match=r"no weights at .*renamed\.weights\.h5"):
         xr.load(zoo / "renamed.weights.h5")
-    path = zoo / "tiny.weights.h5"
-    content = path.read_bytes()
+    content = (zoo / "tiny.weights.h5").read_bytes()
     (tmp_path / "cut.weights.h5").write_bytes(content[: len(content) // 2])
     with pytest.raises(xr.InputError, match="was cut short"):
         xr.load(tmp_path / "cut.weights.h5")
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with h5py.File(tmp_path / "other.weights.h5", "w") as file:
+        file["kernel"] = np.zeros(3)
+    with pytest.raises(xr.InputError, match="says nothing about its model"):
+        xr.load(tmp_path / "other.weights.h5")
+
+
+@pytest.mark.parametrize("name", ["intact.h5", "intact.weights.h5.bak"])
+def test_a_renamed_file(zoo, tmp_path, name):
+    (tmp_path / name).write_bytes((zoo / "tiny.weights.h5").read_bytes())
+    with pytest.raises(xr.InputError, match=rf"{name} was renamed: .*\.weights\.h5 again"):
+        xr.load(tmp_path / name)
+
+
+def largest_of(path, compressed):
+    """Name and place of the largest stored array that is compressed, or that is not."""
+    found = []
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset) and (item.compression is not None) == compressed:
+            place = item.id.get_chunk_info(0).byte_offset if compressed else item.id.get_offset()
+            found.append((item.size, name, place))
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+    return max(found)[1:]
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 16
+    path.write_bytes(content)
+
+
+def refusal(path):
+    with pytest.raises(xr.InputError) as refused, warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # which a user would read beside the line
+        xr.load(path)
+    message = str(refused.value)
+    assert message.startswith(str(path)) and "\n" not in message and len(message) < 600
+    return message
+
+
+def test_a_flipped_byte(zoo, tmp_path):
+    published, path = zoo / "tiny.weights.h5", tmp_path / "tiny.weights.h5"
+    content = published.read_bytes()
+    at = {
+        "a compressed kernel": largest_of(published, compressed=True)[1] + 50,
+        "the configuration": content.index(b'{"class"') + 1,
+    }
+    for where, place in at.items():
+        path.write_bytes(content)
+        flip(path, place)
+        assert "copy it again" in refusal(path), where
+    # In numbers as they are, nothing shows but the published file's hash, by name and by path.
+    flip(published, largest_of(published, compressed=False)[1])
+    assert "is not the published tiny" in refusal(published)
     with pytest.raises(xr.InputError, match="is not the published tiny"):
         xr.load("tiny")
+    published.rename(path)
+    xr.load(path)
+
+
+def test_a_file_of_another_version(model, tmp_path):
+    def changed(system="Baseline", **config):
+        path = tmp_path / "newer.weights.h5"
+        xr.save(model, path)
+        with h5py.File(path, "a") as file:
+            config = {**json.loads(file.attrs[weights.ATTRIBUTE])["config"], **config}
+            file.attrs[weights.ATTRIBUTE] = json.dumps({"class": system, "config": config})
+        return refusal(path)
+
+    assert "holds a Transformer; this version knows Adaptive" in changed("Transformer")
+    message = changed(attention=True)
+    assert "this version cannot build" in message and "attention" in message
+    assert "does not hold the weights of the Baseline" in changed(people=6)
+
+
+def test_weights_that_are_missing_or_others(model, tmp_path):
+    for change in ("del", "cut"):
+        path = tmp_path / f"{change}.weights.h5"
+        xr.save(model, path)
+        name, _ = largest_of(path, compressed=False)
+        with h5py.File(path, "a") as file:
+            value = file[name][()]
+            del file[name]
+            if change == "cut":
+                file[name] = value[..., :-1]
+        message = refusal(path)
+        assert "does not hold the weights of the Baseline" in message and "Layer 'fc'" in message
+
+
+def test_an_installed_package_has_no_files(zoo):
+    (zoo / "tiny.weights.h5").unlink()
+    with pytest.raises(xr.InputError, match=r"tiny lies in weights/ .*tiny\.weights\.h5.*-e"):
+        xr.load("tiny")
+
+
+# --- downloads ---------------------------------------------------------------------------------
+
+
+class Host(http.server.BaseHTTPRequestHandler):
+    """Sends the file; of the first request the second half only when it is told to."""
+
+    def do_GET(self):
+        server, half = self.server, len(self.server.content) // 2
+        server.asked += 1
+        first = server.asked == 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(server.content)))
+        self.end_headers()
+        self.wfile.write(server.content[:half])
+        self.wfile.flush()
+        if first:
+            server.begun.set()
+            server.go_on.wait(60)
+        self.wfile.write(server.content[half:])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def host(zoo, tmp_path, monkeypatch):
+    """A server that has the file of "tiny", which is not at hand; an empty cache."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host) as server:
+        server.asked, server.content = 0, (zoo / "tiny.weights.h5").read_bytes()
+        server.begun, server.go_on = threading.Event(), threading.Event()
+        server.go_on.set()
+        server.cache = tmp_path / "home" / "keras_xreid"
+        (zoo / "tiny.weights.h5").unlink()
+        index = json.loads((zoo / "index.json").read_text())
+        index["tiny"]["url"] = f"http://127.0.0.1:{server.server_port}/tiny.weights.h5"
+        (zoo / "index.json").write_text(json.dumps(index))
+        xr.published.cache_clear()
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+        serving.join()
+
+
+def test_a_file_is_downloaded_once(host, model):
+    images = couples()["hr"]
+    features = xr.load("tiny").embed(images)
+    assert np.abs(features - model.embed(images)).max() < 0.01 * np.abs(features).max()
+    np.testing.assert_array_equal(xr.load("tiny").embed(images), features)
+    assert host.asked == 1
+    (cached,) = host.cache.iterdir()
+    flip(cached, 5000)
+    np.testing.assert_array_equal(xr.load("tiny").embed(images), features)
+    assert host.asked == 2
+
+
+def test_a_wrong_file_is_not_kept(host):
+    host.content = host.content[:-1] + bytes([host.content[-1] ^ 1])
+    with pytest.raises(xr.InputError, match=r"tiny cannot be downloaded from .*hash") as refused:
+        xr.load("tiny")
+    assert "\n" not in str(refused.value)
+    assert not list(host.cache.iterdir())
+
+
+def test_two_downloads_at_once(host):
+    """Nothing half is ever under the final name, whoever comes first."""
+    host.go_on.clear()
+    first = threading.Thread(target=weights._published_file, args=("tiny",))
+    first.start()
+    assert host.begun.wait(60)
+    final = host.cache / "tiny.weights.h5"
+    assert not final.exists()
+    assert weights._published_file("tiny") == final
+    assert host.asked == 2 and final.read_bytes() == host.content
+    host.go_on.set()
+    first.join()
+    assert final.read_bytes() == host.content and list(host.cache.iterdir()) == [final]
 
 
 def test_the_published_files_are_what_the_index_says():
