@@ -134,7 +134,8 @@ def train_one_per_rate(run, epochs):
     if run.data.protocol != "each-rate":
         raise xr.InputError(
             f"--one-per-rate shrinks the gallery like the query, which protocol "
-            f"{run.data.protocol} does not: score it with --protocol each-rate"
+            f"{run.data.protocol} does not: give --protocol each-rate, and a data set whose "
+            "queries are of high resolution (those of caviar and mlr are not)"
         )
     run.batch_size *= 2  # images, where the others have pairs
     batches = [run.batches(xr.ImageBatches, grouped=True, rates=(r,)) for r in o.train_rates]

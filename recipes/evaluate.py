@@ -33,7 +33,8 @@ class EvaluateOptions:
     protocol: str | None = None
     """each-rate, if not given: every query at every rate, against the full high-resolution gallery;
     or one that fixes each query's rate: paper, paper-camera-per-person, paper-all-queries,
-    rain-code, multi-shot, multi-shot-camera-3 (see recipes/build_mlr.py)."""
+    rain-code, multi-shot, multi-shot-camera-3 (see recipes/build_mlr.py). Queries of low resolution
+    by themselves are not shrunk: paper for caviar, multi-shot for mlr and a csv with rates."""
     split_id: int = 0
     """Which of a data set's splits; a protocol other than each-rate draws anew for each."""
     rates: tuple[float, ...] = (1, 2, 3, 4, 8)

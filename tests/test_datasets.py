@@ -448,6 +448,12 @@ def test_caviar_dev_queries_are_the_distant_cameras_too(caviar):
     assert len(dev.query) == len(dev.gallery) == 10 and len(dev.train) == 20
 
 
+def test_caviar_is_not_shrunk_by_each_rate(caviar):
+    found = message(load, "caviar", caviar, protocol="each-rate")
+    assert "30 queries such as" in found and "low resolution already" in found
+    assert "choose paper" in found
+
+
 def test_caviar_rain_code_keeps_people_of_one_camera_and_shrinks(caviar):
     data = load("caviar", caviar, protocol="rain-code")
     assert {2, 5} < set(persons(data.train)) and len(data.train) == 40 + 20
@@ -511,8 +517,7 @@ def camera_0(tmp_path):
 def test_mlr_folders_of_two_levels(levels):
     data = load("mlr", levels)
     assert data.protocol == "multi-shot" and data.gallery_shots is None
-    found = {(r.person, r.camera, r.rate) for r in data.train}
-    assert found == {(p, c, rate) for p in ("0001", "0002") for c, rate in ((1, None), (2, 1))}
+    assert [(r.person, r.camera, r.rate) for r in data.train] == [("0001", 2, 1), ("0002", 2, 1)]
     assert [(r.person, r.camera, r.rate) for r in data.query] == [
         ("0003", 1, None),
         ("0004", 1, None),
@@ -527,10 +532,7 @@ def test_mlr_folders_of_two_levels(levels):
 
 def test_mlr_folders_with_camera_0(camera_0):
     data = load("mlr", camera_0)
-    assert [(r.person, r.camera, r.rate) for r in data.train] == [
-        ("00001", 0, None),
-        ("00001", 3, 1),
-    ]
+    assert [(r.person, r.camera, r.rate) for r in data.train] == [("00001", 3, 1)]
     assert [(r.person, r.camera, r.rate) for r in data.query] == [("00020", 0, None)]
     # Person 0 is a distractor where nobody looks for one, and junk is left out.
     assert [(r.person, r.camera, r.rate) for r in data.gallery] == [(0, 4, 1), ("00020", 1, 1)]
@@ -539,6 +541,26 @@ def test_mlr_folders_with_camera_0(camera_0):
     data = load("mlr", camera_0)
     assert persons(data.query) == ["00000", "00020"]
     assert persons(data.gallery) == ["00000", "00020"]
+
+
+def test_mlr_training_images_of_low_resolution_are_left_out_with_a_word(levels, camera_0, caplog):
+    for root, count in ((levels, 2), (camera_0, 1)):
+        caplog.clear()
+        load("mlr", root)
+        assert f"{count} training images are of low resolution and left out" in caplog.text
+    for path in (levels / "train" / "hr").iterdir():
+        path.unlink()
+    assert "no image of a person at high resolution in" in message(load, "mlr", levels)
+
+
+def test_mlr_folders_of_two_levels_with_a_folder_for_each_person(levels):
+    for role in ("train", "query", "gallery"):
+        for path in list((levels / role).rglob("*.png")):
+            path.parent.joinpath(path.name[:4]).mkdir(exist_ok=True)
+            path.rename(path.parent / path.name[:4] / path.name)
+    data = load("mlr", levels)
+    rates = [[r.rate for r in part] for part in (data.train, data.query, data.gallery)]
+    assert rates == [[1, 1], [None, None], [1, 1]]
 
 
 def test_mlr_rate_in_the_name(tmp_path):
@@ -741,6 +763,24 @@ def test_csv_reads_a_file_or_its_folder(people_csv):
     assert [(r.person, r.camera, r.rate) for r in data.query] == [("ben", 1, 4)]
     assert data.gallery[0].read().shape == (16, 8, 3)
     assert data.root == str(people_csv.parent)
+
+
+def test_csv_of_low_resolution_is_not_shrunk_again(people_csv):
+    data = load("csv", people_csv)
+    assert data.protocol == "multi-shot" and data.query[0].kernel is None
+    assert data.query[0].read().shape == data.gallery[0].read().shape == (16, 8, 3)
+    assert load("csv", people_csv, protocol="paper").gallery_shots == 1
+    found = message(load, "csv", people_csv, protocol="each-rate")
+    assert "1 queries such as" in found and "q.jpg" in found and "multi-shot" in found
+    assert load("csv", people_csv, need=("train",)).protocol == "each-rate"
+    people_csv.write_text(GOOD_CSV.replace("query,4", "query,1"))
+    assert load("csv", people_csv).protocol == "each-rate"
+    rows = [f"in/{'abqg'[i]}.jpg,{'anna' if i < 2 else 'ben'},{i % 2 + 1}" for i in range(4)]
+    lines = [f"{row},train,{1 + 3 * (i % 2)}" for i, row in enumerate(rows)]
+    people_csv.write_text("\n".join(["path,person,camera,split,rate", *lines]))
+    dev = load("csv", people_csv, split="dev")
+    assert dev.protocol == "multi-shot"
+    assert ([r.rate for r in dev.query], [r.rate for r in dev.gallery]) == ([4], [1])
 
 
 def test_csv_rate_is_optional_and_paths_may_be_absolute(people_csv):

@@ -71,9 +71,10 @@ def load(
         image_size: (height, width) in pixels at which "synthetic" is drawn; no other set uses it.
         need: the lists wanted. Evaluating needs ("query", "gallery"), and no training folder.
         protocol: one of `PROTOCOLS`, which fixes queries, rates and gallery; None is "each-rate":
-            query and gallery as distributed, for every query to be scored at every rate. For
-            "caviar" None is "paper", for "mlr" the protocol that the folder was built by, or
-            "multi-shot".
+            query and gallery as distributed, for every query to be scored at every rate. Queries
+            of low resolution by themselves are not shrunk again: for "caviar" None is "paper", for
+            "mlr" the protocol that the folder was built by, or "multi-shot", and for a "csv" whose
+            queries state rates above 1 "multi-shot".
         split_id: which split. "cuhk03" has 20 official ones, 0 to 19; "viper" and "caviar" are
             halved anew for each number (by hash of number and person, whatever the seed). The
             people of the others are fixed: a protocol then redraws cameras and rates.
@@ -87,7 +88,7 @@ def load(
 
     Raises:
         InputError: unknown name, folder missing or of another layout, empty image file, no such
-            split.
+            split, or each-rate asked for queries that are of low resolution already.
 
     Example:
 
@@ -117,7 +118,9 @@ def load(
     if name == "caviar" and protocol is None:
         protocol = "paper"  # really of low resolution: nothing is shrunk once more
     rule = find_protocol(protocol or "each-rate")
-    test_lists = ("query", "gallery") if rule.low and set(need) - {"train"} else ()
+    # A list may state rates, which then fix the protocol, and that takes both lists.
+    fixed = rule.low or name == "csv"
+    test_lists = ("query", "gallery") if fixed and set(need) - {"train"} else ()
     # The development people come out of the training people, so that is the folder to read.
     wanted = ("train",) if split == "dev" else tuple(dict.fromkeys((*need, *test_lists)))
     if name in ("market1501", "dukemtmc", "csv", "synthetic") and split_id and rule.low is None:
@@ -143,6 +146,14 @@ def load(
         data = load_synthetic(image_size=tuple(image_size))
     if split == "dev":
         data = hold_out_people(data)
+    low = [record for record in data.query if (record.rate or 1) > 1]
+    if low and rule.low is None:
+        if protocol is not None:
+            raise InputError(
+                f"{name}: {len(low)} queries such as {low[0].path} are of low resolution already, "
+                f"and {protocol} would shrink them again: choose paper or multi-shot"
+            )
+        protocol, rule = "multi-shot", find_protocol("multi-shot")
     root = data.root or os.path.commonpath(
         [os.path.dirname(os.path.abspath(r.path)) for r in data.train + data.query + data.gallery]
     )
@@ -151,7 +162,7 @@ def load(
         data = dataclasses.replace(
             data, protocol=protocol or "each-rate", split_id=split_id, seed=seed
         )
-    if test_lists and not built:
+    if test_lists and rule.low and not built:
         data = apply_protocol(
             data, protocol, split_id=split_id, seed=seed, rates=rates, kernel=kernel
         )

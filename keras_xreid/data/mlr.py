@@ -16,7 +16,8 @@ the images it gives are listed in a manifest. Where the papers leave a choice op
   draw of one for each person; mAP is that of all images listed.
 - Training images stay as they are: all four papers shrink them at random while training.
 - Sets whose images are of low resolution by themselves (CAVIAR4REID, MLR folders, lists with
-  rates) are not shrunk again, except by "rain-code", as its authors do with CAVIAR4REID.
+  rates) are not shrunk again, except by "rain-code", as its authors do with CAVIAR4REID;
+  "each-rate" refuses them.
 - What is shrunk is stored as BMP: PNG's bytes depend on the version of zlib.
 """
 

@@ -57,7 +57,7 @@ def evaluate_fixed_rates(
     if getattr(model, "gallery_at_query_rate", False):
         raise InputError(
             f"a {type(model).__name__} shrinks the gallery like the query, which protocol "
-            f"{data.protocol} does not: score it with each-rate"
+            f"{data.protocol} does not: score it with each-rate, on queries of high resolution"
         )
     if not counted_queries(data.query, data.gallery).any():
         raise InputError(

@@ -1,6 +1,7 @@
 """Folders of images that are of low resolution already: built by a protocol, or by others."""
 
 import dataclasses
+import logging
 import re
 from pathlib import Path
 
@@ -29,10 +30,11 @@ def read_mlr(data_dir, need=ROLES):
     """Reads a folder of images at low and high resolution: one that was built, or one of others.
 
     Three layouts: what `build_mlr.py` writes, where `manifest.jsonl` says everything;
-    `{train,query,gallery}/{lr,hr}/` as VersReID has it (query/lr, gallery/hr, both of train); and
-    `{train,query,gallery}/`, with a folder for each person or without, where camera 0 in names
-    like `00020_c0_00000.jpg` is the one of low resolution. Images at high resolution have rate 1;
-    of the others the rate is unknown, unless the name ends in `_3x`.
+    `{train,query,gallery}/{lr,hr}/` as VersReID has it (query/lr, gallery/hr, train/hr); and
+    `{train,query,gallery}/` where camera 0 in names like `00020_c0_00000.jpg` is the one of low
+    resolution; both with a folder for each person or without. Images at high resolution have rate
+    1; of the others the rate is unknown, unless the name ends in `_3x`. Training images of low
+    resolution are left out, with a warning: the systems shrink those of high resolution.
 
     Args:
         data_dir: the folder that holds `train/`, `query/` and `gallery/`.
@@ -72,20 +74,30 @@ def read_mlr(data_dir, need=ROLES):
                 f"mlr: no {' and no '.join(absent)} in {root}; found {inside} in {role}/; "
                 f"{MLR_EXPECTED}"
             )
-        found, others = [], []
+        found, others, low = [], [], 0
         for place in filter(Path.is_dir, places):
             for folder in (place, *folders_in(place, most=None)):
                 here, rest = read_folder(folder, parse)
                 found, others = found + here, others + rest
-        for record in found:
-            level = Path(record.path).parent.name if by_folder else ""
-            high = level == "hr" or (not by_folder and record.camera != 0)
-            if record.person != "-1":
-                lists[role].append(dataclasses.replace(record, rate=1) if high else record)
+                for record in here:
+                    if record.person == "-1":
+                        continue
+                    if place.name == "hr" or (not by_folder and record.camera != 0):
+                        lists[role].append(dataclasses.replace(record, rate=1))
+                    elif role == "train":
+                        low += 1
+                    else:
+                        lists[role].append(record)
         if not lists[role]:
+            of = " at high resolution" if role == "train" else ""
             raise InputError(
-                f"mlr: no image of a person in {root / role}: found {describe(found, others)}; "
-                f"{MLR_EXPECTED}"
+                f"mlr: no image of a person{of} in {root / role}: found "
+                f"{describe(found, others)}; {MLR_EXPECTED}"
+            )
+        if low:
+            logging.getLogger("keras_xreid").warning(
+                f"mlr: {low:,} training images are of low resolution and left out: those of high "
+                "resolution are shrunk while training"
             )
     check_answers("mlr", lists, root / "query", root / "gallery", MLR_EXPECTED)
     known = {record.person for record in lists["query"] + lists["train"]}
