@@ -102,7 +102,7 @@ def main(options):
     model = train_network(
         run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch, weights=options.weights
     )
-    run.finish(model)
+    run.finish(model, trained_on=rates)
 
 
 if __name__ == "__main__":

@@ -338,8 +338,11 @@ class Run:
             r["seconds"] for r in later
         )
 
-    def finish(self, model, **extra):
-        """Scores the model, and writes everything that makes the run citable."""
+    def finish(self, model, trained_on=None, **extra):
+        """Scores the model, and writes everything that makes the run citable.
+
+        `trained_on`: rates of the training images, where they are not --train-rates.
+        """
         o, data = self.options, dataclasses.replace(self.data, train=self.records)
         began = time.perf_counter()
         xr.save(model, self.folder / "model.weights.h5")
@@ -379,7 +382,7 @@ class Run:
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
         run_figures.draw_figures(
-            self.folder / "figures", model, data, results, kept, train_rates=o.train_rates
+            self.folder / "figures", model, data, results, kept, trained_on or o.train_rates
         )
         report.write_report(self.folder)
         for path in self._checkpoints:

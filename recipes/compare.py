@@ -280,7 +280,7 @@ def footnotes(rows):
         f"The same in every row: {', '.join(same)}.",
         *different,
         f"Rank-1 in percent; ± is {'; or '.join(errors)}. Mean LR (rank-1) and mAP are means over "
-        "the low-resolution rates trained on. Parameters and GFLOPs: between an image of the "
+        "the low-resolution rates of --train-rates. Parameters and GFLOPs: between an image of the "
         "query and its embedding, a multiply-add counts as 2; parameters of the whole model where "
         "GFLOPs are not known. Images: seen in training, a pair of an HR and an LR image counts "
         "as two. Minutes include scoring.",
@@ -326,7 +326,10 @@ def draw(path, rows):
             "standard_error": row["error"],
         }
         told = row["runs"][0].get("options") or {}
-        lines.append(figures.line_of_rates(row["name"], scores, told.get("train_rates", (2, 3, 4))))
+        trained_on = told.get("train_rates", (2, 3, 4))
+        if told.get("train_on") == "hr":
+            trained_on = (1,)
+        lines.append(figures.line_of_rates(row["name"], scores, trained_on))
     several = any(len(row["runs"]) > 1 for row in rows)
     note = "bars: ± one standard error" + (", or the deviation over seeds" if several else "")
     hollow = any(line["hollow"] for line in lines)

@@ -57,6 +57,7 @@ def test_tables_have_the_papers_rows():
         system, number = table.split("-")
         printed = [row.model for row in papers.rows(ablations.PAPERS[system], int(number))]
         assert set(rows) <= set(printed), table
+    assert set(ablations.NOTES) <= set(ablations.TABLES)
     assert list(ablations.TABLES["rain-3"]) == [row.model for row in papers.rows("RAIN", 3)]
     assert list(ablations.TABLES["cadnet-3"]) == [row.model for row in papers.rows("CAD-Net", 3)]
 
@@ -166,6 +167,7 @@ def test_figure_5(tmp_path, queue):
     assert "| 100 % | 65.0 ± 2.4 | 60.0 ± 2.4 | 60.0 ± 2.4 | 78.9 |" in page
     assert (tmp_path / "rows" / "rain-figure-5.png").stat().st_size > 5000
     assert "(rain-figure-5.png)" in page
+    assert "not Table 1's row of that name (rain --without adv)" in page
 
 
 def test_a_baseline_sees_as_many_images(tmp_path, queue):

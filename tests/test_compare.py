@@ -165,6 +165,16 @@ def test_figure(folder, tmp_path):
         assert np.count_nonzero(np.abs(pixels - rgb).max(axis=2) < 12) > 200
 
 
+def test_rates_not_trained_on_are_hollow(folder, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(compare.figures, "rank_lines", lambda path, lines, **_: drawn.extend(lines))
+    made_run(folder / "a")
+    made_run(folder / "b", options={"train_on": "hr+lr"})
+    made_run(folder / "c", "intact", options={"train_rates": (2, 8)})
+    compared(tmp_path, *sorted(folder.iterdir()))
+    assert [line["hollow"] for line in drawn] == [{2, 3, 4, 8}, {8}, {3, 4}]
+
+
 @on_torch
 def test_parameters_and_operations_of_an_embedding():
     model = small.intact()

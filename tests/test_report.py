@@ -147,7 +147,8 @@ def test_report_page(tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / "figures" / name)
     page = report.write_report(tmp_path).read_text()
     assert page.startswith("# intact on market1501\n")
-    assert "56.0 % of the recovered queries" in page and "+5.0 points" in page
+    said = "Over the rates 2, 4, the right person comes first for 56.0 % of the recovered queries"
+    assert said in page and "+5.0 points" in page
     assert report.markdown_table(metrics()) in page
     places = [
         page.index(f"(figures/{name})") for name in ("recovered.png", "rank1.png", "more.png")
@@ -172,7 +173,7 @@ def test_report_of_a_short_run_of_a_baseline_on_drawn_people(tmp_path):
         metrics(**results(enlarged=False), dataset="synthetic", short_run=True),
     )
     page = report.write_report(tmp_path).read_text()
-    assert "A short run" in page
+    assert "A short run" in page and "Mean rank-1 over the rates 2, 4: 56.0 %." in page
     assert "another data set than synthetic" in page
     assert "Sole SR" not in page and "enlarged" not in page and "Figures" not in page
 
@@ -209,6 +210,13 @@ def test_report_of_recovered_images_beside_cadnets(tmp_path):
     assert f"| recovered (this run, r = 8) | 0.50 | 20.0 | - | {scores_8['rank1']} |" in lines
     assert "| Ours (paper) | 0.73 | 20.2 | 0.07 | 82.1 |" in lines
     assert "| Ours (paper, r = 8) | 0.71 | 19.8 | 0.11 | 78.6 |" in lines
+
+
+def test_the_mean_is_over_the_rates_that_the_run_asked_for(tmp_path):
+    found = metrics(**results(enlarged=False), options={"train_rates": [1, 4, 8]})
+    files.write_json_atomic(tmp_path / "metrics.json", found)
+    # 1 is not of low resolution, and 8 was not scored.
+    assert "over the rates 4: 56.0 %" in report.write_report(tmp_path).read_text()
 
 
 def test_rain_has_no_numbers_of_images_beside_it(tmp_path):

@@ -270,7 +270,8 @@ def protocol_rows(data, kernel="area", train_rates=()):
     Args:
         data: a `DataSet` of a protocol other than "each-rate".
         kernel: how training images are shrunk while training.
-        train_rates: rates trained on; none: training images are listed as they are stored.
+        train_rates: rates listed with the training images, a run's --train-rates; none: they are
+            listed as they are stored.
 
     Returns:
         List of dicts with dataset, protocol, split, split_id, seed, role, path, source, person,

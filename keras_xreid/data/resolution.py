@@ -274,9 +274,10 @@ def _rows_between(rows, height):
 def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)):
     """Lists every image that a run uses, and how: the answer to "which images, which split?".
 
-    Training images are listed once, with the rates drawn for them; queries once for each rate
-    scored; gallery images at rate 1, as a rule. `sha256` is that of the image file as it is
-    stored: with rate and kernel it fixes the low-resolution image.
+    Training images are listed once, with `train_rates`: those of a run's --train-rates, whatever
+    its system draws of them (a baseline trained on high resolution draws none); queries once for
+    each rate scored; gallery images at rate 1, as a rule. `sha256` is that of the image file as it
+    is stored: with rate and kernel it fixes the low-resolution image.
 
     A protocol that fixes the rates itself (every one but `each-rate`) has rows of its own, see
     `keras_xreid.data.mlr.protocol_rows`: they do not depend on `rates` and `gallery_rates`, and
@@ -286,7 +287,7 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
         data: a `DataSet`; paths are written relative to its `root`.
         rates: rates scored.
         kernel: how images are shrunk, see `degrade`.
-        train_rates: rates trained on.
+        train_rates: rates listed with the training images.
         gallery_rates: rates of the gallery.
 
     Returns:

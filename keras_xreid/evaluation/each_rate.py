@@ -52,7 +52,8 @@ def evaluate(
         model: a model with `embed`, `distances` and `image_size`, and perhaps `recover`.
         data: a `DataSet`; its query and gallery are read.
         rates: rates to score, each at least 1 (1 is high resolution).
-        train_rates: rates the model was trained on; `mean_lr` averages over those that are scored.
+        train_rates: rates that `mean_lr` averages over, 1 and those not scored left out: those the
+            model was trained on, as a rule.
         protocol: the one that the data set was loaded with, to be sure of it; None takes that.
         batch_size: images a forward pass; does not change the scores.
         image_size: (height, width); `model.image_size` by default.

@@ -31,7 +31,8 @@ def evaluate_fixed_rates(
     Args:
         model: a model with `embed`, `distances` and `image_size`, and perhaps `recover`.
         data: a `DataSet` of a protocol other than "each-rate".
-        train_rates: rates the model was trained on; `mean_lr` averages over those that are there.
+        train_rates: rates that `mean_lr` averages over, 1 and those not there left out: those the
+            model was trained on, as a rule.
         batch_size: images a forward pass; does not change the scores.
         image_size: (height, width); `model.image_size` by default.
         verbose: print a line for each rate.

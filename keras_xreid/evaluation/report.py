@@ -60,7 +60,7 @@ def score_table(results):
 
     Returns:
         Text of several lines: for each rate rank-1 with its standard error, rank-5, 10, 20 and
-        mAP in percent, then their mean over the trained low-resolution rates; where the model
+        mAP in percent, then their mean over low-resolution rates (--train-rates); where the model
         recovers images, PSNR and SSIM of the recovered and of the merely enlarged query, and the
         latter's scores where they were measured.
 
@@ -319,13 +319,13 @@ def _in_words(metrics):
         short = "**A short run (--limit or --steps): its scores mean nothing.**\n\n"
     if not mean:
         return short.strip()
+    over = (metrics.get("options") or metrics).get("train_rates", (2, 3, 4))
+    rates = ", ".join(f"{r:g}" for r in over if r > 1 and f"{r:g}" in metrics["per_rate"])
     if not enlarged.get("mean_lr"):
-        return (
-            f"{short}Mean rank-1 over the low-resolution rates trained on: {mean['rank1']:.1f} %."
-        )
+        return f"{short}Mean rank-1 over the rates {rates}: {mean['rank1']:.1f} %."
     difference = mean["rank1"] - enlarged["mean_lr"]["rank1"]
     return (
-        f"{short}Over the low-resolution rates trained on, the right person comes first for "
+        f"{short}Over the rates {rates}, the right person comes first for "
         f"{mean['rank1']:.1f} % of the recovered queries and for "
         f"{enlarged['mean_lr']['rank1']:.1f} % of the merely enlarged ones: "
         f"{difference:+.1f} points."
