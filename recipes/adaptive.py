@@ -10,7 +10,8 @@
 Every step takes pairs, a picture at high resolution and the same one shrunk by 1, 2, 3 or 4 and
 enlarged, of 4 images of each of 4 people. The network is told the level of each. Masks come in
 stage by stage, the deepest first, and are frozen when the next one comes. At the end every query is
-scored at every rate, and compared on what its own resolution has.
+scored at every rate, and compared on what its own resolution has. A protocol that draws the
+queries' rates draws them from --query-rates, whatever is trained on.
 """
 
 import dataclasses

@@ -77,7 +77,10 @@ class Options:
     train_rates: tuple[float, ...] = (2, 3, 4)
     """Down-sampling rates trained on."""
     rates: tuple[float, ...] = (1, 2, 3, 4, 8)
-    """Down-sampling rates scored."""
+    """Down-sampling rates scored by each-rate."""
+    query_rates: tuple[float, ...] = (2, 3, 4)
+    """Rates that a protocol's queries are shrunk by, where it draws them. They do not follow
+    --train-rates: a paper that tests on others too, such as 2 4 8, has them here."""
     preset: str = "tiny"
     """tiny: small and narrow, for a CPU; paper: the paper's sizes and schedule."""
     backbone: str | None = None
@@ -148,11 +151,6 @@ def rising_and_falling(steps, warm):
     )
 
 
-def drawn_rates(options):
-    """Rates that a protocol's queries have: those of low resolution that are trained on."""
-    return tuple(rate for rate in options.train_rates if rate > 1) or (2, 3, 4)
-
-
 def cost_of(model):
     """Parameters and operations of an embedding, for metrics.json; None where not countable."""
     try:
@@ -181,7 +179,7 @@ class Run:
         self.data = xr.datasets.load(
             options.data, options.data_dir, split=options.split, limit=options.limit,
             image_size=self.image_size, protocol=options.protocol, split_id=options.split_id,
-            rates=drawn_rates(options),
+            rates=options.query_rates,
         )  # fmt: skip
         check_people(self.data.train)
         if not counted_queries(self.data.query, self.data.gallery).any():
@@ -237,7 +235,7 @@ class Run:
             )
         if o.precision not in ("float32", "mixed_bfloat16"):
             raise xr.InputError(f"unknown precision {o.precision!r}: float32 or mixed_bfloat16")
-        for name in ("train_rates", "rates"):
+        for name in ("train_rates", "rates", "query_rates"):
             values = getattr(o, name)
             if not values or not all(1 <= value < math.inf for value in values):
                 raise xr.InputError(
@@ -273,11 +271,12 @@ class Run:
             if not note.exists():
                 raise xr.InputError(f"{folder} holds no run to resume: start it without --resume")
             begun = json.loads(note.read_text())
-            other = [k for k in asked if asked[k] != begun.get(k)]
+            # An option that came after the run was begun is as it is asked for.
+            other = [k for k in asked if asked[k] != begun.get(k, asked[k])]
             if other:
                 k = other[0]
                 raise xr.InputError(
-                    f"the run in {folder} was begun with {k} = {begun.get(k)}, not {asked[k]}: "
+                    f"the run in {folder} was begun with {k} = {begun[k]}, not {asked[k]}: "
                     "resume it with its own options"
                 )
             return

@@ -31,8 +31,8 @@ from keras_xreid.evaluation.page import write_page
 
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
 NOT_A_VARIANT = (
-    "data", "data_dir", "split", "protocol", "split_id", "rates", "seed", "workers", "compiled",
-    "reid", "out", "resume", "overwrite",
+    "data", "data_dir", "split", "protocol", "split_id", "rates", "query_rates", "seed", "workers",
+    "compiled", "reid", "out", "resume", "overwrite",
 )  # fmt: skip
 SHARED = tuple(field.name for field in dataclasses.fields(common.Options))
 
@@ -171,6 +171,12 @@ def row_of(system, variant, runs):
     }
 
 
+def rates_of_mean(run):
+    """The rates that a run's mean LR is over, if it says so."""
+    rates = (run.get("options") or run).get("train_rates")
+    return "unknown" if rates is None else " ".join(f"{rate:g}" for rate in rates if rate > 1)
+
+
 def cost_of_run(folder):
     """The same of a run's model; None where it is not known."""
     try:
@@ -247,6 +253,7 @@ def footnotes(rows):
         "people (--split)": of_runs("split"),
         "manifest": lambda row: str(row["runs"][0].get("manifest_sha256"))[:16],
         "queries counted": of_runs("queries"),
+        "rates of the mean (--train-rates)": lambda row: rates_of_mean(row["runs"][0]),
         "seeds": of_runs("seed"),
         "images seen in training": lambda row: (
             "unknown" if row["images"] is None else f"{row['images']:,.0f}"

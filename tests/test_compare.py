@@ -112,6 +112,7 @@ def test_options_in_which_runs_differ_are_named(folder):
         ({"protocol": "paper"}, "protocol: each-rate (baseline); paper (intact)"),
         ({"images": 6400}, "images seen in training: 3,200 (baseline); 6,400 (intact)"),
         ({"seed": 3}, "seeds: 0 (baseline); 3 (intact)"),
+        ({"options": {"train_rates": (1, 2, 4)}}, "mean (--train-rates): 2 3 4 (baseline); 2 4 ("),
         ({"backend": "abacus"}, "; abacus (intact)"),
     ],
 )
@@ -151,7 +152,9 @@ def test_scores_of_saved_weights_are_a_row_too(folder, tmp_path):
     )
     rows, page = compared(tmp_path, folder / "scores", folder / "run")
     assert [row["variant"] for row in rows] == ["weights published", ""]
-    assert rows[0]["images"] == "" and "unknown (baseline, weights published)" in page
+    assert rows[0]["images"] == ""
+    assert "in training: unknown (baseline, weights published); 3,200" in page
+    assert "--train-rates): unknown (baseline, weights published); 2 3 4 (" in page
 
 
 def test_figure(folder, tmp_path):

@@ -190,6 +190,51 @@ def test_ablations(people, tmp_path):
     assert "== " not in again and "88.1" in again
 
 
+def test_a_baseline_trained_on_high_resolution_says_so(people, tmp_path, monkeypatch):
+    import baseline
+    import common
+
+    drawn = []
+    monkeypatch.setattr(common.run_figures, "draw_figures", lambda *given: drawn.append(given[5]))
+    out = tmp_path / "hr"
+    options = {"rates": (1, 4), "train_rates": (2, 4), "steps": 1, "batch_size": 4, "limit": 2}
+    baseline.main(
+        baseline.BaselineOptions(data="csv", data_dir=str(people), out=str(out), **options)
+    )
+    assert drawn == [(1,)]
+    assert "Mean rank-1 over the rates 4: " in (out / "report.md").read_text()
+    rows = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
+    # --train-rates, which hashes of published runs depend on.
+    assert all(row["rate"] == [2, 4] for row in rows if row["role"] == "train")
+
+
+def prepared(people, **options):
+    """A run that has read its data, and trains nothing."""
+    import baseline
+    import common
+
+    options = baseline.BaselineOptions(data="csv", data_dir=str(people), **options)
+    return common.Run("baseline", options, baseline.PRESETS)
+
+
+def test_rates_trained_on_do_not_choose_the_rates_of_a_protocols_queries(people):
+    protocol = {"protocol": "paper-all-queries", "train_rates": (2,)}
+    assert {r.rate for r in prepared(people, **protocol).data.query} == {2, 3, 4}
+    asked = prepared(people, **protocol, query_rates=(2.0, 8.0))
+    assert {r.rate for r in asked.data.query} == {2, 8} and asked.options.query_rates == (2, 8)
+
+
+def test_a_run_goes_on_that_was_begun_before_an_option_came(people, tmp_path):
+    out = str(tmp_path / "run")
+    prepared(people, out=out).begin()
+    note = tmp_path / "run" / "options.json"
+    told = json.loads(note.read_text())
+    with pytest.raises(xr.InputError, match=r"query_rates = \[2, 3, 4\], not \[2, 8\]"):
+        prepared(people, out=out, resume=True, query_rates=(2, 8)).begin()
+    note.write_text(json.dumps({k: v for k, v in told.items() if k != "query_rates"}))
+    prepared(people, out=out, resume=True).begin()
+
+
 def weights_of(out):
     found = {}
 
@@ -349,6 +394,7 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     printed = run(
         "evaluate", "--weights", finished[0], "--data", "csv", "--data-dir", people,
         "--protocol", "paper-all-queries", "--repeats", 2, "--rerank", "--out", out,
+        "--query-rates", 3, 8, "--train-rates", 3,
     )  # fmt: skip
     assert "95 % from" in printed and "all queries" in printed
     metrics = json.loads((out / "metrics.json").read_text())
@@ -357,6 +403,8 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     assert metrics["standard_error"] is None and metrics["enlarged"]["mixed"] is not None
     rows = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
     assert {row["seed"] for row in rows} == {0, 1}
+    assert {row["rate"] for row in rows if row["role"] == "query"} == {3, 8}
+    assert metrics["train_rates"] == [3]
 
 
 def test_wrong_folder(refused, tmp_path):
