@@ -22,6 +22,7 @@ from common import (
     Run,
     check_groups,
     check_losses,
+    check_unused,
     pairs_a_step,
     rising_and_falling,
     start,
@@ -127,6 +128,8 @@ def check(options):
             f"no mask is introduced after another with {', '.join(flags)}: leave out --mask-epochs "
             "and --restart, or --end-to-end and --without mask"
         )
+    if "mask" in options.without:
+        check_unused(options, ("end_to_end",), "--without mask has no masks to train")
 
 
 def train_one_per_rate(run, epochs):

@@ -14,7 +14,7 @@ recovered images. At the end every query is scored at every rate, and its recove
 import dataclasses
 
 # Before Keras: it chooses the backend.
-from common import Options, Run, check_groups, check_losses, pairs_a_step, start
+from common import Options, Run, check_groups, check_losses, check_unused, pairs_a_step, start
 from rain import optimizers
 
 import keras_xreid as xr
@@ -41,11 +41,18 @@ class CADNetOptions(Options):
     """imagenet or random; if not given, imagenet for the paper preset's ResNet-50s."""
 
 
-def main(options):
+def check(options):
+    """Refuses bad values of this recipe's own options."""
     if options.features not in FEATURES:
         raise xr.InputError(f"--features {options.features!r}: give one of {', '.join(FEATURES)}")
     check_groups(pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
+    if "cls" in options.without:  # L_cls holds the triplets, too
+        check_unused(options, ("margin",), "--without cls has no triplet loss")
+
+
+def main(options):
+    check(options)
     run = Run("cadnet", options, PRESETS, pairs_a_step(options))
     batches = run.batches(xr.PairBatches, grouped=True, rates=options.train_rates, independent=True)
     off = {LOSSES[name]: 0.0 for name in options.without}

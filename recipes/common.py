@@ -144,6 +144,18 @@ def check_losses(without, losses, known=None):
         raise xr.InputError(f"--without {' '.join(without)} leaves no loss to train with")
 
 
+def check_unused(options, names, reason):
+    """Refuses options that nothing would come of: those of `names` that are not the default."""
+    given = {name: getattr(options, name) for name in names}
+    flags = [
+        f"--{'no-' * (value is False)}{name.replace('_', '-')}"
+        for name, value in given.items()
+        if value != getattr(type(options), name)
+    ]
+    if flags:
+        raise xr.InputError(f"{reason}: leave out {' and '.join(flags)}")
+
+
 def rising_and_falling(steps, warm):
     """Adam's learning rate for a short schedule: up to 1e-3 in `warm` steps, and down to 0."""
     return keras.optimizers.schedules.CosineDecay(

@@ -19,6 +19,7 @@ from common import (
     Run,
     check_groups,
     check_losses,
+    check_unused,
     pairs_a_step,
     rising_and_falling,
     start,
@@ -63,11 +64,20 @@ def optimizers(model, steps):
     return made | {phase.updates[0]: keras.optimizers.Adam(1e-4) for phase in judges}
 
 
-def main(options):
+def check(options):
+    """Refuses bad values of this recipe's own options."""
     if options.settings not in SETTINGS:
         raise xr.InputError(f"--settings {options.settings!r}: give {' or '.join(SETTINGS)}")
     check_groups(pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
+    if "adv" in options.without:
+        check_unused(options, ("levels",), "--without adv aligns no feature maps")
+    if "tri" in options.without:
+        check_unused(options, ("margin",), "--without tri has no triplet loss")
+
+
+def main(options):
+    check(options)
     run = Run("rain", options, PRESETS, pairs_a_step(options))
     run.hide_labels(options.labeled_fraction)
     batches = run.batches(xr.PairBatches, grouped=True, rates=options.train_rates)

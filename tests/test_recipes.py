@@ -359,6 +359,10 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
         ("adaptive", ("--epochs", "9", "--restart"), ["--restart", "[3, 2, 2, 2]"]),
         ("adaptive", ("--one-per-rate", "--protocol", "multi-shot"), ["multi-shot", "each-rate"]),
         ("adaptive", ("--one-per-rate", "--end-to-end"), ["--one-per-rate", "no masks"]),
+        ("adaptive", ("--without", "mask", "--end-to-end"), ["no masks", "--end-to-end"]),
+        ("rain", ("--without", "adv", "--levels", "5"), ["--without adv", "leave out --levels"]),
+        ("rain", ("--without", "tri", "--margin", "1"), ["--without tri", "leave out --margin"]),
+        ("cadnet", ("--without", "cls", "--margin", "1"), ["--without cls", "leave out --margin"]),
     ],
 )
 def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arguments, words):
