@@ -52,6 +52,8 @@ from keras_xreid.training import autodiff  # noqa: E402
 
 # Images of a person in a batch, where people are grouped.
 IMAGES_PER_PERSON = 4
+# Data sets whose splits differ in who is to be trained on and who is to be found.
+HALVED = ("viper", "caviar", "cuhk03")
 # Pairs a step. With few epochs more and smaller steps go further: 16 pairs are 32 images.
 PAIRS = {"tiny": 16, "paper": 32}
 
@@ -117,7 +119,10 @@ def start(run, options_class, description):
     except xr.InputError as error:
         leave(error)
     except KeyboardInterrupt:
-        print("\nStopped; go on from the last finished epoch with --resume.", file=sys.stderr)
+        again = "run the same command again"
+        if hasattr(options, "resume"):
+            again = "go on from the last finished epoch with --resume"
+        print(f"\nStopped; {again}.", file=sys.stderr)
         sys.exit(130)
 
 
@@ -170,6 +175,21 @@ def cost_of(model):
     except (xr.InputError, NotImplementedError, TypeError, ValueError):
         return None  # a run of hours is not lost for that
     return {"parameters": parameters, "flops": flops}
+
+
+def trained_as(weights):
+    """Data set, split and split_id that weights were trained on; {} where nothing says it.
+
+    `weights`: a published name, or a run folder or a file in it, be the run finished or not.
+    """
+    if entry := xr.published().get(str(weights)):
+        return entry
+    folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+    if (folder / "options.json").is_file():
+        told = json.loads((folder / "options.json").read_text())
+        return {**told, "dataset": told.get("data")}
+    metrics = folder / "metrics.json"
+    return report.read_metrics(metrics) if metrics.is_file() else {}
 
 
 class Run:

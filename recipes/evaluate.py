@@ -16,9 +16,6 @@ import keras_xreid as xr
 from keras_xreid.evaluation import files, report
 from keras_xreid.evaluation.lpips import load_lpips
 
-# Whose splits differ in who is to be trained on and who is to be found.
-HALVED = ("viper", "caviar", "cuhk03")
-
 
 @dataclasses.dataclass
 class EvaluateOptions:
@@ -96,28 +93,20 @@ def check(options, data):
             f"--score-as with protocol {data.protocol}, which fixes each query's rate: give "
             "--protocol each-rate"
         )
-    run = trained_as(options)
-    trained = run.get("split_id", 0) if options.data in HALVED else options.split_id
-    if run and options.split == "dev" and run.get("split") != "dev":
+    run = common.trained_as(options.weights)
+    if run.get("dataset") != options.data:
+        return
+    trained = run.get("split_id", 0) if options.data in common.HALVED else options.split_id
+    if options.split == "dev" and run.get("split") != "dev":
         raise xr.InputError(
             f"{options.weights} was trained on all training people of {options.data}, those of the "
             "dev split among them: score it on --split test"
         )
-    if run and trained != options.split_id:
+    if trained != options.split_id:
         raise xr.InputError(
             f"{options.weights} was trained on split {trained} of {options.data}: people of split "
             f"{options.split_id} may be among those it was trained on; give --split-id {trained}"
         )
-
-
-def trained_as(options):
-    """What is known of the training of these weights; {} where it was on other data."""
-    told = Path(options.weights)
-    told = (told if told.is_dir() else told.parent) / "metrics.json"
-    entry = xr.published().get(options.weights)
-    if entry is None and told.is_file():
-        entry = report.read_metrics(told)
-    return entry if entry and entry.get("dataset") == options.data else {}
 
 
 def open_folder(out):

@@ -12,7 +12,9 @@ import dataclasses
 
 from baseline import EPOCHS as REID_EPOCHS
 from baseline import train_network
-from common import Options, Run, start  # before Keras: it chooses the backend
+
+# Before Keras: it chooses the backend.
+from common import HALVED, Options, Run, check_unused, start, trained_as
 
 import keras  # isort: skip
 
@@ -55,12 +57,35 @@ class IntactOptions(Options):
     """Weights of a finished stage 1 (reid.weights.h5 of a run, or a baseline's); skips it."""
 
 
+def check(options):
+    """Refuses bad values of this recipe's own options."""
+    if options.supervision not in SUPERVISIONS:
+        known = ", ".join(SUPERVISIONS)
+        raise xr.InputError(f"--supervision {options.supervision!r}: give one of {known}")
+    if options.association not in ("r-to-d", "d-to-r", "common"):
+        raise xr.InputError(f"--association {options.association!r}: give r-to-d, d-to-r or common")
+    if options.supervision != "full":
+        reason = f"--supervision {options.supervision} has no association critic"
+        check_unused(options, ("association", "bridge"), reason)
+    if options.association == "common":
+        check_unused(options, ("bridge",), "--association common never has a bridge")
+    if options.reid:
+        check_unused(options, ("reid_epochs",), "--reid skips stage 1")
+
+
 def pretrained(path, run, people):
     """Reads a finished stage 1, and refuses one that belongs to another model or other people."""
     model = xr.load(path)
     if not isinstance(model, xr.Baseline):
         raise xr.InputError(f"{path} holds a {type(model).__name__}; --reid takes a Baseline")
+    told, o = trained_as(path), run.options
+    if not told:
+        print(f"Nothing beside {path} says on whom it was trained, so that is not checked")
+    split_id = told.get("split_id", o.split_id) if o.data in HALVED else o.split_id
     for name, found, wanted in (
+        ("--data", told.get("dataset", o.data), o.data),
+        ("--split", told.get("split", o.split), o.split),
+        ("--split-id", split_id, o.split_id),
         ("backbone", model.backbone, run.backbone),
         ("image size", model.image_size, run.image_size),
         ("number of people", model.people, people),
@@ -72,11 +97,7 @@ def pretrained(path, run, people):
 
 
 def main(options):
-    if options.supervision not in SUPERVISIONS:
-        known = ", ".join(SUPERVISIONS)
-        raise xr.InputError(f"--supervision {options.supervision!r}: give one of {known}")
-    if options.association not in ("r-to-d", "d-to-r", "common"):
-        raise xr.InputError(f"--association {options.association!r}: give r-to-d, d-to-r or common")
+    check(options)
     run = Run("intact", options, PRESETS)
     batches = run.batches(xr.PairBatches, rates=options.train_rates)
     reid = pretrained(options.reid, run, batches.people) if options.reid else None

@@ -1,6 +1,7 @@
 """The queue of recipes/ablations.py, without training: what it would run, and what it prints."""
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def test_every_row_is_an_option_of_its_recipe(command):
     # "--train-on hr" is the default, and says so.
     told = {name.replace("-", "_") for name in told} - changed
     assert told <= {"train_on"} and bool(changed | told) == bool(settings)
+    importlib.import_module(recipe).check(tyro.cli(kind, args=settings))
 
 
 def test_rain_table_1(tmp_path, queue):

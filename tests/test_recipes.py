@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -327,6 +329,11 @@ def refused(monkeypatch, capsys):
         (("--epochs", "0"), ["--epochs", "0"]),
         (("--split-id", "3"), ["split 3"]),
         (("--resume", "--overwrite"), ["--resume", "--overwrite"]),
+        (("--query-rates", "0.5"), ["--query-rates", "0.5", "1"]),
+        (("--supervision", "mse", "--no-bridge"), ["--supervision mse", "leave out --no-bridge"]),
+        (("--supervision", "mse+id", "--association", "common"), ["mse+id", "--association"]),
+        (("--association", "common", "--no-bridge"), ["common", "leave out --no-bridge"]),
+        (("--reid", "reid.weights.h5", "--reid-epochs", "2"), ["--reid skips", "--reid-epochs"]),
     ],
 )
 def test_bad_options(refused, people, tmp_path, arguments, words):
@@ -381,6 +388,7 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
         (("--score-as", "5=2"), ["5=2", "--rates"]),
         (("--score-as", "3:2"), ["3:2", "RATE=RATE"]),
         (("--split-id", "2"), ["split 2 of csv"]),
+        (("--split", "dev"), ["trained on all training people of csv", "--split test"]),
         (("--weights", "nobody"), ["nobody", "finished run folder"]),
     ],
 )
@@ -487,6 +495,51 @@ def test_weights_of_another_model(refused, finished, people, tmp_path):
     line = refused("intact", *short(people, tmp_path / "d", "--reid", tmp_path / "no.weights.h5"))
     assert "no.weights.h5" in line
     assert not any((tmp_path / name).exists() for name in "abcd")
+
+
+def test_first_stage_of_other_people(finished, tmp_path, monkeypatch, capsys):
+    """As many people, and others: the scores would be wrong without a word."""
+    import intact
+
+    options = intact.IntactOptions(data="csv")
+    run = SimpleNamespace(options=options, backbone="resnet_tiny", image_size=(128, 64))
+    reid = shutil.copy(finished[0] / "reid.weights.h5", tmp_path)
+    assert intact.pretrained(reid, run, 6).people == 6
+    assert "is not checked" in capsys.readouterr().out
+    for other, halved, words in (
+        ({}, ("csv",), None),
+        ({"data": "viper"}, (), "--data viper"),
+        ({"split": "dev"}, (), "--split dev"),
+        ({"split_id": 3}, ("csv",), "--split-id 3"),
+        ({"split_id": 3}, (), None),  # people are the same in every split
+    ):
+        told = {"data": "csv", "split": "test", "split_id": 0, **other}
+        (tmp_path / "options.json").write_text(json.dumps(told))
+        monkeypatch.setattr(intact, "HALVED", halved)
+        if words is None:
+            assert intact.pretrained(reid, run, 6).people == 6
+            assert not capsys.readouterr().out
+            continue
+        with pytest.raises(xr.InputError, match=f"trained with {words}; this run needs"):
+            intact.pretrained(reid, run, 6)
+
+
+def test_what_to_do_after_ctrl_c(monkeypatch, capsys):
+    import common
+    import evaluate
+
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["recipe.py", "--weights", "mine"])
+    for options, words in (
+        (evaluate.EvaluateOptions, "run the same command again"),
+        (common.Options, "--resume"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            common.start(interrupted, options, "")
+        assert left.value.code == 130 and words in capsys.readouterr().err
+        monkeypatch.setattr(sys, "argv", ["recipe.py"])
 
 
 def test_no_backend(monkeypatch, capsys):
