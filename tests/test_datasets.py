@@ -79,6 +79,30 @@ def test_read_turns_other_modes_into_rgb(tmp_path, mode):
     assert (image == 102).all()
 
 
+@pytest.mark.parametrize(("orientation", "turned"), [(1, 0), (3, 2), (6, 1), (8, 3)])
+def test_read_turns_a_picture_upright(tmp_path, orientation, turned):
+    """What is stored is turned to the left, by so many quarters."""
+    upright = np.zeros((32, 16, 3), "uint8")
+    upright[:16], upright[16:, :8] = 255, 128  # a light sky, a grey thing below on the left
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    stored = np.ascontiguousarray(np.rot90(upright, turned))
+    Image.fromarray(stored).save(tmp_path / "a.jpg", exif=exif)
+    image = Record(str(tmp_path / "a.jpg"), 1, 1).read()
+    assert image.shape == upright.shape
+    np.testing.assert_allclose(image, upright, atol=4)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "ppm"])
+def test_read_scales_16_bits_of_grey(tmp_path, suffix):
+    grey = np.array([[0, 257, 128 * 257, 128 * 257 + 100, 65535]], "uint16")
+    Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
+    image = Record(str(tmp_path / f"a.{suffix}"), 1, 1).read()
+    assert image.shape == (1, 5, 3) and image.dtype == np.uint8
+    for channel in range(3):
+        np.testing.assert_array_equal(image[0, :, channel], [0, 1, 128, 128, 255])
+
+
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "missing", "folder"])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_read_names_a_bad_file(tmp_path, damage, suffix):

@@ -26,8 +26,9 @@ from keras_xreid.data.resolution import file_sha256
 STORE_FROM = 200
 # Where nothing can be stored, images stay in memory up to this many bytes.
 MEMORY_BYTES = 2 * 1024**3
-# The last bytes of a whole file, after the key. Raise the number when the layout changes.
-END = b"keras_xreid 0001"
+# The last bytes of a whole file, after the key. Raise the number when the layout changes, or what
+# is read of an image.
+END = b"keras_xreid 0002"
 
 
 def decode(records):

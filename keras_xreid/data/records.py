@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_xreid.data.mlr import PROTOCOLS
 from keras_xreid.data.readers.cuhk03_file import read_cuhk03_image
@@ -43,6 +43,8 @@ class Record:
     def read(self):
         """Reads the image at its stored size, or shrunk where a protocol asks for that.
 
+        It is turned upright where its EXIF orientation says how; 16 bits of grey become 8.
+
         Returns:
             (h, w, 3) uint8 array, RGB.
 
@@ -69,6 +71,11 @@ class Record:
             raise InputError(f"image {self.path} is empty (0 bytes): restore or remove it")
         try:
             with Image.open(io.BytesIO(content)) as image:
+                # Cameras store what the sensor saw, and beside it how they were held.
+                ImageOps.exif_transpose(image, in_place=True)
+                if image.mode.startswith("I"):  # 16 bits of grey: Pillow makes 255 of all above
+                    grey = np.clip(np.asarray(image) >> 8, 0, 255).astype("uint8")
+                    return np.repeat(grey[..., None], 3, axis=2)
                 return np.array(image.convert("RGB"))
         except Image.UnidentifiedImageError as error:
             raise InputError(
