@@ -23,8 +23,9 @@ def build_graph(model):
     Returns:
         A functional `keras.Model` with a list of outputs, named by its `output_names`.
 
-        Inputs: "image", (n, height, width, 3) uint8, RGB, at the model's size; of `Adaptive` also
-        "level", (n,) int32, 1 (lowest resolution) to m, m for a gallery.
+        Inputs: "image", (n, height, width, 3) uint8, RGB, at the model's size; where it
+        `takes_level` also "level", (n,) int32, 1 (lowest resolution) to m, m for a gallery;
+        another number is taken as the nearest of these.
 
         Outputs: "embedding", (n, d) float32. Of a system that recovers also "recovered",
         (n, height, width, 3) float32 in [0, 1]. Where images of high resolution bypass the
@@ -44,8 +45,11 @@ def build_graph(model):
     image = ops.cast(inputs[0], "float32") / 255.0
     recovered = high = None
     if isinstance(model, Adaptive):
-        inputs.append(keras.Input((), dtype="int32", name="level"))
-        embedding = model.network([image, inputs[1]], training=False)
+        level = None
+        if takes_level(model):
+            inputs.append(keras.Input((), dtype="int32", name="level"))
+            level = ops.clip(inputs[1], 1, len(model.rates))  # of another, all would be 0
+        embedding = model.call(image, level, training=False)
     elif isinstance(model, Baseline):
         embedding = model.network(image, training=False)[0]
     elif isinstance(model, CADNet):
@@ -66,3 +70,15 @@ def build_graph(model):
     found = {"embedding": embedding, "recovered": recovered, "embedding_high": high}
     outputs = [layers.Identity(name=k)(x) for k, x in found.items() if x is not None]
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name="graph")
+
+
+def takes_level(model):
+    """Whether embeddings depend on a level: of `Adaptive` with masks or a varying length.
+
+    Args:
+        model: a system of this library.
+
+    Returns:
+        bool.
+    """
+    return isinstance(model, Adaptive) and (bool(model.masks) or model.varying_length)

@@ -12,7 +12,7 @@ Use it, without Keras:
 
     session = onnxruntime.InferenceSession("intact.onnx")
     session.get_modelmeta().custom_metadata_map  # read "image" and "resize" first
-    image = PIL.Image.open("person.jpg").convert("RGB")
+    image = PIL.ImageOps.exif_transpose(PIL.Image.open("person.jpg")).convert("RGB")
     image = image.resize((64, 128), PIL.Image.Resampling.BILINEAR)  # width, height
     (features,) = session.run(["embedding"], {"image": numpy.asarray(image)[None]})
 
@@ -44,7 +44,7 @@ import numpy as np
 import keras_xreid as xr
 from keras_xreid.data.resolution import file_sha256
 from keras_xreid.data.synthetic import draw_person
-from keras_xreid.export import build_graph
+from keras_xreid.export import build_graph, takes_level
 from keras_xreid.layers.mask import kept_by_level
 from keras_xreid.training import fast_torch
 from keras_xreid.weights import published
@@ -52,7 +52,8 @@ from keras_xreid.weights import published
 IMAGES, LARGEST_DIFFERENCE = 64, 1e-4
 NEEDED = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")}
 DISTANCES = {"Baseline": "1 - cosine", "INTACT": "1 - cosine", "RAIN": "Euclidean",
-             "CADNet": "Euclidean"}  # fmt: skip
+             "CADNet": "Euclidean", "Adaptive": "squared Euclidean"}  # fmt: skip
+HANDWRITTEN = ("resnet50", "resnet_tiny", "osnet_x1_0", "osnet_x0_25")
 OUTPUTS = {
     "embedding": "(n, d) float32",
     "recovered": "(n, height, width, 3) float32 in [0, 1]",
@@ -70,7 +71,8 @@ class ExportOptions:
     licence: str | None = None
     """Licence of the weights, for the metadata; that of published weights is known."""
     benchmark: bool = False
-    """Measure the images a second of onnxruntime beside Keras on this backend."""
+    """Measure the images a second of onnxruntime beside Keras on this backend, and hand-written
+    PyTorch where there is such a network."""
     overwrite: bool = False
     """Replace the file, if it is there."""
 
@@ -174,17 +176,19 @@ def describe(model, weights, licence=None):
         "image_size": json.dumps({"height": height, "width": width}),
         "resize": f"Pillow: image.resize(({width}, {height}), Resampling.BILINEAR) of the uint8 "
         "image as it is stored, small or large, without keeping its aspect ratio (bilinear, "
-        "anti-aliased where it shrinks)",
+        "anti-aliased where it shrinks), upright: after ImageOps.exif_transpose(image)",
         "distance": DISTANCES.get(name, ""),
     }
-    if isinstance(model, xr.Adaptive):
-        kept = kept_by_level(model.sizes).sum(1) if model.varying_length else None
-        about["level"] = "int32, (n,): of the nearest rate; of a gallery the highest"
+    if takes_level(model):
+        about["level"] = (
+            f"int32, (n,), 1 to {len(model.rates)} (another is taken as the nearest of these): of "
+            "the nearest rate; of a gallery the highest"
+        )
         about["rate_of_level"] = json.dumps(dict(enumerate(model.rates, start=1)))
-        about["distance"] = "squared Euclidean" + (
-            "" if kept is None else ", over the first dimensions that the query's level has: "
-            + json.dumps(dict(enumerate(map(int, kept), start=1)))
-        )  # fmt: skip
+        if model.varying_length:
+            kept = kept_by_level(model.sizes).sum(1)
+            about["distance"] += ", over the first dimensions that the query's level has: "
+            about["distance"] += json.dumps(dict(enumerate(map(int, kept), start=1)))
     return about
 
 
@@ -267,7 +271,7 @@ def run_onnx(model, session, images, rates, names=None):
     import onnxruntime
 
     given = {"image": images}
-    if isinstance(model, xr.Adaptive):
+    if takes_level(model):
         given["level"] = model.levels_of(rates)
     options = onnxruntime.RunOptions()
     options.only_execute_path_to_fetches = True  # and nothing for outputs not asked for
@@ -316,13 +320,23 @@ def differences(model, session, images, rates):
 
 
 def benchmark(model, session, images, rates, rounds=5):
-    """Images a second of `embed` and of the graph's embedding, in turn; medians of the rounds."""
+    """Images a second of `embed` and of the graph's embedding, in turn; medians of the rounds.
+
+    On PyTorch also of the hand-written network of recipes/handwritten.py, with random weights,
+    where it is a baseline on one of its backbones.
+    """
+    backend = keras.backend.backend()
     contenders = {
         "onnxruntime": lambda: run_onnx(model, session, images, rates, ["embedding"]),
-        f"Keras on {keras.backend.backend()}": lambda: model.embed(
+        f"Keras on {backend}": lambda: model.embed(
             images, rates if isinstance(model, xr.Adaptive) else None
         ),
     }
+    if backend == "torch" and isinstance(model, xr.Baseline) and model.backbone in HANDWRITTEN:
+        import handwritten
+
+        network = handwritten.Baseline(model.backbone)
+        contenders["hand-written PyTorch"] = lambda: handwritten.embed(network, images, 64)
     seconds = {name: [] for name in contenders}
     for name, embed in list(contenders.items()) * (rounds + 1):
         began = time.perf_counter()

@@ -91,6 +91,31 @@ def test_onnxruntime_computes_what_keras_does(make, outputs, tmp_path):
         assert difference < 1e-4 and largest == np.abs(expected[name]).max()
 
 
+@pytest.mark.parametrize("parts", [{}, {"masks": False}, {"varying_length": False}])
+def test_a_level_that_there_is_not_is_taken_as_the_nearest(parts, tmp_path):
+    model = small.adaptive(**parts)
+    session = exported(model, tmp_path / "graph.onnx")
+    levels, nearest = np.array([[-3, 0, 5, 99, 2, 1], [1, 1, 4, 4, 2, 1]], "int32")
+    found, expected = (
+        session.run(None, {"image": images(), "level": level})[0] for level in (levels, nearest)
+    )
+    np.testing.assert_array_equal(found, expected)
+    rates = np.array([4, 4, 1, 1, 3, 4])
+    np.testing.assert_allclose(expected, model.embed(images(), rates), atol=1e-4)
+    assert export.differences(model, session, images(), rates)["embedding"][0] < 1e-4
+
+
+def test_where_no_level_matters_none_is_taken(tmp_path, monkeypatch):
+    model = small.adaptive(masks=False, varying_length=False)
+    session = exported(model, tmp_path / "graph.onnx")
+    assert [value.name for value in session.get_inputs()] == ["image"]
+    apart = export.differences(model, session, images(), np.array([4, 4, 1, 1, 3, 2]))
+    assert apart["embedding"][0] < 1e-4
+    monkeypatch.setattr(export, "weights_sha256", lambda weights: "0" * 64)
+    about = export.describe(model, "runs/adaptive")
+    assert "level" not in about and about["distance"] == "squared Euclidean"
+
+
 def test_the_difference_is_the_largest_one():
     model = baseline()
     given = images(5)
@@ -204,6 +229,7 @@ def test_the_command_writes_a_graph_with_its_metadata(saved, tmp_path, capsys, m
     printed = capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert "Largest difference from Keras" in printed and "onnxruntime" in printed
+    assert ("hand-written PyTorch" in printed) == (BACKEND == "torch")
     about = export.open_onnx(out).get_modelmeta().custom_metadata_map
     assert about["system"] == "Baseline" and about["backbone"] == "resnet_tiny"
     assert about["weights_sha256"] == file_sha256(saved / "model.weights.h5")
@@ -223,6 +249,7 @@ def test_the_command_writes_a_graph_with_its_metadata(saved, tmp_path, capsys, m
 def test_metadata_of_levels_say_how_to_compare(monkeypatch):
     monkeypatch.setattr(export, "weights_sha256", lambda weights: "0" * 64)
     about = export.describe(small.adaptive(), "runs/adaptive")
+    assert about["level"].startswith("int32, (n,), 1 to 4 ")
     assert json.loads(about["rate_of_level"]) == {"1": 4, "2": 3, "3": 2, "4": 1}
     kind, kept = about["distance"].split(": ", 1)
     assert kind.startswith("squared Euclidean")
