@@ -1,14 +1,16 @@
 """Searches a folder of gallery images for people: a ranked list as a picture and as JSON.
 
-    python recipes/search.py --weights runs/intact-synthetic --gallery FOLDER query.jpg other.jpg
+    python recipes/search.py --weights runs/intact-synthetic --gallery FOLDER query.jpg --rates 4
 
-Images are taken as they are stored, and as large as they are: a query of low resolution is enlarged
-by the network's own rule. What its rate is, --rates says (4: a quarter of the height that the
-gallery has), or it is estimated from its height with --full-height; without either it is unknown,
-and a super-resolution system recovers it.
+Images are taken as large as they are stored, and upright where their EXIF orientation says how. A
+query of low resolution is enlarged by the network's own rule. What its rate is, --rates says (4: a
+quarter of the height that the gallery has), or it is estimated from its height with --full-height;
+without either it is unknown, and a super-resolution system recovers it. Queries stand before these
+options.
 
 Each gallery image is embedded once. Embeddings are kept by the content of the image and of the
-weights file, so that a later search embeds only what is new or changed.
+weights file, so that a later search embeds only what is new or changed. An image that cannot be
+read is named, and left out.
 """
 
 import contextlib
@@ -35,6 +37,7 @@ from keras_xreid.data.resolution import check_rates, file_sha256
 from keras_xreid.evaluation import figures, files
 
 AT_A_TIME = 256  # gallery images; what is done of them is kept
+LOW = 1.25  # the smallest rate estimated: nearer to 1, people's own heights differ as much
 DRAWN, QUERIES_A_PICTURE = 20, 20
 
 
@@ -49,7 +52,8 @@ class SearchOptions:
     rates: tuple[float, ...] = ()
     """Down-sampling rates of the queries: one for all, or one for each."""
     full_height: int | None = None
-    """Estimate the rates from the queries' heights: of rate 1 are images of this height."""
+    """Estimate the rates from the queries' heights: of rate 1 are images of this height, and all
+    that are above 4/5 of it (an estimate below 1.25 counts as 1)."""
     top: int = 10
     """Length of the lists; the picture shows 20 at most."""
     out: str = "runs/search"
@@ -75,7 +79,9 @@ def main(options):
         )
     sha256 = weights_sha256(o.weights)
     open_folder(folder, o)
-    hashes, gallery_features = embed_once(model, gallery, cache_folder(o.cache, sha256, model))
+    gallery, hashes, gallery_features, unreadable = embed_once(
+        model, gallery, cache_folder(o.cache, sha256, model)
+    )
     prepared = xr.prepare_images(images, model.image_size)
     features = model.embed(prepared, rates)
     distances = np.asarray(model.distances(features, gallery_features, query_rates=rates))
@@ -89,6 +95,7 @@ def main(options):
         "keras_xreid": xr.__version__,
         "gallery": o.gallery,
         "gallery_images": len(gallery),
+        "unreadable": [{"path": k, "reason": v} for k, v in unreadable.items()],
         "rates_from": "--rates" if o.rates else "--full-height" if o.full_height else None,
         "queries": [
             {
@@ -110,6 +117,8 @@ def main(options):
     }
     try:
         files.write_json_atomic(folder / "ranked.json", found)
+        for path in folder.glob("ranked*.png"):  # of an earlier search
+            path.unlink()
         pictures = draw(folder, model, found["queries"], prepared)
     except OSError as error:
         raise xr.InputError(f"cannot write to {folder}: {error.strerror or error}") from error
@@ -147,7 +156,9 @@ def gallery_images(gallery):
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
     )
     if not paths:
         raise xr.InputError(
@@ -160,14 +171,15 @@ def gallery_images(gallery):
 def rates_of(o, images):
     """The queries' rates: as given, estimated, or None."""
     if o.full_height is not None:
-        return xr.rates_from_sizes(images, o.full_height)
+        rates = xr.rates_from_sizes(images, o.full_height)
+        return np.where(rates < LOW, np.float32(1), rates)
     if not o.rates:
         return None
     return np.broadcast_to(np.asarray(o.rates, "float32"), (len(images),))
 
 
 def open_folder(folder, o):
-    """Makes the folder, or empties it of an earlier search."""
+    """Makes the folder; an earlier search in it stays until this one is written."""
     if folder.resolve().is_relative_to(Path(o.gallery).resolve()):
         raise xr.InputError(
             f"{folder} lies in the gallery, whose images are searched: give another --out"
@@ -182,8 +194,6 @@ def open_folder(folder, o):
             raise xr.InputError(
                 f"{folder} holds a search already: --overwrite replaces it, or give another --out"
             )
-        for path in (*folder.glob("ranked*.png"), folder / "ranked.json"):
-            path.unlink()
     except OSError as error:
         raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
 
@@ -193,7 +203,7 @@ def cache_folder(cache, weights_sha256, model):
     height, width = model.image_size
     depends_on = (
         f"weights {weights_sha256} size {height}x{width} keras_xreid {xr.__version__} "
-        f"Pillow {PIL.__version__}"
+        f"Pillow {PIL.__version__} backend {keras.backend.backend()}"
     )
     key = hashlib.sha256(depends_on.encode()).hexdigest()
     return Path(cache).expanduser() / "embeddings" / key[:32]
@@ -208,28 +218,57 @@ def embed_once(model, records, folder):
         folder: where embeddings are kept, by the SHA-256 of their image.
 
     Returns:
-        The SHA-256 of each image's file, and an (n, d) float32 array.
+        The records that could be read; the SHA-256 of each one's file; an (n, d) float32 array;
+        and a dictionary from the paths of all others to what is wrong with them.
+
+    Raises:
+        InputError: none can be read, or one changed meanwhile.
     """
-    hashes = [file_sha256(record.path) for record in records]
-    known = read_kept(folder, set(hashes))
+    hashes, unreadable = {}, {}
+    for record in records:
+        with noting(unreadable, record.path):
+            hashes[record.path] = file_sha256(record.path)
+    known = read_kept(folder, set(hashes.values()))
     new = {}  # equal images are embedded once
-    for sha256, record in zip(hashes, records, strict=True):
+    for path, sha256 in hashes.items():
         if sha256 not in known:
-            new.setdefault(sha256, record)
+            new.setdefault(sha256, path)
     print(f"Gallery: {len(records):,} images, {len(new):,} to embed")
     progress = keras.utils.Progbar(len(new), unit_name="image")
     kept, todo = True, list(new.items())
     for start in range(0, len(todo), AT_A_TIME):
-        part = dict(todo[start : start + AT_A_TIME])
-        images = xr.prepare_images(list(part.values()), model.image_size)
-        features = model.embed(images, rates=1)
-        for sha256, record in part.items():
-            if file_sha256(record.path) != sha256:
-                raise xr.InputError(f"{record.path} changed while it was read: start again")
-        known.update(zip(part, features, strict=True))
-        kept = kept and keep(folder, list(part), features)
+        part, images = todo[start : start + AT_A_TIME], {}
+        for sha256, path in part:
+            with noting(unreadable, path):
+                record = xr.Record(path, None, 0)
+                images[sha256] = xr.prepare_images([record], model.image_size)[0]
+        if images:
+            features = model.embed(np.stack(list(images.values())), rates=1)
+            for sha256 in images:
+                if file_sha256(new[sha256]) != sha256:
+                    raise xr.InputError(f"{new[sha256]} changed while it was read: start again")
+            known.update(zip(images, features, strict=True))
+            kept = kept and keep(folder, list(images), features)
         progress.update(start + len(part))
-    return hashes, np.stack([known[sha256] for sha256 in hashes])
+    for path, sha256 in hashes.items():  # a copy of what could not be read cannot be read either
+        if sha256 not in known:
+            unreadable.setdefault(path, unreadable[new[sha256]].replace(new[sha256], path))
+    for reason in unreadable.values():
+        print(f"Left out: {reason}")
+    readable = [record for record in records if record.path not in unreadable]
+    if not readable:
+        raise xr.InputError(f"no gallery image can be read, such as this one: {reason}")
+    hashes = [hashes[record.path] for record in readable]
+    return readable, hashes, np.stack([known[sha256] for sha256 in hashes]), unreadable
+
+
+@contextlib.contextmanager
+def noting(unreadable, path):
+    """Notes what is wrong with an image, and goes on."""
+    try:
+        yield
+    except xr.InputError as error:
+        unreadable[path] = str(error)
 
 
 def read_kept(folder, wanted):

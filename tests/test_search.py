@@ -1,5 +1,6 @@
 """A folder of images and a query in, a ranked list out; every gallery image is embedded once."""
 
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -203,20 +204,79 @@ def test_a_broken_cache_is_not_believed(coarse, weights, gallery, query, tmp_pat
         assert ranked(tmp_path) == first
 
 
-def test_what_was_embedded_before_a_broken_image_is_kept(
-    coarse, weights, gallery, query, tmp_path, monkeypatch
+def test_images_that_cannot_be_read_are_left_out(
+    coarse, weights, gallery, query, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(search, "AT_A_TIME", 2)
-    broken = gallery / "camera1" / "5.png"  # the last by path
+    broken, copy, empty = (gallery / "camera1" / name for name in ("1.png", "copy.png", "5.png"))
     content = broken.read_bytes()
-    broken.write_bytes(content[: len(content) // 2])
-    given = options(tmp_path, weights, gallery, query)
-    with pytest.raises(xr.InputError, match=r"5\.png is broken"):
-        search.main(given)
+    for path in (broken, copy):
+        path.write_bytes(content[: len(content) // 2])
+    empty.write_bytes(b"")
+    (gallery / "folder.jpg").mkdir()
+    given = options(tmp_path, weights, gallery, query, overwrite=True)
+    search.main(given)
+    found = ranked(tmp_path)
+    assert found["gallery_images"] == len(found["queries"][0]["ranked"]) == 3
+    reasons = {one["path"]: one["reason"] for one in found["unreadable"]}
+    assert reasons.keys() == {str(broken), str(copy), str(empty)}
+    assert "0 bytes" in reasons[str(empty)] and "is broken" in reasons[str(copy)]
+    printed = capsys.readouterr().out
+    assert all(
+        path in reasons[path] and f"Left out: {reasons[path]}" in printed for path in reasons
+    )
+
+    # One that is mended is embedded, the others are known.
     broken.write_bytes(content)
     coarse.embedded.clear()
     search.main(given)
+    assert [n for n, _ in coarse.embedded] == [1, 1]  # the image, the query
+    assert len(ranked(tmp_path)["unreadable"]) == 2
+    for path in gallery.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(xr.InputError, match=r"no gallery image can be read.*empty"):
+        search.main(given)
+
+
+def test_what_was_embedded_before_it_was_stopped_is_kept(
+    coarse, weights, gallery, query, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(search, "AT_A_TIME", 2)
+    embed = coarse.embed
+
+    def stopped(images, rates=None):
+        if len(images) == 1:
+            raise KeyboardInterrupt
+        return embed(images, rates)
+
+    given = options(tmp_path, weights, gallery, query)
+    with monkeypatch.context() as while_it_runs, pytest.raises(KeyboardInterrupt):
+        while_it_runs.setattr(coarse, "embed", stopped)
+        search.main(given)
+    coarse.embedded.clear()
+    search.main(given)
     assert [n for n, _ in coarse.embedded] == [1, 1]  # the last image, the query
+
+
+def test_a_search_stays_until_the_next_is_written(
+    coarse, weights, gallery, query, tmp_path, monkeypatch
+):
+    given = options(tmp_path, weights, gallery, query, overwrite=True)
+    search.main(given)
+    picture, first = tmp_path / "out" / "ranked-2.png", ranked(tmp_path)
+    picture.write_bytes(b"of the first search")
+    with monkeypatch.context() as broken, pytest.raises(MemoryError):
+        broken.setattr(coarse, "distances", lambda *a, **k: (_ for _ in ()).throw(MemoryError()))
+        search.main(given)
+    assert ranked(tmp_path) == first and picture.exists()
+    search.main(dataclasses.replace(given, top=2))
+    assert len(ranked(tmp_path)["queries"][0]["ranked"]) == 2 and not picture.exists()
+
+
+def test_embeddings_of_another_backend_are_not_taken(coarse, monkeypatch):
+    before = search.cache_folder("cache", "0" * 64, coarse)
+    monkeypatch.setattr(search.keras.backend, "backend", lambda: "other")
+    assert search.cache_folder("cache", "0" * 64, coarse) != before
 
 
 def test_an_image_that_changes_meanwhile_is_not_kept(
@@ -262,6 +322,8 @@ def test_rates_are_given_estimated_or_unknown(coarse, weights, gallery, query, t
     assert told(rates=(4,)) == ("--rates", [4, 4])
     assert told(rates=(4, 1)) == ("--rates", [4, 1])
     assert told(full_height=128) == ("--full-height", [4, 1])
+    assert told(full_height=129)[1] == [np.float32(129 / 32), 1]  # one pixel is no resolution
+    assert told(full_height=160)[1] == [5, 1.25]
 
 
 def grey(picture, x, y, width, height):
