@@ -4,16 +4,21 @@ Command, about 10 s, without PyTorch:
 
     python recipes/convert_osnet.py osnet_x1_0_market.pth osnet_x1_0_market.weights.h5
 
-It prints the largest difference between the weights given and those read back: 0. The result
-opens with `build_reid_network(people, "osnet_x1_0", image_size).load_weights(...)`.
+`xr.load("osnet_x1_0_market.weights.h5")` opens the result, a baseline, and so does every recipe
+that takes weights. Printed is the largest difference between torchreid's arrays and those of the
+model loaded again, under torchreid's names and in its order of axes: 0.
 
-Command, about 1 min, with PyTorch and torchreid's source (https://github.com/KaiyangZhou/
-deep-person-reid, the file torchreid/models/osnet.py is enough):
+With PyTorch and torchreid's source (https://github.com/KaiyangZhou/deep-person-reid, the file
+torchreid/models/osnet.py is enough), `--check osnet.py` also compares what the networks compute:
+feature maps and embedding agree to 1e-4 (of the largest value, where that is above 1). Alone it
+does so for every width with random weights, in about 1 min:
 
     python recipes/convert_osnet.py --check deep-person-reid/torchreid/models/osnet.py
 
-It fills both networks of every width with the same random weights and prints the largest
-difference of their feature maps and embeddings: below 1e-4 (of values up to about 10).
+Our ResNet-50 is compared with that of keras.applications, which has ImageNet's weights (95 MB are
+downloaded once; where they cannot be, random ones are taken):
+
+    python recipes/convert_osnet.py --check resnet50
 """
 
 import contextlib
@@ -33,9 +38,14 @@ from common import start
 import keras
 import numpy as np
 
+import keras_xreid as xr
 from keras_xreid.errors import InputError
-from keras_xreid.layers.backbone import IMAGENET_MEAN, IMAGENET_STD
-from keras_xreid.layers.head import build_reid_network
+from keras_xreid.layers.backbone import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    build_backbone,
+    copy_resnet50,
+)
 from keras_xreid.layers.osnet import WIDTHS, load_torchreid_weights
 from keras_xreid.layers.torch_weights import read_state_dict
 
@@ -51,21 +61,35 @@ class Options:
     name: str = "osnet_x1_0"
     """The OSNet's width: osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25."""
     check: str | None = None
-    """torchreid's osnet.py, to compare with on random weights."""
+    """torchreid's osnet.py, to compare the networks with, or resnet50."""
 
 
 def run(options):
-    """Converts the file, or compares the networks."""
-    if options.check is not None:
-        compare(Path(options.check))
-    elif options.file is None or options.out is None:
-        raise InputError("nothing to do: give FILE.pth and OUT.weights.h5, or --check osnet.py")
-    if options.file is not None and options.out is not None:
-        convert(Path(options.file), Path(options.out), options.name)
+    """Converts the file, or compares the networks, or both."""
+    file, out, check = options.file, options.out, options.check
+    if (file is None) != (out is None) or (file is None and check is None):
+        raise InputError(
+            "nothing to do: give FILE.pth and OUT.weights.h5, --check osnet.py or --check resnet50"
+        )
+    source = None if check in (None, "resnet50") else Path(check)
+    if source is not None and not source.is_file():
+        raise InputError(f"no file {source}: give the path of torchreid's osnet.py, or resnet50")
+    if source is not None and importlib.util.find_spec("torch") is None:
+        raise InputError("PyTorch is not installed, and torchreid needs it: pip install torch")
+    converted = None if file is None else convert(Path(file), Path(out), options.name)
+    if check == "resnet50":
+        compare_resnet50()
+    elif source is not None:
+        for name, arrays, network in converted_random(source) if converted is None else [converted]:
+            compare(source, name, arrays, network)
 
 
 def convert(file, out, name):
-    """Writes the weights of torchreid's `file` to `out`, and reads them back."""
+    """Writes the weights of torchreid's `file` to `out`, and loads them again.
+
+    Returns:
+        The OSNet's name, torchreid's arrays, and the network that was loaded.
+    """
     if name not in WIDTHS:
         raise InputError(f"unknown OSNet {name!r}: the known ones are {', '.join(WIDTHS)}")
     if not out.name.endswith(".weights.h5") or not out.parent.is_dir() or out.exists():
@@ -76,44 +100,90 @@ def convert(file, out, name):
     if "classifier.weight" not in arrays:
         raise InputError(f"{file} has no classifier.weight: it is not a file of torchreid's OSNet")
     people = len(arrays["classifier.weight"])
-    network = build_reid_network(people, name, (256, 128))
-    load_torchreid_weights(network, file)
-    network.save_weights(out)
-
-    again = build_reid_network(people, name, (256, 128))
-    again.load_weights(out)
-    difference = max(
-        float(np.abs(a - b).max())
-        for a, b in zip(network.get_weights(), again.get_weights(), strict=True)
-    )
+    model = xr.Baseline(people, backbone=name, image_size=(256, 128))
+    load_torchreid_weights(model.network, file)
+    xr.save(model, out)
+    network = xr.load(out).network
+    difference = largest_difference(arrays, network)
     print(f"{out}: {name}, {people} people, largest difference {difference:.1e}")
+    return name, arrays, network
 
 
-def compare(source):
-    """Prints the largest difference to torchreid's own networks, on shared random weights."""
-    if not source.is_file():
-        raise InputError(f"no file {source}: give the path of torchreid's osnet.py")
-    if importlib.util.find_spec("torch") is None:
-        raise InputError("PyTorch is not installed, and torchreid needs it: pip install torch")
-    images = np.random.RandomState(0).random_sample((4, 256, 128, 3)).astype("float32")
+def largest_difference(arrays, network):
+    """Between torchreid's arrays and ours, under its names and in its order of axes.
+
+    This is worked out from our layers, and not by the rules of `load_torchreid_weights`.
+    """
+    kinds = {
+        "kernel": "weight",
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    }
+    theirs = {name.replace(".", "_"): array for name, array in arrays.items()}
+    found = []
+    for variable in network.weights:
+        layer, kind = variable.path.split("/")[-2:]
+        layer = {"fc": "fc_0", "fc_bn": "fc_1"}.get(layer, layer)
+        array = theirs.pop(f"{layer}_{kinds.get(kind, kind)}")
+        ours = keras.ops.convert_to_numpy(variable)
+        # (height, width, in, out) and (in, out), with the output first and the image last.
+        ours = ours.transpose((3, 2, 0, 1)) if ours.ndim == 4 else ours.T
+        found.append(float(np.abs(ours.reshape(array.shape) - array).max()))
+    left = [name for name in theirs if not name.endswith("num_batches_tracked")]
+    return max(found) if not left else float("inf")
+
+
+def converted_random(source):
+    """Yields what `convert` makes of random weights, for every width."""
     for name in WIDTHS:
-        with torch.no_grad():
-            shapes, theirs = run_torchreid(source, name, images)
-        network = build_reid_network(10, name, images.shape[1:3])
-        with tempfile.TemporaryDirectory() as folder:  # a file, so that its reader is checked too
+        weights = random_weights(shapes_of(torchreid_network(source, name)))
+        with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "random.pth"
-            torch.save({k: torch.as_tensor(v) for k, v in random_weights(shapes).items()}, file)
-            load_torchreid_weights(network, file)
-        ours = run_keras(network, name, images)
-        differences = [np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True)]
-        largest = max(np.abs(a).max() for a in theirs)
-        print(
-            f"{name:12s} {keras.backend.backend()}: largest difference of maps 1-5 and embedding "
-            + " ".join(f"{d:.1e}" for d in differences)
-            + f" (values up to {largest:.1f})"
+            torch.save({k: torch.as_tensor(v) for k, v in weights.items()}, file)
+            yield convert(file, Path(folder) / "random.weights.h5", name)
+
+
+def compare(source, name, arrays, network):
+    """Prints the largest difference between torchreid's network and ours."""
+    images = np.random.RandomState(0).random_sample((4, 256, 128, 3)).astype("float32")
+    theirs = run_torchreid(source, name, arrays, images)
+    tell(f"{name}, maps 1-5 and embedding", run_keras(network, name, images), theirs)
+
+
+def compare_resnet50():
+    """Prints the largest difference between Keras's ResNet-50 and ours."""
+    build, size = keras.applications.ResNet50, (128, 64)
+    try:
+        theirs, weights = build(False, "imagenet", input_shape=(*size, 3)), "ImageNet's weights"
+    except Exception as error:  # Keras raises a plain Exception where nothing is reached
+        print(f"ImageNet's weights cannot be fetched: {' '.join(str(error).split())}")
+        theirs, weights = build(False, None, input_shape=(*size, 3)), "random weights"
+        random = np.random.RandomState(0)  # no bias and no statistics are as they begin
+        theirs.set_weights(
+            [w if w.ndim > 1 else w + random.uniform(0, 0.1, w.shape) for w in theirs.get_weights()]
         )
-        if max(differences) >= 1e-4:
-            raise InputError(f"{name} differs from torchreid's by more than 1e-4")
+    backbone = build_backbone("resnet50", size, last_stride=2)
+    copy_resnet50(theirs, backbone)
+    images = np.random.RandomState(0).random_sample((4, *size, 3)).astype("float32")
+    expected = theirs(keras.applications.resnet50.preprocess_input(255 * images))
+    both = [keras.ops.convert_to_numpy(x) for x in (backbone(images)[-1], expected)]
+    tell(f"resnet50, {weights}, last map", both[:1], both[1:])
+
+
+def tell(what, ours, theirs):
+    """Prints the largest differences, and refuses what is more than rounding."""
+    differences = [float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)]
+    largest = max(float(np.abs(a).max()) for a in theirs)
+    told = (
+        f"{what}, {keras.backend.backend()}: largest difference "
+        + " ".join(f"{d:.1e}" for d in differences)
+        + f" (values up to {largest:.3g})"
+    )
+    print(told)
+    if not all(d <= 1e-4 * max(1, largest) for d in differences):  # not a number is too much, too
+        raise InputError(f"the networks differ by more than 1e-4: {told}")
 
 
 def random_weights(shapes):
@@ -134,20 +204,30 @@ def random_weights(shapes):
     return weights
 
 
-def run_torchreid(source, name, images):
-    """Returns the shapes of torchreid's weights, its five feature maps and its embedding."""
+def torchreid_network(source, name, people=10):
+    """Builds torchreid's own network."""
     spec = importlib.util.spec_from_file_location("torchreid_osnet", source)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    network = getattr(module, name)(num_classes=10, pretrained=False).eval()
-    shapes = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    network.load_state_dict({k: torch.as_tensor(v) for k, v in random_weights(shapes).items()})
+    return getattr(module, name)(num_classes=people, pretrained=False).eval()
+
+
+def shapes_of(network):
+    """The shapes of torchreid's weights, by name."""
+    return {k: tuple(v.shape) for k, v in network.state_dict().items()}
+
+
+def run_torchreid(source, name, arrays, images):
+    """Returns the five feature maps and the embedding of torchreid's network."""
+    network = torchreid_network(source, name, len(arrays["classifier.weight"]))
+    network.load_state_dict({k: torch.as_tensor(v) for k, v in arrays.items()})
     x = torch.as_tensor(((images - IMAGENET_MEAN) / IMAGENET_STD).astype("float32"))
     x = x.permute(0, 3, 1, 2)
-    embedding = network(x)
-    maps = [x := network.maxpool(network.conv1(x))]
-    maps += [x := getattr(network, part)(x) for part in ("conv2", "conv3", "conv4", "conv5")]
-    return shapes, [m.permute(0, 2, 3, 1).numpy() for m in maps] + [embedding.numpy()]
+    with torch.no_grad():
+        embedding = network(x)
+        maps = [x := network.maxpool(network.conv1(x))]
+        maps += [x := getattr(network, part)(x) for part in ("conv2", "conv3", "conv4", "conv5")]
+    return [m.permute(0, 2, 3, 1).numpy() for m in maps] + [embedding.numpy()]
 
 
 def run_keras(network, name, images):

@@ -5,6 +5,7 @@ The recordings are made with PyTorch and torchreid's osnet.py:
     python tests/test_osnet.py deep-person-reid/torchreid/models/osnet.py
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -13,9 +14,11 @@ import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+import keras_xreid as xr
 from keras_xreid.errors import InputError
 from keras_xreid.layers import osnet
 from keras_xreid.layers.backbone import build_backbone
@@ -151,22 +154,38 @@ def test_a_pickle_that_runs_something_is_refused(tmp_path, monkeypatch):
     assert not Path("attacked").exists()
 
 
-def tensor_pickle(offset, shape, strides, count):
-    """Write the pickle of a state dict with one tensor by hand: PyTorch refuses to write these."""
+def tensors_pickle(**tensors):
+    """Write the pickle of a state dict by hand: PyTorch refuses to write some of these.
+
+    Each tensor has an offset, a shape, strides and the count of its numbers.
+    """
 
     def numbers(values):
         return "(" + "".join(f"I{value}\n" for value in values) + "t"
 
-    storage = f"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI{count}\ntQ"
-    arguments = f"({storage}I{offset}\n{numbers(shape)}{numbers(strides)}I00\n(dt"
-    return f"(dS'weight'\nctorch._utils\n_rebuild_tensor_v2\n{arguments}Rs.".encode()
+    items = "(d"
+    for key, (name, (offset, shape, strides, count)) in enumerate(tensors.items()):
+        storage = f"(S'storage'\nctorch\nFloatStorage\nS'{key}'\nS'cpu'\nI{count}\ntQ"
+        arguments = f"({storage}I{offset}\n{numbers(shape)}{numbers(strides)}I00\n(dt"
+        items += f"S'{name}'\nctorch._utils\n_rebuild_tensor_v2\n{arguments}Rs"
+    return f"{items}.".encode()
+
+
+def write_pth(path, arrays):
+    """Write float32 arrays as PyTorch does, without PyTorch."""
+    tensors = {
+        name: (0, array.shape, [step // 4 for step in array.strides], array.size)
+        for name, array in arrays.items()
+    }
+    numbers = {str(key): array.tobytes() for key, array in enumerate(arrays.values())}
+    write_zip(path, tensors_pickle(**tensors), **numbers)
 
 
 def test_a_tensor_outside_its_numbers_is_refused(tmp_path):
     numbers = np.arange(4, dtype="<f4").tobytes()
 
     def read(offset, shape, strides, count=4):
-        content = tensor_pickle(offset, shape, strides, count)
+        content = tensors_pickle(weight=(offset, shape, strides, count))
         write_zip(tmp_path / "tensor.pth", content, **{"0": numbers})
         return read_state_dict(tmp_path / "tensor.pth")["weight"].tolist()
 
@@ -198,14 +217,103 @@ def test_damaged_and_other_files_are_refused(tmp_path):
         read_state_dict(tmp_path / "absent.pth")
 
 
+# The recipe.
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A file as torchreid publishes them, of random weights, and what its network computes."""
+    recording = np.load(RECORDED / "osnet_x0_25.npz")
+    shapes = {k: tuple(v) for k, v in json.loads(recording["shapes"].item()).items()}
+    arrays = recipe.random_weights(shapes)
+    arrays = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+    write_pth(tmp_path / "osnet.pth", arrays)
+    return tmp_path / "osnet.pth", recording["output5"]
+
+
+def test_what_is_converted_opens_by_load(published, tmp_path, capsys):
+    file, embedding = published
+    out = tmp_path / "osnet.weights.h5"
+    recipe.run(recipe.Options(str(file), str(out), "osnet_x0_25"))
+    assert "osnet_x0_25, 10 people, largest difference 0.0e+00" in capsys.readouterr().out
+    model = xr.load(out)
+    assert (type(model), model.backbone) == (xr.Baseline, "osnet_x0_25")
+    assert model.embed(np.zeros((2, 256, 128, 3), "uint8")).shape == (2, 512)
+    # Another size has the same weights; torchreid's network was recorded at this one.
+    small = xr.Baseline(10, backbone="osnet_x0_25", image_size=SIZE)
+    small.set_weights(model.get_weights())
+    np.testing.assert_allclose(small.embed(images()), embedding, atol=1e-4)
+
+    with pytest.raises(InputError, match="cannot write"):
+        recipe.run(recipe.Options(str(file), str(out), "osnet_x0_25"))
+    with pytest.raises(InputError, match="width"):
+        recipe.run(recipe.Options(str(file), str(tmp_path / "x.weights.h5"), "osnet_x0_5"))
+    assert not (tmp_path / "x.weights.h5").exists()
+
+
+def test_the_largest_difference_is_found_whatever_the_loader_does(published):
+    file, _ = published
+    network = xr.Baseline(10, backbone="osnet_x0_25", image_size=SIZE).network
+    load_torchreid_weights(network, file)
+    arrays = read_state_dict(file)
+    assert recipe.largest_difference(arrays, network) == 0
+    for name, turned in (
+        ("conv2_0_conv2b_1_conv2", (1, 0, 2, 3)),  # depthwise: height and width
+        ("conv3_0_conv1_conv", (0, 1, 3, 2)),
+        ("fc", (1, 0)),
+    ):
+        layer = next(x for x in network._flatten_layers() if x.name == name)
+        kernel, *rest = layer.get_weights()
+        other = kernel.transpose(turned).reshape(kernel.shape)
+        layer.set_weights([other, *rest])
+        assert recipe.largest_difference(arrays, network) == np.abs(other - kernel).max() > 0.1
+        layer.set_weights([kernel, *rest])
+    assert recipe.largest_difference({**arrays, "conv6.weight": arrays["fc.0.bias"]}, network) > 1
+
+
+def test_resnet50_is_compared_without_a_network_connection(monkeypatch, capsys):
+    build = keras.applications.ResNet50
+
+    def offline(include_top, weights, **options):
+        if weights:
+            raise Exception("URL fetch failure")
+        return build(include_top, weights, **options)
+
+    monkeypatch.setattr(keras.applications, "ResNet50", offline)
+    recipe.run(recipe.Options(check="resnet50"))
+    printed = capsys.readouterr().out
+    assert "cannot be fetched: URL fetch failure" in printed
+    assert "resnet50, random weights, last map" in printed and "largest difference" in printed
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "accepted"),
+    [(1.00009, 1, True), (1.0002, 1, False), (3.0002, 3, True), (np.nan, 1, False)],
+)
+def test_what_counts_as_the_same(ours, theirs, accepted):
+    check = contextlib.nullcontext() if accepted else pytest.raises(InputError, match="differ by")
+    with check:
+        recipe.tell("maps", [np.array([ours])], [np.array([theirs])])
+
+
+def test_what_the_recipe_is_asked_for(tmp_path):
+    for options, words in (
+        (recipe.Options(), "nothing to do"),
+        (recipe.Options("file.pth", check="resnet50"), "nothing to do"),
+        (recipe.Options(check=str(tmp_path / "osnet.py")), r"no file .*osnet\.py"),
+    ):
+        with pytest.raises(InputError, match=words):
+            recipe.run(options)
+
+
 def record(source):
     """Write the recordings with torchreid's own networks, and checkpoints with PyTorch."""
     import torch
 
     RECORDED.mkdir(exist_ok=True)
     for name in WIDTHS:
-        with torch.no_grad():
-            shapes, outputs = recipe.run_torchreid(source, name, images())
+        shapes = recipe.shapes_of(recipe.torchreid_network(source, name))
+        outputs = recipe.run_torchreid(source, name, recipe.random_weights(shapes), images())
         arrays = {f"output{i}": y for i, y in enumerate(shortened(outputs))}
         np.savez_compressed(RECORDED / f"{name}.npz", shapes=json.dumps(shapes), **arrays)
 

@@ -164,19 +164,30 @@ def _resnet50(image, weights, last_stride):
             # Subtracted again by the batch normalization behind it: work for nothing.
             layer["config"]["use_bias"] = False
     model = keras.Model.from_config(config)
+    copy_resnet50(published, model)
+    del published
+    gc.collect()  # its layers and variables know each other: 100 MB would stay for a while
+    names = ("pool1_pool", "conv2_block3_out", "conv3_block4_out")
+    names += ("conv4_block6_out", "conv5_block3_out")
+    return keras.Model(model.inputs[0], [model.get_layer(n).output for n in names], name="resnet50")
+
+
+def copy_resnet50(published, backbone):
+    """Fills a resnet50 of ours with the weights of `keras.applications.ResNet50`.
+
+    Args:
+        published: their network; the biases of its convolutions become part of the batch
+            normalization behind them.
+        backbone: ours, from `build_backbone("resnet50", ...)`.
+    """
     for layer in published.layers:
         if not layer.name.endswith("_conv"):
             continue
         kernel, bias = layer.get_weights()
         normalization = layer.name.replace("_conv", "_bn")
         gamma, beta, mean, variance = published.get_layer(normalization).get_weights()
-        model.get_layer(layer.name).set_weights([kernel])
-        model.get_layer(normalization).set_weights([gamma, beta, mean - bias, variance])
-    del published, layer
-    gc.collect()  # its layers and variables know each other: 100 MB would stay for a while
-    names = ("pool1_pool", "conv2_block3_out", "conv3_block4_out")
-    names += ("conv4_block6_out", "conv5_block3_out")
-    return keras.Model(model.inputs[0], [model.get_layer(n).output for n in names], name="resnet50")
+        backbone.get_layer(layer.name).set_weights([kernel])
+        backbone.get_layer(normalization).set_weights([gamma, beta, mean - bias, variance])
 
 
 def _pyramid(model, image_size):
