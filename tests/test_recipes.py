@@ -369,6 +369,8 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
         ("adaptive", ("--without", "mask", "--end-to-end"), ["no masks", "--end-to-end"]),
         ("rain", ("--without", "adv", "--levels", "5"), ["--without adv", "leave out --levels"]),
         ("rain", ("--without", "tri", "--margin", "1"), ["--without tri", "leave out --margin"]),
+        ("cadnet", ("--reconstruction", "0"), ["--reconstruction is 0", "--without rec"]),
+        ("cadnet", ("--without", "rec", "--reconstruction", "5"), ["leave out --reconstruction"]),
         ("cadnet", ("--without", "cls", "--margin", "1"), ["--without cls", "leave out --margin"]),
     ],
 )
