@@ -104,7 +104,6 @@ def card(name, entry):
     again += "" if entry["dataset"] == "synthetic" else " --data-dir DIR"
     again += "" if entry["split"] == "test" else f" --split {entry['split']}"
     again += f" --split-id {entry['split_id']}" if entry["split_id"] else ""
-    again += " --protocol each-rate" if entry["dataset"] == "caviar" else ""
     again += f" --rates {' '.join(entry['per_rate'])}"
     again += f" --train-rates {' '.join(f'{rate:g}' for rate in entry['train_rates'])}"
     rows = [
