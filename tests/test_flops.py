@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_xreid as xr
-from keras_xreid.evaluation.flops import forward_flops
+from keras_xreid.evaluation.flops import embedding_cost, forward_flops
 from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import build_generator
 from keras_xreid.layers.head import build_reid_network
@@ -98,3 +98,5 @@ def test_what_cannot_be_counted_is_refused():
         forward_flops(keras.Model(image, layers.Conv2D(2, 3)(image)))
     with pytest.raises(xr.InputError, match="functional"):
         forward_flops(xr.PhasedModel(name="phased"))
+    with pytest.raises(xr.InputError, match=r"rate_2 \(Baseline\)"):  # a system inside another
+        embedding_cost(xr.OnePerRate(5, "tiny", rates=(2,)))

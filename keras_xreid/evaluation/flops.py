@@ -81,7 +81,7 @@ def _cost(outputs):
         nodes[id(node)][1].add(output)
     found, flops = [], 0
     for node, used in nodes.values():
-        if isinstance(node.operation, keras.Model):
+        if hasattr(node.operation, "_nodes_by_depth"):  # a functional model
             inside = _cost([node.operation.outputs[output] for output in used])
             found += inside[0]
             flops += inside[1]
