@@ -5,14 +5,14 @@
     python recipes/baseline.py --train-on hr+lr --triplet 1 --labeled-fraction 0.2
 
 It shows what cross-resolution costs: how far rank-1 falls when the query is shrunk. A batch-hard
-triplet or a verification term may be added; batches then hold 4 images of each of 8 people.
+triplet or a verification term may be added; batches then hold 4 images of each of 8 people (`--images-per-person`).
 """
 
 import dataclasses
 import math
 
 # Before Keras: it chooses the backend.
-from common import Options, Run, check_groups, rising_and_falling, start
+from common import GroupedOptions, Run, check_groups, check_unused, rising_and_falling, start
 
 import keras  # isort: skip
 
@@ -24,7 +24,7 @@ EPOCHS = {"tiny": 10, "paper": 60}
 
 
 @dataclasses.dataclass
-class BaselineOptions(Options):
+class BaselineOptions(GroupedOptions):
     train_on: str = "hr"
     """hr: high-resolution images only; hr+lr: every image at rate 1 or one of --train-rates."""
     label_smoothing: float = 0.0
@@ -70,7 +70,9 @@ def check(options):
         if not 0 <= weight < math.inf:
             raise xr.InputError(f"--{name} is {weight}: give a weight of 0 (none) or more")
         if weight:
-            check_groups(options.batch_size or 32, f"--{name}")
+            check_groups(options, options.batch_size or 32, f"--{name}")
+    if not (options.triplet or options.verification):
+        check_unused(options, ("images_per_person",), "without --triplet nobody is grouped")
     if not 0 < options.labeled_fraction <= 1:
         raise xr.InputError(
             f"--labeled-fraction is {options.labeled_fraction}: give a share above 0, up to 1 (all)"

@@ -15,7 +15,15 @@ import dataclasses
 import math
 
 # Before Keras: it chooses the backend.
-from common import Options, Run, check_groups, check_losses, check_unused, pairs_a_step, start
+from common import (
+    GroupedOptions,
+    Run,
+    check_groups,
+    check_losses,
+    check_unused,
+    pairs_a_step,
+    start,
+)
 from rain import optimizers
 
 import keras_xreid as xr
@@ -34,7 +42,7 @@ LOSSES = {
 
 
 @dataclasses.dataclass
-class CADNetOptions(Options):
+class CADNetOptions(GroupedOptions):
     features: str = "fg"
     """What the classifier takes: fg, the joint feature; f or g alone (Table 1)."""
     without: tuple[str, ...] = ()
@@ -52,7 +60,7 @@ def check(options):
     """Refuses bad values of this recipe's own options."""
     if options.features not in FEATURES:
         raise xr.InputError(f"--features {options.features!r}: give one of {', '.join(FEATURES)}")
-    check_groups(pairs_a_step(options), "the triplet loss")
+    check_groups(options, pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
     if options.reconstruction is not None and not 0 < options.reconstruction < math.inf:
         raise xr.InputError(

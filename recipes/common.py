@@ -50,8 +50,6 @@ from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
 
-# Images of a person in a batch, where people are grouped.
-IMAGES_PER_PERSON = 4
 # Data sets whose splits differ in who is to be trained on and who is to be found.
 HALVED = ("viper", "caviar", "cuhk03")
 # Pairs a step. With few epochs more and smaller steps go further: 16 pairs are 32 images.
@@ -111,6 +109,14 @@ class Options:
     """Throw away the run that is in --out."""
 
 
+@dataclasses.dataclass
+class GroupedOptions(Options):
+    """Options of recipes whose losses compare the people of a step."""
+
+    images_per_person: int = 4
+    """Images, or pairs, of each person in a step."""
+
+
 def start(run, options_class, description):
     """Reads the command line, runs `run(options)`, turns bad input into one line and status 2."""
     options = tyro.cli(options_class, description=description)
@@ -126,12 +132,15 @@ def start(run, options_class, description):
         sys.exit(130)
 
 
-def check_groups(size, reason):
-    """Refuses a batch that does not hold `IMAGES_PER_PERSON` images of each of two people."""
-    if size % IMAGES_PER_PERSON or size < 2 * IMAGES_PER_PERSON:
+def check_groups(options, size, reason):
+    """Refuses a batch that does not hold `--images-per-person` images of each of two people."""
+    k = options.images_per_person
+    if k < 2:
+        raise xr.InputError(f"--images-per-person is {k}: {reason} compares 2 or more")
+    if size % k or size < 2 * k:
         raise xr.InputError(
-            f"{reason} takes {IMAGES_PER_PERSON} images of each person, and --batch-size is "
-            f"{size}: give a multiple of {IMAGES_PER_PERSON}, {2 * IMAGES_PER_PERSON} or more"
+            f"{reason} takes {k} images of each person, and --batch-size is {size}: give a "
+            f"multiple of {k}, {2 * k} or more"
         )
 
 
@@ -335,12 +344,12 @@ class Run:
     def batches(self, kind, grouped=False, **kwargs):
         """Training batches of a kind, `xr.ImageBatches` or `xr.PairBatches`, as the options say.
 
-        `grouped`: `IMAGES_PER_PERSON` images of each person, for losses that compare people.
+        `grouped`: some images of each person, for losses that compare people.
         """
         o = self.options
         if grouped:
-            kwargs["people_per_batch"] = self.batch_size // IMAGES_PER_PERSON
-            kwargs["images_per_person"] = IMAGES_PER_PERSON
+            kwargs["people_per_batch"] = self.batch_size // o.images_per_person
+            kwargs["images_per_person"] = o.images_per_person
         return kind(
             self.records, image_size=self.image_size, batch_size=self.batch_size, seed=o.seed,
             workers=o.workers, steps=o.steps, **kwargs,

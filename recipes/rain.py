@@ -15,7 +15,7 @@ import dataclasses
 
 # Before Keras: it chooses the backend.
 from common import (
-    Options,
+    GroupedOptions,
     Run,
     check_groups,
     check_losses,
@@ -39,7 +39,7 @@ LOSSES = {
 
 
 @dataclasses.dataclass
-class RainOptions(Options):
+class RainOptions(GroupedOptions):
     levels: tuple[int, ...] = (4, 5)
     """Feature maps that are aligned. 4 5: multi-level; 5: single-level (Table 1)."""
     settings: str = "paper"
@@ -68,7 +68,7 @@ def check(options):
     """Refuses bad values of this recipe's own options."""
     if options.settings not in SETTINGS:
         raise xr.InputError(f"--settings {options.settings!r}: give {' or '.join(SETTINGS)}")
-    check_groups(pairs_a_step(options), "the triplet loss")
+    check_groups(options, pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
     if "adv" in options.without:
         check_unused(options, ("levels",), "--without adv aligns no feature maps")
