@@ -5,7 +5,8 @@
     python recipes/baseline.py --train-on hr+lr --triplet 1 --labeled-fraction 0.2
 
 It shows what cross-resolution costs: how far rank-1 falls when the query is shrunk. A batch-hard
-triplet or a verification term may be added; batches then hold 4 images of each of 8 people (`--images-per-person`).
+triplet or a verification term may be added; steps then hold 4 images of each of 8 people, see
+--images-per-person.
 """
 
 import dataclasses
