@@ -165,7 +165,9 @@ def recipe_options(recipe):
     """The class of a training recipe's options; refuses what is no training recipe."""
     declared = re.compile(r"^class \w+\((Grouped)?Options\):", re.MULTILINE)
     known = sorted(
-        path.stem for path in HERE.glob("*.py") if declared.search(path.read_text(encoding="utf-8"))
+        path.stem
+        for path in HERE.glob("*.py")
+        if path.stem != "common" and declared.search(path.read_text(encoding="utf-8"))
     )
     if recipe not in known:
         raise xr.InputError(f"no recipe {recipe!r} that trains: known are {', '.join(known)}")

@@ -48,7 +48,7 @@ def run(people, tmp_path):
     scores = xr.evaluate(model, data, (1, 2, 3, 4, 8), verbose=False)
     made_run(
         tmp_path / "run", options={"data": "csv", "data_dir": str(people), "epochs": 3},
-        data={"train": {"people": 6, "images": 12}}, **scores,
+        data={"train": {"people": 6, "images": 12}}, images_seen={"reid": 36}, split_id=0, **scores,
     )  # fmt: skip
     xr.save(model, tmp_path / "run" / "model.weights.h5")
     (tmp_path / "run" / "report.md").write_text("finished")
