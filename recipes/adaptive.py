@@ -144,8 +144,12 @@ def train_one_per_rate(run, epochs):
             f"{run.data.protocol} does not: give --protocol each-rate, and a data set whose "
             "queries are of high resolution (those of caviar and mlr are not)"
         )
-    run.batch_size *= 2  # images, where the others have pairs
-    batches = [run.batches(xr.ImageBatches, grouped=True, rates=(r,)) for r in o.train_rates]
+    run.batch_size *= 2  # images, where the others have pairs, of as many people
+    k = 2 * o.images_per_person
+    batches = [
+        run.batches(xr.ImageBatches, grouped=True, rates=(r,), images_per_person=k)
+        for r in o.train_rates
+    ]
     model = xr.OnePerRate(
         batches[0].people, preset=o.preset, backbone=run.backbone, rates=o.train_rates,
         weights=run.starting_weights(o.weights),

@@ -348,8 +348,8 @@ class Run:
         """
         o = self.options
         if grouped:
-            kwargs["people_per_batch"] = self.batch_size // o.images_per_person
-            kwargs["images_per_person"] = o.images_per_person
+            k = kwargs.setdefault("images_per_person", o.images_per_person)
+            kwargs["people_per_batch"] = self.batch_size // k
         return kind(
             self.records, image_size=self.image_size, batch_size=self.batch_size, seed=o.seed,
             workers=o.workers, steps=o.steps, **kwargs,

@@ -227,7 +227,7 @@ def test_recipe_with_few_labels_takes_as_many_steps(people, monkeypatch, capsys)
     fitted = []
     monkeypatch.setattr(common.Run, "begin", lambda run: None)
     monkeypatch.setattr(common.Run, "fit", lambda run, *arguments: fitted.append(arguments))
-    monkeypatch.setattr(common.Run, "finish", lambda run, model: None)
+    monkeypatch.setattr(common.Run, "finish", lambda run, model, **told: None)
     monkeypatch.setattr(common.autodiff, "repeatable", lambda *arguments: None)
     rates = []
     for fraction, images, epochs in ((1.0, 24, 2), (0.5, 12, 6)):
