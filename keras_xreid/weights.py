@@ -29,6 +29,7 @@ SYSTEMS = {
     "RAIN": RAIN,
 }
 ATTRIBUTE = "keras_xreid"
+PRECISIONS = ("float32", "mixed_bfloat16")
 # The repository's folder, where this is one, and what of it an installed package has.
 REPOSITORY = Path(__file__).parents[1]
 PUBLISHED = (Path(__file__).parent / "published",)
@@ -114,13 +115,15 @@ def _store_kernels_as_float16(path):
     os.replace(whole, path)
 
 
-def load(path):
+def load(path, precision=None):
     """Builds the model that a weights file belongs to and loads it.
 
     Args:
         path: the name of published weights, see `published`; or a file written by `save`, such as
             a run folder's `model.weights.h5`, or the folder. Published files that are not at hand
             are downloaded once, into Keras's cache, and checked against their SHA-256.
+        precision: "float32" or "mixed_bfloat16", how the model computes; None as it was trained.
+            Published weights are float32.
 
     Returns:
         The model, ready to `embed`.
@@ -135,6 +138,8 @@ def load(path):
     >>> model = load("runs/intact-synthetic")
     >>> features = model.embed(images, rates=4)
     """
+    if precision not in (None, *PRECISIONS):
+        raise InputError(f"precision {precision!r}: give {' or '.join(PRECISIONS)}")
     name, path = str(path), Path(path)
     if path.is_dir():
         path = path / "model.weights.h5"
@@ -166,6 +171,8 @@ def load(path):
         raise InputError(
             f"{path} holds a {name}; this version knows {', '.join(SYSTEMS)}: update keras_xreid"
         )
+    if precision:
+        config = {**config, "dtype": precision}
     try:
         model = SYSTEMS[name].from_config(config)
     except Exception as error:  # whatever a constructor says to what it does not know
