@@ -3,12 +3,11 @@
 from keras_xreid.data import datasets
 from keras_xreid.data.batches import ImageBatches, PairBatches
 from keras_xreid.data.datasets import DataSet, Record, hide_labels
+from keras_xreid.data.manifest import manifest_rows, write_manifest
 from keras_xreid.data.resolution import (
     degrade,
-    manifest_rows,
     prepare_images,
     rates_from_sizes,
-    write_manifest,
 )
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances, feature_distances

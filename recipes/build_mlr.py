@@ -25,8 +25,8 @@ import common  # first: it chooses the backend
 import tyro
 
 import keras_xreid as xr
+from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.mlr import MANIFEST, build, find_protocol, verify
-from keras_xreid.data.resolution import file_sha256
 
 
 @dataclasses.dataclass

@@ -90,8 +90,8 @@ def check(options, data):
         )
     if options.score_as and data.protocol != "each-rate":
         raise xr.InputError(
-            f"--score-as with protocol {data.protocol}, which fixes each query's rate: give "
-            "--protocol each-rate"
+            f"--score-as with protocol {data.protocol}, which fixes each query's rate: it goes "
+            "with each-rate, on queries of high resolution"
         )
     run = common.trained_as(options.weights)
     if run.get("dataset") != options.data:

@@ -33,7 +33,8 @@ import PIL
 
 import keras_xreid as xr
 from keras_xreid.data.datasets import IMAGE_SUFFIXES
-from keras_xreid.data.resolution import check_rates, file_sha256
+from keras_xreid.data.manifest import file_sha256
+from keras_xreid.data.resolution import check_rates
 from keras_xreid.evaluation import figures, files
 
 AT_A_TIME = 256  # gallery images; what is done of them is kept

@@ -11,8 +11,8 @@ from PIL import Image
 
 from keras_xreid.data import datasets, resolution
 from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
+from keras_xreid.data.manifest import manifest_rows, write_manifest
 from keras_xreid.data.readers.market import MARKET_FOLDERS
-from keras_xreid.data.resolution import manifest_rows, write_manifest
 from keras_xreid.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"

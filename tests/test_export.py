@@ -9,7 +9,7 @@ import pytest
 import small
 
 import keras_xreid as xr
-from keras_xreid.data.resolution import file_sha256
+from keras_xreid.data.manifest import file_sha256
 from keras_xreid.export import build_graph
 from keras_xreid.training import fast_torch
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_xreid.data import mlr
 from keras_xreid.data.datasets import DataSet, Record, load
+from keras_xreid.data.manifest import manifest_rows, read_rows, write_manifest
 from keras_xreid.data.mlr import PROTOCOLS, apply_protocol, build, verify
-from keras_xreid.data.resolution import degrade, manifest_rows, write_manifest, write_views
+from keras_xreid.data.resolution import degrade, write_views
 from keras_xreid.errors import InputError
 
 LOW = [name for name, rule in PROTOCOLS.items() if rule.low]
@@ -346,7 +346,7 @@ def test_verify_names_every_image_that_differs(built, tmp_path, harm):
     data, _, _ = built
     out = tmp_path / "mlr"
     build(data, out, verbose=False)
-    rows = mlr.read_rows(out / "manifest.jsonl")
+    rows = read_rows(out / "manifest.jsonl")
     path = next(row["path"] for row in rows if row["role"] == "query")
     if harm == "pixel":
         with Image.open(out / path) as image:

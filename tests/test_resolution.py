@@ -7,14 +7,13 @@ from PIL import Image
 
 import keras_xreid as xr
 from keras_xreid.data.datasets import DataSet, Record
+from keras_xreid.data.manifest import manifest_rows, write_manifest
 from keras_xreid.data.resolution import (
     KERNELS,
     check_rates,
     degrade,
-    manifest_rows,
     prepare_images,
     resize,
-    write_manifest,
 )
 from keras_xreid.errors import InputError
 

@@ -12,7 +12,7 @@ import small
 from PIL import Image
 
 import keras_xreid as xr
-from keras_xreid.data.resolution import file_sha256
+from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.synthetic import draw_person
 
 missing = [m for m in ("tyro", "matplotlib") if importlib.util.find_spec(m) is None]

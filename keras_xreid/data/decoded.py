@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import PIL
 
-from keras_xreid.data.resolution import file_sha256
+from keras_xreid.data.manifest import file_sha256
 
 # Smaller sets take longer to look up than to decode (0.1 ms an image), and would litter the folder.
 STORE_FROM = 200

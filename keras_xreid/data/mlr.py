@@ -24,26 +24,22 @@ the images it gives are listed in a manifest. Where the papers leave a choice op
 import collections
 import dataclasses
 import hashlib
-import io
-import json
 import os
-import re
 import shutil
 from pathlib import Path
 
-from PIL import Image
-
-from keras_xreid.data.resolution import (
-    check_kernel,
-    check_rates,
+from keras_xreid.data.manifest import (
+    MANIFEST,
+    ROLES,
+    content_of,
     file_sha256,
-    plain_number,
+    planned_rows,
+    read_rows,
     write_manifest,
 )
+from keras_xreid.data.resolution import check_kernel, check_rates
 from keras_xreid.errors import InputError
 
-ROLES = ("train", "query", "gallery")
-MANIFEST = "manifest.jsonl"
 NOBODY = (-1, 0)  # junk and distractors
 
 
@@ -257,96 +253,7 @@ def _shrunk(record, rate, kernel):
     return dataclasses.replace(record, rate=rate, kernel=kernel if rate != 1 else None)
 
 
-# --- manifest and folder ---------------------------------------------------------------------
-
-
-def protocol_rows(data, kernel="area", train_rates=()):
-    """Lists the images of a data set whose protocol fixes the rates: its manifest.
-
-    `path` is where `build` puts the image, `source` where it comes from, and `sha256` that of the
-    file that is built: the original file's where the image is not shrunk, else that of the shrunk
-    image as BMP.
-
-    Args:
-        data: a `DataSet` of a protocol other than "each-rate".
-        kernel: how training images are shrunk while training.
-        train_rates: rates listed with the training images, a run's --train-rates; none: they are
-            listed as they are stored.
-
-    Returns:
-        List of dicts with dataset, protocol, split, split_id, seed, role, path, source, person,
-        camera, rate, kernel, sha256.
-    """
-    built = Path(data.root) / MANIFEST
-    if data.name == "mlr" and built.is_file():
-        rows = _rows_of_built(data, read_rows(built))
-    else:
-        rows = []
-        for row, record in _planned(data):
-            rows.append({**row, "sha256": hashlib.sha256(_content(record)).hexdigest()})
-    if train_rates:
-        shrunk = {"rate": [plain_number(rate) for rate in sorted(train_rates)], "kernel": kernel}
-        rows = [{**row, **shrunk} if row["role"] == "train" else row for row in rows]
-    return rows
-
-
-def _rows_of_built(data, rows):
-    """The rows of a built folder's own manifest, with the hashes of today's files."""
-    by_path = {row["path"]: row for row in rows}
-    records = [record for role in ROLES for record in getattr(data, role)]
-    paths = [Path(os.path.relpath(record.path, data.root)).as_posix() for record in records]
-    return [
-        {**by_path[path], "sha256": file_sha256(record.path)}
-        for path, record in zip(paths, records, strict=True)
-    ]
-
-
-def _planned(data):
-    """Yields (row without hash, record) of every image."""
-    taken = collections.Counter()
-    for role in ROLES:
-        for record in getattr(data, role):
-            source = Path(os.path.relpath(record.path, data.root or None)).as_posix()
-            low = role == "query" or (record.rate or 1) > 1
-            stem = Path(record.key or record.path).stem
-            start = f"{record.person}_c{record.camera}"
-            if isinstance(record.person, int):
-                start = f"{record.person:04d}_c{record.camera}"
-            name = stem if stem.startswith(start) else f"{start}_{stem}"
-            if record.kernel is not None:
-                name += f"_{plain_number(record.rate)}x"
-            name = re.sub(r"[^\w.-]", "-", name)
-            path = f"{role}/{'lr' if low else 'hr'}/{name}"
-            # A list of one's own may name two images alike, or nearly so for some file systems.
-            taken[path.lower()] += 1
-            count = taken[path.lower()]
-            path += f"-{count}" if count > 1 else ""
-            stored = record.kernel is None and record.key is None
-            row = {
-                "dataset": data.name,
-                "protocol": data.protocol,
-                "split": data.split,
-                "split_id": data.split_id,
-                "seed": data.seed,
-                "role": role,
-                "path": path + (Path(record.path).suffix if stored else ".bmp"),
-                "source": source if record.key is None else f"{source}/{record.key}",
-                "person": record.person,
-                "camera": record.camera,
-                "rate": None if record.rate is None else plain_number(record.rate),
-                "kernel": record.kernel,
-            }
-            yield row, record
-
-
-def _content(record):
-    """The bytes of the file to build, after a look that they are an image."""
-    pixels = record.read()
-    if record.kernel is None and record.key is None:
-        return Path(record.path).read_bytes()
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "BMP")
-    return file.getvalue()
+# --- folder ---------------------------------------------------------------------------------
 
 
 def build(data, out, verbose=True):
@@ -383,7 +290,7 @@ def build(data, out, verbose=True):
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already: give a new folder, nothing is overwritten")
-    planned = list(_planned(data))
+    planned = list(planned_rows(data))
     progress = None
     if verbose:
         import keras
@@ -395,7 +302,7 @@ def build(data, out, verbose=True):
         building.mkdir(parents=True)
         rows = []
         for done, (row, record) in enumerate(planned, 1):
-            content = _content(record)
+            content = content_of(record)
             path = building / row["path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -411,40 +318,6 @@ def build(data, out, verbose=True):
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return sha256
-
-
-def read_rows(path):
-    """Reads a built folder's manifest.
-
-    Args:
-        path: the `manifest.jsonl`.
-
-    Returns:
-        List of dicts, one for each image.
-
-    Raises:
-        InputError: no such file, or a line that is no row of a built set; the line is named.
-    """
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise InputError(
-            f"cannot read {path} ({reason}): give a folder that build_mlr.py made"
-        ) from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            wanted = ("path", "role", "person", "camera", "rate", "sha256", "protocol", "split_id")
-            rows.append({**row, **{name: row[name] for name in wanted}})
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{path}, line {number} lists no image of a built set: build the set again"
-            ) from error
-    if not rows:
-        raise InputError(f"{path} is empty: build the set again")
-    return rows
 
 
 def verify(folder, verbose=True):

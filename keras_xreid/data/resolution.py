@@ -1,10 +1,6 @@
-"""Low resolution, made once with Pillow so that every backend sees equal pixels; the manifest."""
+"""Low resolution, made once with Pillow so that every backend sees equal pixels."""
 
 import functools
-import hashlib
-import json
-import os
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -266,93 +262,3 @@ def _rows_between(rows, height):
     first, part = np.divmod(centre.clip(0, 2 * height * (rows - 1)), 2 * height)
     weight = ((part << WEIGHT_BITS) + height) // (2 * height)
     return first, weight.astype(np.int32)[:, None]
-
-
-# --- manifest --------------------------------------------------------------------------------
-
-
-def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)):
-    """Lists every image that a run uses, and how: the answer to "which images, which split?".
-
-    Training images are listed once, with `train_rates`: those of a run's --train-rates, whatever
-    its system draws of them (a baseline trained on high resolution draws none); queries once for
-    each rate scored; gallery images at rate 1, as a rule. `sha256` is that of the image file as it
-    is stored: with rate and kernel it fixes the low-resolution image.
-
-    A protocol that fixes the rates itself (every one but `each-rate`) has rows of its own, see
-    `keras_xreid.data.mlr.protocol_rows`: they do not depend on `rates` and `gallery_rates`, and
-    are the same for a set built on disk and for one made on the fly.
-
-    Args:
-        data: a `DataSet`; paths are written relative to its `root`.
-        rates: rates scored.
-        kernel: how images are shrunk, see `degrade`.
-        train_rates: rates listed with the training images.
-        gallery_rates: rates of the gallery.
-
-    Returns:
-        List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
-        an image inside a container).
-    """
-    if data.protocol != "each-rate":
-        from keras_xreid.data.mlr import protocol_rows
-
-        return protocol_rows(data, kernel, train_rates)
-    used = {
-        "train": [[plain_number(rate) for rate in sorted(train_rates)]] if data.train else [],
-        "query": [plain_number(rate) for rate in sorted(rates)],
-        "gallery": [plain_number(rate) for rate in sorted(gallery_rates)],
-    }
-    rows, hashes = [], {}
-    for role, role_rates in used.items():
-        for record in getattr(data, role):
-            if record.path not in hashes:  # a container holds many images
-                hashes[record.path] = file_sha256(record.path)
-            row = {
-                "split": data.split,
-                "role": role,
-                "path": Path(os.path.relpath(record.path, data.root or None)).as_posix(),
-                "person": record.person,
-                "camera": record.camera,
-                "kernel": kernel,
-                "sha256": hashes[record.path],
-            }
-            if record.key is not None:
-                row["key"] = record.key
-            rows += [{**row, "rate": rate} for rate in role_rates]
-    return rows
-
-
-def write_manifest(path, rows):
-    """Writes a manifest as JSON lines; equal rows give equal bytes on every machine and backend.
-
-    Args:
-        path: the file, written whole or not at all.
-        rows: list of dicts, see `manifest_rows`; their order does not matter.
-
-    Returns:
-        SHA-256 of the file, 64 hexadecimal digits.
-
-    Example:
-
-    >>> sha256 = write_manifest("manifest.jsonl", manifest_rows(data, rates=(1, 2, 3, 4, 8)))
-    """
-    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
-    content = "".join(line + "\n" for line in lines).encode()
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
-    return hashlib.sha256(content).hexdigest()
-
-
-def plain_number(rate):
-    """2, 2.0 and NumPy's 2 are written alike."""
-    return int(rate) if int(rate) == rate else float(rate)
-
-
-def file_sha256(path):
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read image {path}: {error.strerror}") from error

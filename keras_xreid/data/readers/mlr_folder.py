@@ -5,7 +5,8 @@ import logging
 import re
 from pathlib import Path
 
-from keras_xreid.data.mlr import MANIFEST, ROLES, find_protocol, read_rows
+from keras_xreid.data.manifest import MANIFEST, ROLES, read_rows
+from keras_xreid.data.mlr import find_protocol
 from keras_xreid.data.readers.folders import (
     check_answers,
     describe,

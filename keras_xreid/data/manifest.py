@@ -1,0 +1,224 @@
+"""The manifest: every image that a number belongs to, by SHA-256, with its rate and kernel."""
+
+import collections
+import hashlib
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from keras_xreid.errors import InputError
+
+ROLES = ("train", "query", "gallery")
+MANIFEST = "manifest.jsonl"
+
+
+def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)):
+    """Lists every image that a run uses, and how: the answer to "which images, which split?".
+
+    Training images are listed once, with `train_rates`: those of a run's --train-rates, whatever
+    its system draws of them (a baseline trained on high resolution draws none); queries once for
+    each rate scored; gallery images at rate 1, as a rule. `sha256` is that of the image file as it
+    is stored: with rate and kernel it fixes the low-resolution image.
+
+    A protocol that fixes the rates itself (every one but `each-rate`) has rows of its own, see
+    `protocol_rows`: they do not depend on `rates` and `gallery_rates`, and
+    are the same for a set built on disk and for one made on the fly.
+
+    Args:
+        data: a `DataSet`; paths are written relative to its `root`.
+        rates: rates scored.
+        kernel: how images are shrunk, see `degrade`.
+        train_rates: rates listed with the training images.
+        gallery_rates: rates of the gallery.
+
+    Returns:
+        List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
+        an image inside a container).
+    """
+    if data.protocol != "each-rate":
+        return protocol_rows(data, kernel, train_rates)
+    used = {
+        "train": [[plain_number(rate) for rate in sorted(train_rates)]] if data.train else [],
+        "query": [plain_number(rate) for rate in sorted(rates)],
+        "gallery": [plain_number(rate) for rate in sorted(gallery_rates)],
+    }
+    rows, hashes = [], {}
+    for role, role_rates in used.items():
+        for record in getattr(data, role):
+            if record.path not in hashes:  # a container holds many images
+                hashes[record.path] = file_sha256(record.path)
+            row = {
+                "split": data.split,
+                "role": role,
+                "path": Path(os.path.relpath(record.path, data.root or None)).as_posix(),
+                "person": record.person,
+                "camera": record.camera,
+                "kernel": kernel,
+                "sha256": hashes[record.path],
+            }
+            if record.key is not None:
+                row["key"] = record.key
+            rows += [{**row, "rate": rate} for rate in role_rates]
+    return rows
+
+
+def protocol_rows(data, kernel="area", train_rates=()):
+    """Lists the images of a data set whose protocol fixes the rates: its manifest.
+
+    `path` is where `build` puts the image, `source` where it comes from, and `sha256` that of the
+    file that is built: the original file's where the image is not shrunk, else that of the shrunk
+    image as BMP.
+
+    Args:
+        data: a `DataSet` of a protocol other than "each-rate".
+        kernel: how training images are shrunk while training.
+        train_rates: rates listed with the training images, a run's --train-rates; none: they are
+            listed as they are stored.
+
+    Returns:
+        List of dicts with dataset, protocol, split, split_id, seed, role, path, source, person,
+        camera, rate, kernel, sha256.
+    """
+    built = Path(data.root) / MANIFEST
+    if data.name == "mlr" and built.is_file():
+        rows = _rows_of_built(data, read_rows(built))
+    else:
+        rows = []
+        for row, record in planned_rows(data):
+            rows.append({**row, "sha256": hashlib.sha256(content_of(record)).hexdigest()})
+    if train_rates:
+        shrunk = {"rate": [plain_number(rate) for rate in sorted(train_rates)], "kernel": kernel}
+        rows = [{**row, **shrunk} if row["role"] == "train" else row for row in rows]
+    return rows
+
+
+def _rows_of_built(data, rows):
+    """The rows of a built folder's own manifest, with the hashes of today's files."""
+    by_path = {row["path"]: row for row in rows}
+    records = [record for role in ROLES for record in getattr(data, role)]
+    paths = [Path(os.path.relpath(record.path, data.root)).as_posix() for record in records]
+    return [
+        {**by_path[path], "sha256": file_sha256(record.path)}
+        for path, record in zip(paths, records, strict=True)
+    ]
+
+
+def planned_rows(data):
+    """Yields (row without hash, record) of every image."""
+    taken = collections.Counter()
+    for role in ROLES:
+        for record in getattr(data, role):
+            source = Path(os.path.relpath(record.path, data.root or None)).as_posix()
+            low = role == "query" or (record.rate or 1) > 1
+            stem = Path(record.key or record.path).stem
+            start = f"{record.person}_c{record.camera}"
+            if isinstance(record.person, int):
+                start = f"{record.person:04d}_c{record.camera}"
+            name = stem if stem.startswith(start) else f"{start}_{stem}"
+            if record.kernel is not None:
+                name += f"_{plain_number(record.rate)}x"
+            name = re.sub(r"[^\w.-]", "-", name)
+            path = f"{role}/{'lr' if low else 'hr'}/{name}"
+            # A list of one's own may name two images alike, or nearly so for some file systems.
+            taken[path.lower()] += 1
+            count = taken[path.lower()]
+            path += f"-{count}" if count > 1 else ""
+            stored = record.kernel is None and record.key is None
+            row = {
+                "dataset": data.name,
+                "protocol": data.protocol,
+                "split": data.split,
+                "split_id": data.split_id,
+                "seed": data.seed,
+                "role": role,
+                "path": path + (Path(record.path).suffix if stored else ".bmp"),
+                "source": source if record.key is None else f"{source}/{record.key}",
+                "person": record.person,
+                "camera": record.camera,
+                "rate": None if record.rate is None else plain_number(record.rate),
+                "kernel": record.kernel,
+            }
+            yield row, record
+
+
+def content_of(record):
+    """The bytes of the file to build, after a look that they are an image."""
+    pixels = record.read()
+    if record.kernel is None and record.key is None:
+        return Path(record.path).read_bytes()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "BMP")
+    return file.getvalue()
+
+
+def write_manifest(path, rows):
+    """Writes a manifest as JSON lines; equal rows give equal bytes on every machine and backend.
+
+    Args:
+        path: the file, written whole or not at all.
+        rows: list of dicts, see `manifest_rows`; their order does not matter.
+
+    Returns:
+        SHA-256 of the file, 64 hexadecimal digits.
+
+    Example:
+
+    >>> sha256 = write_manifest("manifest.jsonl", manifest_rows(data, rates=(1, 2, 3, 4, 8)))
+    """
+    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
+    content = "".join(line + "\n" for line in lines).encode()
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_rows(path):
+    """Reads a built folder's manifest.
+
+    Args:
+        path: the `manifest.jsonl`.
+
+    Returns:
+        List of dicts, one for each image.
+
+    Raises:
+        InputError: no such file, or a line that is no row of a built set; the line is named.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise InputError(
+            f"cannot read {path} ({reason}): give a folder that build_mlr.py made"
+        ) from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            wanted = ("path", "role", "person", "camera", "rate", "sha256", "protocol", "split_id")
+            rows.append({**row, **{name: row[name] for name in wanted}})
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"{path}, line {number} lists no image of a built set: build the set again"
+            ) from error
+    if not rows:
+        raise InputError(f"{path} is empty: build the set again")
+    return rows
+
+
+def plain_number(rate):
+    """2, 2.0 and NumPy's 2 are written alike."""
+    return int(rate) if int(rate) == rate else float(rate)
+
+
+def file_sha256(path):
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read image {path}: {error.strerror}") from error
