@@ -153,6 +153,8 @@ class AblationOptions:
     """Epochs of INTACT's stage 1, which its rows share; the preset's schedule if not given."""
     seeds: tuple[int, ...] = (0,)
     """Seeds; with several, the table prints mean and deviation."""
+    precision: str = "float32"
+    """float32 or mixed_bfloat16."""
     limit: int | None = None
     """Take this many people only."""
     steps: int | None = None
@@ -219,7 +221,7 @@ def row_runs(options, command, epochs):
     for seed in options.seeds:
         recipe, *settings = command.split()
         shared = ["--data", options.data, "--split", options.split, "--preset", options.preset]
-        shared += ["--seed", str(seed)]
+        shared += ["--seed", str(seed), "--precision", options.precision]
         for name in ("data_dir", "limit", "steps"):
             value = getattr(options, name)
             shared += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
@@ -402,6 +404,7 @@ def described(options, epochs, mean=True):
         f"{options.data} ({options.split} people), "
         f"{'mean over the rates 2, 3, 4, ' if mean else ''}"
         f"{epochs} epochs a row, seeds {', '.join(map(str, options.seeds))}"
+        f"{'' if options.precision == 'float32' else ', ' + options.precision}"
     )
 
 

@@ -5,8 +5,8 @@
     python recipes/rain.py --without adv            # a row of Table 3
     python recipes/rain.py --labeled-fraction 0.2   # a point of Figure 5
 
-Every step takes pairs, a picture at high resolution and the same one shrunk and enlarged, of 4
-images of each of 4 people. The extractor learns who it is, the decoder what was lost, and both to
+Every step takes pairs, a picture at high resolution and the same one shrunk and enlarged, of 2
+images of each of 8 people. The extractor learns who it is, the decoder what was lost, and both to
 leave discriminators in doubt, which then learn to tell features of the two kinds of pictures apart.
 At the end every query is scored at every rate.
 """
@@ -40,6 +40,9 @@ LOSSES = {
 
 @dataclasses.dataclass
 class RainOptions(GroupedOptions):
+    # Real people's dev split after one epoch: rank-1 59.2, and 52.4 with 4 pairs of each of 4.
+    images_per_person: int = 2
+    """Pairs of each person in a step."""
     levels: tuple[int, ...] = (4, 5)
     """Feature maps that are aligned. 4 5: multi-level; 5: single-level (Table 1)."""
     settings: str = "paper"

@@ -98,7 +98,7 @@ def test_rain_table_1(tmp_path, queue):
     epochs = str(ablations.EPOCHS["rain"])
     assert (recipe, " ".join(arguments)) == (
         "rain",
-        f"--data csv --split test --preset tiny --seed 1 --data-dir here --epochs {epochs} "
+        f"--data csv --split test --preset tiny --seed 1 --precision float32 --data-dir here --epochs {epochs} "
         "--levels 5",
     )
     page = (tmp_path / "rows" / "rain-1.md").read_text()

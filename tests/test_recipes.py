@@ -226,6 +226,12 @@ def test_rates_trained_on_do_not_choose_the_rates_of_a_protocols_queries(people)
     assert {r.rate for r in asked.data.query} == {2, 8} and asked.options.query_rates == (2, 8)
 
 
+def test_erase_reaches_the_training_images(people):
+    kept, erased = (prepared(people, erase=e).batches(xr.ImageBatches)[0] for e in (False, True))
+    changed = (kept["image"] != erased["image"]).any((1, 2, 3))
+    assert 0 < changed.sum() < len(changed)  # half of them
+
+
 def test_a_run_goes_on_that_was_begun_before_an_option_came(people, tmp_path):
     out = str(tmp_path / "run")
     prepared(people, out=out).begin()
