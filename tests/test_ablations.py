@@ -98,8 +98,8 @@ def test_rain_table_1(tmp_path, queue):
     epochs = str(ablations.EPOCHS["rain"])
     assert (recipe, " ".join(arguments)) == (
         "rain",
-        f"--data csv --split test --preset tiny --seed 1 --precision float32 --data-dir here --epochs {epochs} "
-        "--levels 5",
+        "--data csv --split test --preset tiny --seed 1 --precision float32 --data-dir here "
+        f"--epochs {epochs} --levels 5",
     )
     page = (tmp_path / "rows" / "rain-1.md").read_text()
     assert "| Baseline (train on HR) | 40.0 ± 0.0 | 44.0 | 45.0 | 32.0 |" in page
