@@ -80,7 +80,7 @@ class ExportOptions:
 def main(options):
     out = Path(options.out)
     check(out, options.overwrite)
-    model = in_float32(xr.load(options.weights))
+    model = xr.load(options.weights, precision="float32")
     graph, about = build_graph(model), describe(model, options.weights, options.licence)
     images, rates = drawn_images(model.image_size)
     unfinished = out.with_name(f".{out.stem}.{os.getpid()}.onnx")
@@ -133,15 +133,6 @@ def check(out, overwrite):
         )
     if out.exists() and not overwrite:
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
-
-
-def in_float32(model):
-    """The model, or one of the same weights that computes in float32."""
-    if model.compute_dtype == "float32":
-        return model
-    other = type(model).from_config({**model.get_config(), "dtype": "float32"})
-    other.set_weights(model.get_weights())
-    return other
 
 
 def weights_sha256(weights):

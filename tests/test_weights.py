@@ -80,6 +80,19 @@ def zoo(model, tmp_path, monkeypatch):
     xr.published.cache_clear()
 
 
+def test_precision(model, tmp_path):
+    """The same weights, computed in float32 however they were trained, or the other way round."""
+    path = tmp_path / "half.weights.h5"
+    xr.save(type(model).from_config({**model.get_config(), "dtype": "mixed_bfloat16"}), path)
+    assert xr.load(path).compute_dtype == "bfloat16"
+    full = xr.load(path, precision="float32")
+    assert full.compute_dtype == "float32" and full.network.compute_dtype == "float32"
+    for a, b in zip(full.get_weights(), xr.load(path).get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(xr.InputError, match="precision 'int4': give float32 or mixed_bfloat16"):
+        xr.load(path, precision="int4")
+
+
 def test_by_name(zoo, model):
     assert list(xr.published()) == ["tiny", "large", "far"]
     images = couples()["hr"]
