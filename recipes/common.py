@@ -96,7 +96,7 @@ class Options:
     """Put the mean colour in a random rectangle of half of the training images."""
     precision: str = "float32"
     """float32 or mixed_bfloat16: half the memory, and faster where the GPU or the CPU computes with
-    bfloat16 (AVX512-BF16, AMX)."""
+    bfloat16 (AVX512-BF16, AMX). Scores are computed in float32 either way."""
     compiled: bool | None = None
     """Compile the train step (torch.compile, XLA); as is fastest on this device if not given."""
     workers: int = 0
@@ -390,6 +390,10 @@ class Run:
         o, data = self.options, dataclasses.replace(self.data, train=self.records)
         began = time.perf_counter()
         xr.save(model, self.folder / "model.weights.h5")
+        if o.precision != "float32":
+            # Scored as it is published: bfloat16 moves a rank-1 by some queries, and by others on
+            # another machine.
+            model = xr.load(self.folder, precision="float32")
         shrunk = getattr(model, "gallery_at_query_rate", False)
         rows = xr.manifest_rows(
             data, o.rates, train_rates=o.train_rates, gallery_rates=o.rates if shrunk else (1,)

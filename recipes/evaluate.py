@@ -173,7 +173,7 @@ def main(options):
     told = told_rates(options)
     if options.repeats < 1:
         raise xr.InputError(f"--repeats is {options.repeats}: give 1 or more")
-    model = xr.load(options.weights)
+    model = xr.load(options.weights, precision="float32")
     sets = [
         xr.datasets.load(
             options.data, options.data_dir, split=options.split, image_size=model.image_size,

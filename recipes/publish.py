@@ -185,7 +185,7 @@ def main(options):
     known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
     if options.name in known:
         raise xr.InputError(f"{options.name} is published already: give another name")
-    # However it was trained: float32 scores alike on every machine and backend.
+    # As it was scored, however it was trained.
     model = xr.load(run, precision="float32")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -203,9 +203,6 @@ def main(options):
             split_id=metrics["split_id"],
         )  # fmt: skip
         found = xr.evaluate(xr.load(stored), data, asked["rates"], asked["train_rates"])
-        if asked.get("precision", "float32") != "float32":
-            # The run's own scores are those of another arithmetic; what storing changes is asked.
-            metrics |= xr.evaluate(model, data, asked["rates"], asked["train_rates"])
         shrunk = asked["rates"] if metrics.get("gallery_at_query_rate") else (1,)
         rows = xr.manifest_rows(data, asked["rates"], gallery_rates=shrunk)
         scored = xr.write_manifest(Path(folder) / "manifest.jsonl", rows)

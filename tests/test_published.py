@@ -93,20 +93,17 @@ def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
 
 
 def test_a_bfloat16_run_is_published_as_float32(run, zoo, capsys):
-    """Beside its own weights in float32: rounding to bfloat16 is not what storing changes."""
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["options"]["precision"] = "mixed_bfloat16"
-    metrics["per_rate"]["4"]["rank1"] = -50.0
     (run / "metrics.json").write_text(json.dumps(metrics))
-    xr.save(xr.load(run, precision="mixed_bfloat16"), run / "model.weights.h5")
-    assert xr.load(run).dtype_policy.name == "mixed_bfloat16"
+    half = xr.load(run, precision="mixed_bfloat16")
+    xr.save(half, run / "model.weights.h5")
+    assert xr.load(run).network.compute_dtype == "bfloat16"
     publish_run(run, zoo)
     assert "differs from the run's by 0.0 queries" in capsys.readouterr().out
-    assert xr.load("small").dtype_policy.name == "float32"
     assert xr.load("small").network.compute_dtype == "float32"
     entry = json.loads((zoo / "index.json").read_text())["small"]
     assert "--precision mixed_bfloat16" in entry["command"]
-    assert entry["per_rate"]["4"]["rank1"] >= 0
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,20 @@ def test_the_saved_weights_score_as_the_run_did(finished, people):
     assert again["enlarged"]["per_rate"] == metrics["enlarged"]["per_rate"]
 
 
+def test_a_bfloat16_run_is_scored_in_float32(people, tmp_path):
+    run("rain", *short(people, tmp_path / "run"), "--precision", "mixed_bfloat16")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    data = xr.datasets.load("csv", people)
+    found = {
+        precision: xr.evaluate(
+            xr.load(tmp_path / "run", precision), data, rates=(1, 4), train_rates=(4,), verbose=False
+        )["image_quality"]["4"]["psnr"]
+        for precision in ("float32", "mixed_bfloat16")
+    }  # fmt: skip
+    assert metrics["image_quality"]["4"]["psnr"] == pytest.approx(found["float32"], abs=1e-6)
+    assert found["float32"] != pytest.approx(found["mixed_bfloat16"], abs=1e-4)
+
+
 def test_evaluate_recipe(finished, people, tmp_path):
     out, _ = finished
     run("evaluate", "--weights", out / "model.weights.h5", "--data", "csv", "--data-dir", people,
