@@ -113,12 +113,11 @@ def test_a_bfloat16_run_is_scored_in_float32(people, tmp_path):
     run("rain", *short(people, tmp_path / "run"), "--precision", "mixed_bfloat16")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     data = xr.datasets.load("csv", people)
-    found = {
-        precision: xr.evaluate(
-            xr.load(tmp_path / "run", precision), data, rates=(1, 4), train_rates=(4,), verbose=False
-        )["image_quality"]["4"]["psnr"]
-        for precision in ("float32", "mixed_bfloat16")
-    }  # fmt: skip
+    found = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        model = xr.load(tmp_path / "run", precision)
+        scores = xr.evaluate(model, data, rates=(1, 4), train_rates=(4,), verbose=False)
+        found[precision] = scores["image_quality"]["4"]["psnr"]
     assert metrics["image_quality"]["4"]["psnr"] == pytest.approx(found["float32"], abs=1e-6)
     assert found["float32"] != pytest.approx(found["mixed_bfloat16"], abs=1e-4)
 
