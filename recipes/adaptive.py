@@ -53,6 +53,8 @@ class AdaptiveOptions(GroupedOptions):
     """Epochs of each mask, the deepest first; equal shares of all epochs if not given."""
     restart: bool = False
     """Begin the learning rate's schedule anew with each mask."""
+    mask_stddev: float = 1.0
+    """Spread of the Gaussian that masks start from, before the sigmoid."""
     one_per_rate: bool = False
     """The rival of Table III: a network for each rate, which shrinks the gallery too."""
     weights: str | None = None
@@ -173,7 +175,7 @@ def train(run, epochs):
     off |= {MECHANISMS[name]: False for name in o.without if name in MECHANISMS}
     model = xr.Adaptive(
         batches.people, preset=o.preset, backbone=run.backbone, rates=rates,
-        weights=run.starting_weights(o.weights), **off,
+        mask_stddev=o.mask_stddev, weights=run.starting_weights(o.weights), **off,
     )  # fmt: skip
     masks = progressive(model, o, epochs)
     run.begin()

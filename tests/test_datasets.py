@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_xreid.data import datasets, resolution
+from keras_xreid.data import datasets, manifest
 from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
 from keras_xreid.data.manifest import manifest_rows, write_manifest
 from keras_xreid.data.readers.market import MARKET_FOLDERS
@@ -381,13 +381,13 @@ def test_cuhk03_test_set_without_images(tmp_path):
 
 def test_cuhk03_manifest_hashes_the_container_once(cuhk03, monkeypatch):
     paths = []
-    hashed = resolution.file_sha256
+    hashed = manifest.file_sha256
 
     def counted(path):
         paths.append(path)
         return hashed(path)
 
-    monkeypatch.setattr(resolution, "file_sha256", counted)
+    monkeypatch.setattr(manifest, "file_sha256", counted)
     data = load("cuhk03", cuhk03)
     rows = manifest_rows(data, rates=(1, 4))
     assert len(paths) == 1 and {row["path"] for row in rows} == {"cuhk-03.mat"}
