@@ -95,7 +95,7 @@ class Options:
     erase: bool = False
     """Put the mean colour in a random rectangle of half of the training images."""
     precision: str = "float32"
-    """float32 or mixed_bfloat16: half the memory, and faster where the GPU or the CPU computes with
+    """float32 or mixed_bfloat16: less memory, and faster where the GPU or the CPU computes with
     bfloat16 (AVX512-BF16, AMX). Scores are computed in float32 either way."""
     compiled: bool | None = None
     """Compile the train step (torch.compile, XLA); as is fastest on this device if not given."""
