@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_xreid as xr
 from keras_xreid.layers.association import Association
 from keras_xreid.layers.backbone import build_backbone
 from keras_xreid.layers.decoder import build_decoder
@@ -236,6 +237,20 @@ def test_padding_and_relu_are_joined_to_their_neighbours():
     assert ["conv1_bn", "conv1_relu"] in chains
     assert ["conv1_pool_pad", "conv1_pool"] in chains
     assert ["stage1_block1_add", "stage1_block1_out"] in chains
+
+
+def test_masks_cost_no_way_through_keras():
+    # Keras asks for a mask of each of several inputs, [None, None], which is none.
+    network = xr.Adaptive(3, "tiny", image_size=(32, 32)).network
+    x = np.random.default_rng(7).uniform(0, 1, (3, 32, 32, 3)).astype("float32")
+    inputs = [x, np.array([1, 4, 2], "int32")]
+    with torch.no_grad():
+        ours = network(inputs, training=False).numpy()
+        ran = [s.nodes[0].operation.name for s in network._plan.steps if s.direct]
+        assert ran == ["mask1", "mask2", "mask3", "mask4", "pool", "v", "z"]
+        with plain():
+            theirs = network(inputs, training=False).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
 SEEN, ALIVE = weakref.WeakSet(), []

@@ -50,10 +50,10 @@ class ResolutionMask(layers.Layer):
 
     def call(self, inputs):
         x, level = inputs
+        masks = ops.where(self.introduced > 0, ops.sigmoid(ops.convert_to_tensor(self.logits)), 1.0)
+        # A product and no `take`, whose gradient sums in an order of its own on some devices.
         chosen = ops.one_hot(level - 1, self.levels, dtype=self.compute_dtype)
-        mask = ops.matmul(chosen, ops.sigmoid(ops.convert_to_tensor(self.logits)))
-        mask = ops.where(self.introduced > 0, mask, ops.ones_like(mask))
-        return x * mask[:, None, None, :]
+        return x * ops.matmul(chosen, ops.cast(masks, self.compute_dtype))[:, None, None, :]
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
@@ -108,11 +108,11 @@ class VaryingLength(layers.Layer):
         self.sizes = [int(size) for size in sizes]
         if not self.sizes or min(self.sizes) < 1:
             raise InputError(f"sub-vectors of sizes {self.sizes}: give 1 or more for each level")
+        self._kept = kept_by_level(self.sizes)
 
     def call(self, inputs):
         v, level = inputs
-        kept = ops.convert_to_tensor(kept_by_level(self.sizes), v.dtype)
-        return v * ops.matmul(ops.one_hot(level - 1, len(self.sizes), dtype=v.dtype), kept)
+        return v * ops.take(ops.convert_to_tensor(self._kept, v.dtype), level - 1, axis=0)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]

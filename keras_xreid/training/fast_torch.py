@@ -318,6 +318,8 @@ def _replacements():
             return lambda x, training: torch.nn.functional.pad(*x, zeros), True
         if type(layer) is layers.BatchNormalization:
             return lambda x, training: after(layer.call(*x, training=training)), False
+        if _is_ours(layer):
+            return lambda x, training: layer.call(x if len(x) > 1 else x[0]), False
         return lambda x, training: after(layer.call(*x)), rank == 4 and _is_elementwise(layer)
 
     def functional_dunder_call(self, *args, **kwargs):
@@ -339,7 +341,8 @@ def _replacements():
             return functional_call(self, inputs, **kwargs)
 
     def functional_call(self, inputs, training=None, mask=None, **kwargs):
-        if mask is not None or kwargs:
+        masked = any(m is not None for m in keras.tree.flatten(mask))  # one of several inputs
+        if masked or kwargs:
             return plain_functional_call(self, inputs, training=training, mask=mask, **kwargs)
         inputs = self._standardize_inputs(inputs)
         plan = self.__dict__.get("_plan")
@@ -352,7 +355,9 @@ def _replacements():
         for step in plan.steps:
             given = [values[slot] for slot in step.inputs]
             if step.direct is not None and all(
-                isinstance(x, torch.Tensor) and x.dtype == dtype and not hasattr(x, "_keras_mask")
+                isinstance(x, torch.Tensor)
+                and (x.dtype == dtype or not x.dtype.is_floating_point)
+                and not hasattr(x, "_keras_mask")
                 for x in given
             ):
                 for i in step.turned:
@@ -513,8 +518,7 @@ def _make_plan(function, direct_call):
 def _is_direct(node, function):
     """Whether a layer may be run by its `call`, which converts and checks nothing."""
     layer, arguments = node.operation, node.arguments
-    ours = type(layer).__module__.startswith("keras_xreid.") and isinstance(layer, layers.Layer)
-    if not ours and type(layer) not in DIRECT:
+    if not _is_ours(layer) and type(layer) not in DIRECT:
         return False
     if isinstance(layer, keras.Model) or layer.activity_regularizer is not None:
         return False
@@ -525,7 +529,12 @@ def _is_direct(node, function):
     if type(layer) in MERGING:
         shapes = {len(x.shape) for x in node.input_tensors}
         return isinstance(arguments.args[0], (list, tuple)) and len(shapes) == 1
-    return len(arguments.args) == 1 and len(node.input_tensors) == 1
+    if len(arguments.args) != 1 or not node.input_tensors:
+        return False
+    if isinstance(arguments.args[0], keras.KerasTensor):
+        return True
+    several = isinstance(arguments.args[0], (list, tuple)) and len(node.input_tensors) > 1
+    return several and _is_ours(layer) and len(arguments.args[0]) == len(node.input_tensors)
 
 
 def _joins(chain, following, makers):
@@ -558,6 +567,11 @@ def _is_new(layer, *more):
     if type(layer) in CONVOLUTIONS:
         return _is_linear(layer)
     return type(layer) in (layers.BatchNormalization, *more)
+
+
+def _is_ours(layer):
+    """Whether a layer is of this package: its `call` takes a tensor, or a list of several."""
+    return type(layer).__module__.startswith("keras_xreid.") and isinstance(layer, layers.Layer)
 
 
 def _is_linear(layer):
