@@ -176,13 +176,13 @@ def main(options):
         raise xr.InputError(f"{run} is a short run (--limit or --steps): its scores mean nothing")
     if metrics["protocol"] != "each-rate":
         raise xr.InputError(f"{run} was scored by {metrics['protocol']}: cards are by each-rate")
-    if metrics["options"].get("reid"):
-        raise xr.InputError(
-            f"{run} began from {metrics['options']['reid']}, so that no command makes it: publish "
-            "a run without --reid"
-        )
     index = out / "index.json"
     known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    if (began := metrics["options"].get("reid")) and began not in known:
+        raise xr.InputError(
+            f"{run} began from {began}, so that no command makes it: publish a run without --reid, "
+            "or with the name of published weights there"
+        )
     if options.name in known:
         raise xr.InputError(f"{options.name} is published already: give another name")
     # As it was scored, however it was trained.

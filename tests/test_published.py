@@ -106,6 +106,16 @@ def test_a_bfloat16_run_is_published_as_float32(run, zoo, capsys):
     assert "--precision mixed_bfloat16" in entry["command"]
 
 
+def test_a_run_may_begin_from_published_weights(run, zoo):
+    publish_run(run, zoo)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["system"], metrics["options"]["reid"] = "intact", "small"
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    publish_run(run, zoo, "second")
+    entry = json.loads((zoo / "index.json").read_text())["second"]
+    assert "--reid small" in entry["command"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
