@@ -10,6 +10,7 @@ from keras_xreid.data.mlr import apply_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.evaluation import run_figures
 from keras_xreid.evaluation.report import score_table
+from keras_xreid.evaluation.reranking import rerank
 
 PIL = pytest.importorskip("PIL.Image")
 SIZE = (32, 16)
@@ -86,6 +87,45 @@ def test_queries_come_with_their_rates(data, protocol, shots):
     assert results["enlarged"] is None and results["image_quality"] is None
     assert "all queries" in score_table(results)
     json.dumps(results)
+
+
+class ByResolution(Plain):
+    """Of a shrunk query only the first quarter of the features counts, as of `Adaptive`'s."""
+
+    def distances(self, query, gallery, query_rates=None):
+        first = query.shape[1] // 4
+        low = np.broadcast_to(query_rates, len(query)) > 1
+        few = np.linalg.norm(query[:, None, :first] - gallery[None, :, :first], axis=2)
+        return np.where(low[:, None], few, super().distances(query, gallery, query_rates))
+
+
+@pytest.mark.parametrize("protocol", ["paper-all-queries", "each-rate"])
+def test_reranked_by_what_both_images_have(data, protocol):
+    fixed = apply_protocol(data, protocol)
+    results = xr.evaluate(ByResolution(), fixed, reranked=True, verbose=False)
+    gallery = prepare_images(fixed.gallery, SIZE)
+
+    def slow(query, rates):
+        both = Plain().embed(np.concatenate([query, gallery]))
+        expected = np.zeros((len(both), len(both)))
+        for i, a in enumerate(both):
+            for j, b in enumerate(both):
+                counted = len(a) // 4 if max(rates[i], rates[j]) > 1 else len(a)
+                expected[i, j] = np.linalg.norm(a[:counted] - b[:counted])
+        shots = 1 if protocol != "each-rate" else None
+        expected = rerank(expected, len(query))
+        return xr.evaluate_ranking(expected, fixed.query, fixed.gallery, gallery_shots=shots)
+
+    if protocol == "each-rate":  # all images are compared on what a query of the rate has
+        images = len(fixed.query) + len(fixed.gallery)
+        for rate in (1, 3):
+            found = results["per_rate"][str(rate)]
+            shrunk = prepare_images(fixed.query, SIZE, rates=rate)
+            assert found == pytest.approx(slow(shrunk, [rate] * images))
+    else:
+        rates = [record.rate for record in fixed.query] + [1] * len(fixed.gallery)
+        found = slow(prepare_images(fixed.query, SIZE), rates)
+        assert results["mixed"] == pytest.approx(found)
 
 
 def test_a_model_that_recovers_and_its_figures(data, tmp_path):

@@ -418,6 +418,28 @@ def test_tsne_goes_by_the_models_own_distance():
     assert (nearest == people).all()
 
 
+def test_tsne_compares_two_images_on_what_both_have(monkeypatch):
+    manifold = pytest.importorskip("sklearn.manifold")
+    apart = np.random.default_rng(0).uniform(1, 2, (9, 9))
+    seen = []
+
+    class Seen:
+        def __init__(self, **options):
+            assert options["metric"] == "precomputed"
+
+        def fit_transform(self, distances):
+            seen.append(distances)
+            return distances[:, :2]
+
+    monkeypatch.setattr(manifold, "TSNE", Seen)
+    model = SimpleNamespace(distances=lambda query, gallery, query_rates: apart)
+    run_figures._tsne(model, np.zeros((9, 4)), np.ones(9), seed=0)
+    for i in range(9):
+        for j in range(9):
+            expected = 0 if i == j else min(apart[i, j], apart[j, i])
+            assert seen[0][i, j] == expected
+
+
 class Drawn(SimpleNamespace):
     def read(self):
         return self.pixels
