@@ -18,7 +18,6 @@ from common import GroupedOptions, Run, check_groups, check_unused, rising_and_f
 import keras  # isort: skip
 
 import keras_xreid as xr
-from keras_xreid.layers.head import build_reid_network
 from keras_xreid.models.baseline import PRESETS
 
 # Epochs over all training images.
@@ -104,8 +103,6 @@ def main(options):
     if options.labeled_fraction < 1:
         keep_labeled(run, options.labeled_fraction)
         epochs = round(epochs * an_epoch / len(run.batches(xr.ImageBatches, grouped)))
-    if options.parts != 1:  # refused before a folder is opened
-        build_reid_network(1, run.backbone, run.image_size, parts=options.parts)
     run.begin()
     model = train_network(
         run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch,

@@ -273,14 +273,7 @@ def test_recipe_with_few_labels_takes_as_many_steps(people, monkeypatch, capsys)
     assert "12 of 24 images keep their label" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "asked, words",
-    [
-        ({"triplet": 1.0, "batch_size": 32}, "8 people a batch, but there are 6"),
-        ({"parts": 3}, "3 parts of a feature map 8 high"),
-    ],
-)
-def test_recipe_refuses_before_it_opens_a_folder(asked, words, people, tmp_path, monkeypatch):
+def test_recipe_refuses_too_few_people_before_it_opens_a_folder(people, tmp_path, monkeypatch):
     for module in ("tyro", "matplotlib"):
         pytest.importorskip(module)
     import baseline as recipe
@@ -288,6 +281,6 @@ def test_recipe_refuses_before_it_opens_a_folder(asked, words, people, tmp_path,
 
     monkeypatch.setattr(common.autodiff, "repeatable", lambda *arguments: None)
     options = {"data": "csv", "data_dir": str(people), "out": str(tmp_path / "run")}
-    with pytest.raises(xr.InputError, match=words):
-        recipe.main(recipe.BaselineOptions(**asked, **options))
+    with pytest.raises(xr.InputError, match="8 people a batch, but there are 6"):
+        recipe.main(recipe.BaselineOptions(triplet=1.0, batch_size=32, **options))
     assert not (tmp_path / "run").exists()
