@@ -36,15 +36,13 @@ class BaselineOptions(GroupedOptions):
     """Weight of a verification term, 0 for none."""
     weights: str | None = None
     """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
-    parts: int = 1
-    """Horizontal stripes of the last feature map, head to feet, that are averaged apart."""
     labeled_fraction: float = 1.0
     """Train on this share of each person's images, with as many train steps as on all."""
 
 
 def train_network(
     run, epochs, rates=(1,), label_smoothing=0.0, triplet=0.0, verification=0.0, warm=None,
-    weights=None, parts=1,
+    weights=None,
 ):  # fmt: skip
     """Trains a re-identification network; also INTACT's first stage.
 
@@ -54,7 +52,7 @@ def train_network(
     model = xr.Baseline(
         batches.people, preset=run.options.preset, backbone=run.backbone,
         label_smoothing=label_smoothing, triplet=triplet, verification=verification,
-        weights=run.starting_weights(weights), parts=parts,
+        weights=run.starting_weights(weights),
     )  # fmt: skip
     steps, warm = epochs * len(batches), warm or len(batches)
     rate = rising_and_falling(steps, warm)
@@ -105,9 +103,8 @@ def main(options):
         epochs = round(epochs * an_epoch / len(run.batches(xr.ImageBatches, grouped)))
     run.begin()
     model = train_network(
-        run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch,
-        weights=options.weights, parts=options.parts,
-    )  # fmt: skip
+        run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch, weights=options.weights
+    )
     run.finish(model, trained_on=rates)
 
 

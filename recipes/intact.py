@@ -90,7 +90,6 @@ def pretrained(path, run, people):
         ("image size", model.image_size, run.image_size),
         ("number of people", model.people, people),
         ("last stride", model.last_stride, 1),
-        ("parts", model.parts, 1),
     ):
         if found != wanted:
             raise xr.InputError(f"{path} was trained with {name} {found}; this run needs {wanted}")

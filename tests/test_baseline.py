@@ -12,7 +12,6 @@ from small import PEOPLE, SIZE, fill, moved, pairs, snapshot, step
 
 import keras_xreid as xr
 from keras_xreid import losses, models
-from keras_xreid.layers.head import build_reid_network
 from keras_xreid.models.baseline import pairs_within
 
 
@@ -20,7 +19,7 @@ from keras_xreid.models.baseline import pairs_within
 def one_convolution(monkeypatch):
     """A network of one convolution: what is tested here lies behind it."""
 
-    def build(people, backbone, image_size, weights=None, last_stride=1, parts=1):
+    def build(people, backbone, image_size, weights=None, last_stride=1):
         image = keras.Input((*image_size, 3))
         x = keras.layers.Conv2D(8, 8, 8, data_format="channels_last", name="convolution")(image)
         x = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(x)
@@ -148,33 +147,13 @@ def test_the_terms_teach_the_embedding():
         assert (max(in_verifier) > 0) == (term == "verification")
 
 
-# --- horizontal parts ------------------------------------------------------------------------
-
-
-def test_parts_are_stripes_from_head_to_feet():
-    network = build_reid_network(5, "resnet_tiny", (64, 32), parts=2)
-    x = np.random.default_rng(0).uniform(0, 1, (3, 64, 32, 3)).astype("float32")
-    feature_map = keras.ops.convert_to_numpy(network.get_layer("resnet_tiny")(x)[-1])
-    embedding, logits = (keras.ops.convert_to_numpy(y) for y in network(x))
-    assert feature_map.shape == (3, 4, 2, 256) and logits.shape == (3, 5)
-    upper, lower = feature_map[:, :2].mean((1, 2)), feature_map[:, 2:].mean((1, 2))
-    expected = np.concatenate([upper, lower], axis=1)
-    np.testing.assert_allclose(embedding, expected, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("parts", [3, 8, 0, -2])
-def test_parts_that_do_not_fit_are_refused(parts):
-    with pytest.raises(xr.InputError, match=f"{parts} parts of a feature map 4 high"):
-        build_reid_network(5, "resnet_tiny", (64, 32), parts=parts)
-
-
 # --- saving ----------------------------------------------------------------------------------
 
 
 def test_saved_and_loaded(tmp_path):
-    model = baseline(triplet=0.5, verification=0.25, margin=0.7, parts=2)
+    model = baseline(triplet=0.5, verification=0.25, margin=0.7)
     twin = xr.Baseline.from_config(model.get_config())
-    assert (twin.triplet, twin.verification, twin.margin, twin.parts) == (0.5, 0.25, 0.7, 2)
+    assert (twin.triplet, twin.verification, twin.margin) == (0.5, 0.25, 0.7)
     path = tmp_path / "model.weights.h5"
     xr.save(model, path)
     loaded = xr.load(path)
@@ -188,11 +167,11 @@ def test_files_of_earlier_versions_still_load(tmp_path):
     xr.save(model, path)
     with h5py.File(path, "a") as file:
         described = json.loads(file.attrs["keras_xreid"])
-        for name in ("triplet", "verification", "margin", "parts"):
+        for name in ("triplet", "verification", "margin"):
             del described["config"][name]
         file.attrs["keras_xreid"] = json.dumps(described)
     loaded = xr.load(path)
-    assert loaded.triplet == loaded.verification == 0 and loaded.parts == 1
+    assert loaded.triplet == loaded.verification == 0
     for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

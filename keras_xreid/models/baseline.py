@@ -40,7 +40,6 @@ class Baseline(ReIDModel):
             `verifier`, which then needs an optimizer too.
         margin: float, of the triplet term, in units of the embedding.
         weights: None or "imagenet", where the backbone starts.
-        parts: horizontal stripes that are averaged apart, see `build_reid_network`.
 
     Example:
 
@@ -52,17 +51,15 @@ class Baseline(ReIDModel):
 
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, label_smoothing=0.0,
-        last_stride=1, triplet=0.0, verification=0.0, margin=0.3, weights=None,
-        parts=1, **kwargs,
+        last_stride=1, triplet=0.0, verification=0.0, margin=0.3, weights=None, **kwargs,
     ):  # fmt: skip
         sizes = PRESETS[preset]
         backbone = backbone or sizes["backbone"]
         super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
         self.preset, self.label_smoothing = preset, label_smoothing
         self.triplet, self.verification, self.margin = triplet, verification, margin
-        self.parts = parts
         self.network = build_reid_network(
-            self.people, backbone, self.image_size, weights, last_stride, parts
+            self.people, backbone, self.image_size, weights, last_stride
         )
         self.verifier = None
         if verification:
@@ -111,7 +108,6 @@ class Baseline(ReIDModel):
             "triplet": self.triplet,
             "verification": self.verification,
             "margin": self.margin,
-            "parts": self.parts,
         }
 
 
