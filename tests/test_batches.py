@@ -216,6 +216,29 @@ def test_both_of_a_pair_lose_the_same_rectangle(tmp_path):
     np.testing.assert_array_equal(batches._image(0), image)
 
 
+def test_both_of_a_pair_change_colour_alike(tmp_path):
+    image = np.full((128, 64, 3), (120, 80, 60), np.uint8)
+    image[:, 32:] = (60, 100, 140)
+    records = save_records(tmp_path, {1: 16, 2: 16}, lambda number: image)
+    batches = PairBatches(records, (128, 64), rates=(2,), batch_size=32, jitter=True, **PLAIN)
+    luma = np.array([0.299, 0.587, 0.114])
+    found = []
+    for batch in epochs_of(batches, 16):
+        for side in (slice(28), slice(36, None)):  # shrinking mixes colours between them
+            np.testing.assert_array_equal(batch["hr"][:, :, side], batch["lr"][:, :, side])
+        found += [(hr[0, 0].astype(float), hr[0, 63].astype(float)) for hr in batch["hr"]]
+    left, right = (np.array(colours) for colours in zip(*found, strict=True))
+    # Saturation scales what is beside grey, contrast both sides' distance from the mean.
+    before, after = image[0, 0] - image[0, 0] @ luma, left - (left @ luma)[:, None]
+    mean = (left @ luma + right @ luma) / 2
+    brightness = mean / ((image[0, 0] @ luma + image[0, 63] @ luma) / 2)
+    both = after[:, 0] / before[0]  # saturation times contrast
+    for factor, low, high in ((brightness, 0.8, 1.2), (both, 0.8 * 0.85, 1.2 * 1.15)):
+        assert low - 0.03 < factor.min() < low + 0.1 and high - 0.1 < factor.max() < high + 0.03
+        assert abs(np.mean(factor) - 1) < 0.03
+    np.testing.assert_array_equal(batches._image(0), image)
+
+
 @pytest.mark.parametrize("size", [(256, 128), (48, 24), (30, 40)])
 @pytest.mark.parametrize("kernel", ["area", "bicubic"])
 def test_pixels_are_those_of_pillow(records, size, kernel):

@@ -239,6 +239,12 @@ def test_rates_trained_on_do_not_choose_the_rates_of_a_protocols_queries(people)
     assert {r.rate for r in asked.data.query} == {2, 8} and asked.options.query_rates == (2, 8)
 
 
+def test_jitter_reaches_the_training_images(people):
+    kept, other = (prepared(people, jitter=j).batches(xr.ImageBatches)[0] for j in (False, True))
+    assert (kept["image"] != other["image"]).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(kept["person"], other["person"])
+
+
 def test_erase_reaches_the_training_images(people):
     kept, erased = (prepared(people, erase=e).batches(xr.ImageBatches)[0] for e in (False, True))
     changed = (kept["image"] != erased["image"]).any((1, 2, 3))

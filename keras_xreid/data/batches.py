@@ -78,6 +78,7 @@ class _Batches(keras.utils.PyDataset):
         crop,
         flip,
         erase,
+        jitter,
         workers,
         kernel,
         steps,
@@ -110,7 +111,7 @@ class _Batches(keras.utils.PyDataset):
         self.rates = np.asarray(rates)
         self.batch_size = batch_size
         self.seed = seed
-        self.crop, self.flip, self.erase = crop, flip, erase
+        self.crop, self.flip, self.erase, self.jitter = crop, flip, erase, jitter
         self.kernel = kernel
         self.steps = steps
         self.epoch = 0
@@ -239,6 +240,8 @@ class _Batches(keras.utils.PyDataset):
         image = self._image(position)
         if self.crop:
             image = image[_random_box(*image.shape[:2], rng)]
+        if self.jitter:
+            image = _jittered(image, rng)
         mirror = self.flip and rng.random() < 0.5
         rates = [1] * (len(pixels) - 1) + [rate]
         write_views(pixels, image, rates, self.kernel, mirror)
@@ -274,6 +277,7 @@ class PairBatches(_Batches):
         crop: crop at random.
         flip: mirror left to right at random.
         erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
+        jitter: change brightness and saturation by up to 20 % and contrast by up to 15 %.
         workers: processes that make the coming batches, 0 for none. The batches stay the same.
         kernel: how images are shrunk, see `degrade`.
         steps: at most so many batches an epoch, for a short run. (`steps_per_epoch` of `fit` would
@@ -315,13 +319,14 @@ class PairBatches(_Batches):
         crop=True,
         flip=True,
         erase=False,
+        jitter=False,
         workers=0,
         kernel="area",
         steps=None,
     ):
         super().__init__(
             records, image_size, rates, batch_size, people_per_batch, images_per_person, seed,
-            crop, flip, erase, workers, kernel, steps,
+            crop, flip, erase, jitter, workers, kernel, steps,
         )  # fmt: skip
         self.independent = independent
         if independent:
@@ -363,6 +368,7 @@ class ImageBatches(_Batches):
         crop: crop at random.
         flip: mirror left to right at random.
         erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
+        jitter: change brightness and saturation by up to 20 % and contrast by up to 15 %.
         workers: processes that make the coming batches, 0 for none. The batches stay the same.
         kernel: how images are shrunk, see `degrade`.
         steps: at most so many batches an epoch, for a short run.
@@ -398,13 +404,14 @@ class ImageBatches(_Batches):
         crop=True,
         flip=True,
         erase=False,
+        jitter=False,
         workers=0,
         kernel="area",
         steps=None,
     ):
         super().__init__(
             records, image_size, rates, batch_size, people_per_batch, images_per_person, seed,
-            crop, flip, erase, workers, kernel, steps,
+            crop, flip, erase, jitter, workers, kernel, steps,
         )  # fmt: skip
         self.cameras = np.array([record.camera for record in records], np.int32)
 
@@ -430,6 +437,19 @@ def _random_box(height, width, rng):
     columns = rng.integers(int(np.ceil(width * CROP_KEEPS)), width, endpoint=True)
     top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
     return slice(top, top + rows), slice(left, left + columns)
+
+
+def _jittered(image, rng):
+    """An image (height, width, 3) uint8 as another camera might see it: other light, other colours.
+
+    Brightness moves the mean, contrast scales what is about it, saturation what is beside grey.
+    """
+    brightness, contrast, saturation = (rng.uniform(1 - d, 1 + d) for d in (0.2, 0.15, 0.2))
+    x = image.astype("float32")
+    grey = x @ np.array([0.299, 0.587, 0.114], "float32")
+    x = grey[..., None] * (1 - saturation) + x * saturation
+    x = (x - grey.mean()) * contrast + grey.mean() * brightness
+    return np.clip(x + 0.5, 0, 255).astype("uint8")
 
 
 def _random_hole(height, width, rng):
