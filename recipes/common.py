@@ -93,9 +93,10 @@ class Options:
     seed: int = 0
     """One seed repeats a run exactly on one backend."""
     erase: bool = False
-    """Put the mean colour in a random rectangle of half of the training images."""
+    """Put its mean colour in a random rectangle of every second training image, at random."""
     jitter: bool = False
-    """Change brightness and saturation of the training images by up to 20 %, contrast by 15 %."""
+    """Change each training image's brightness and saturation by up to 20 %, and its contrast by up
+    to 15 %, at random."""
     precision: str = "float32"
     """float32 or mixed_bfloat16: less memory, and faster where the GPU or the CPU computes with
     bfloat16 (AVX512-BF16, AMX). Scores are computed in float32 either way."""
@@ -317,8 +318,9 @@ class Run:
                 raise xr.InputError(f"the run in {folder} is finished: there is nothing to resume")
             if not note.exists():
                 raise xr.InputError(f"{folder} holds no run to resume: start it without --resume")
-            begun = json.loads(note.read_text())
-            # An option that came after the run was begun is as it is asked for.
+            # An option that came after the run was begun had its default.
+            defaults = json.loads(json.dumps({f.name: f.default for f in dataclasses.fields(o)}))
+            begun = {**defaults, **json.loads(note.read_text())}
             other = [k for k in asked if asked[k] != begun.get(k, asked[k])]
             if other:
                 k = other[0]

@@ -115,6 +115,8 @@ def card(name, entry):
         ["manifest of query and gallery", f"`{entry['scored_manifest_sha256']}`"],
         ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"
          if entry["file"] else "none: too large for the repository; the command makes it"],
+        *([["began from", f"{entry['began_from']}; its images and time are not counted here"]]
+          if entry.get("began_from") else []),
         ["time", f"{entry['seconds'] / 60:.1f} min on {entry['backend']}"],
         ["embeds", f"{entry['embedded_per_second']:.0f} images/s on {entry['embedded_on']}"],
         ["licence", entry["licence"]],
@@ -222,6 +224,7 @@ def main(options):
         "train_rates": asked["train_rates"],
         "data": metrics["data"],
         "command": command_of(metrics),
+        "began_from": began,
         "manifest_sha256": metrics["manifest_sha256"],
         "scored_manifest_sha256": scored,
         "file": file.name if fits else None,

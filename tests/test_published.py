@@ -114,6 +114,7 @@ def test_a_run_may_begin_from_published_weights(run, zoo):
     publish_run(run, zoo, "second")
     entry = json.loads((zoo / "index.json").read_text())["second"]
     assert "--reid small" in entry["command"]
+    assert "| began from | small;" in (zoo / "second.md").read_text()
 
 
 @pytest.mark.parametrize(

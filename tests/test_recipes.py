@@ -260,6 +260,9 @@ def test_a_run_goes_on_that_was_begun_before_an_option_came(people, tmp_path):
         prepared(people, out=out, resume=True, query_rates=(2, 8)).begin()
     note.write_text(json.dumps({k: v for k, v in told.items() if k != "query_rates"}))
     prepared(people, out=out, resume=True).begin()
+    note.write_text(json.dumps({k: v for k, v in told.items() if k != "jitter"}))
+    with pytest.raises(xr.InputError, match="was begun with jitter = False, not True"):
+        prepared(people, out=out, resume=True, jitter=True).begin()
 
 
 def weights_of(out):

@@ -254,11 +254,12 @@ class PairBatches(_Batches):
     """Batches of pairs: an image at high resolution, and the same crop shrunk and enlarged.
 
     Each image is visited once an epoch, at one rate drawn anew from `rates`, all equally likely.
-    An image is cropped at its stored size (at least 7/8 of each edge stays), shrunk by its rate
-    and enlarged to `image_size`, flipped with probability 0.5, and erased, where asked for, with
-    probability 0.5; both images of a pair alike. `len(batches)` is the number of whole batches; an
-    incomplete last one is left out, unless it is the only one. Files are decoded once, see
-    `keras_xreid.data.decoded`; pixels are handed over as uint8, and networks normalise them.
+    An image is cropped at its stored size (at least 7/8 of each edge stays), its colours changed
+    with `jitter`, shrunk by its rate and enlarged to `image_size`, flipped with probability 0.5,
+    and erased, where asked for, with probability 0.5; both images of a pair alike. `len(batches)`
+    is the number of whole batches; an incomplete last one is left out, unless it is the only one.
+    Files are decoded once, see `keras_xreid.data.decoded`; pixels are handed over as uint8, and
+    networks normalise them.
 
     With `people_per_batch`, a batch holds K images of each of P people, see `ImageBatches`. With
     `independent`, the images at high resolution are drawn on their own, as CAD-Net does: "lr" and

@@ -112,7 +112,8 @@ class VaryingLength(layers.Layer):
 
     def call(self, inputs):
         v, level = inputs
-        return v * ops.take(ops.convert_to_tensor(self._kept, v.dtype), level - 1, axis=0)
+        chosen = ops.one_hot(level - 1, len(self.sizes), dtype=v.dtype)
+        return v * ops.matmul(chosen, ops.convert_to_tensor(self._kept, v.dtype))
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]

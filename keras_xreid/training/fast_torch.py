@@ -356,7 +356,7 @@ def _replacements():
             given = [values[slot] for slot in step.inputs]
             if step.direct is not None and all(
                 isinstance(x, torch.Tensor)
-                and (x.dtype == dtype or not x.dtype.is_floating_point)
+                and (x.dtype == dtype or (step.any_integers and not x.dtype.is_floating_point))
                 and not hasattr(x, "_keras_mask")
                 for x in given
             ):
@@ -420,7 +420,8 @@ class _Step(NamedTuple):
     """A chain of nodes that are run as one.
 
     `direct` stands for the layers of all of them, or is None; `first` says that it takes and makes
-    tensors with channels first, and `turned` which inputs are not yet as it takes them. Tensors
+    tensors with channels first, `turned` which inputs are not yet as it takes them, and
+    `any_integers` that a layer of this package takes integers, too, as its `call` says. Tensors
     have numbers, slots: `inputs` are those that the first node reads, `outputs` those that the
     last one makes, and `last_used` those of the inputs that nobody reads later.
     """
@@ -429,6 +430,7 @@ class _Step(NamedTuple):
     direct: object
     first: bool
     turned: tuple
+    any_integers: bool
     inputs: tuple
     outputs: tuple
     last_used: tuple
@@ -511,7 +513,8 @@ def _make_plan(function, direct_call):
         turned = tuple(i for i, slot in enumerate(inputs) if (slot in channels_first) != first)
         last = tuple(set(inputs) - kept)
         kept.update(last)
-        planned.append(_Step(chain, direct, first, turned, inputs, outputs, last))
+        ours = _is_ours(chain[0].operation)
+        planned.append(_Step(chain, direct, first, turned, ours, inputs, outputs, last))
     return _Plan(tuple(reversed(planned)), tuple(policies), len(slots), results, channels_first)
 
 
