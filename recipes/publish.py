@@ -114,7 +114,7 @@ def card(name, entry):
         ["manifest of the run (SHA-256)", f"`{entry['manifest_sha256']}`"],
         ["manifest of query and gallery", f"`{entry['scored_manifest_sha256']}`"],
         ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"
-         if entry["file"] else "none: too large for the repository; the command makes it"],
+         if entry["file"] else "none: no room for it in the repository; the command makes it"],
         *([["began from", f"{entry['began_from']}; its images and time are not counted here"]]
           if entry.get("began_from") else []),
         ["time", f"{entry['seconds'] / 60:.1f} min on {entry['backend']}"],

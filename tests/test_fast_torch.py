@@ -240,10 +240,10 @@ def test_padding_and_relu_are_joined_to_their_neighbours():
 
 
 def test_masks_cost_no_way_through_keras(monkeypatch):
-    # Keras asks for a mask of each of several inputs, [None, None], which is none.
+    # Of several tensors Keras hands over the masks [None, None], which is none; of arrays, None.
     network = xr.Adaptive(3, "tiny", image_size=(32, 32)).network
     x = np.random.default_rng(7).uniform(0, 1, (3, 32, 32, 3)).astype("float32")
-    inputs = [x, np.array([1, 4, 2], "int32")]
+    inputs = [torch.tensor(x), torch.tensor([1, 4, 2], dtype=torch.int32)]
     called, plain_call = [], layers.Layer.__call__
 
     def counted(self, *args, **kwargs):
