@@ -18,7 +18,7 @@ import dataclasses
 
 # Before Keras: it chooses the backend.
 from common import (
-    GroupedOptions,
+    BackboneOptions,
     Run,
     check_groups,
     check_losses,
@@ -41,7 +41,7 @@ MECHANISMS = {"mask": "masks", "val": "varying_length"}
 
 
 @dataclasses.dataclass
-class AdaptiveOptions(GroupedOptions):
+class AdaptiveOptions(BackboneOptions):
     # With 4 there are too few people in a step: rank-1 of 7.3 on real people's dev split, not 17.7.
     images_per_person: int = 2
     """Pairs of each person in a step."""
@@ -57,24 +57,22 @@ class AdaptiveOptions(GroupedOptions):
     """Spread of the Gaussian that masks start from, before the sigmoid."""
     one_per_rate: bool = False
     """The rival of Table III: a network for each rate, which shrinks the gallery too."""
-    weights: str | None = None
-    """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
 
 
-def learning_rate(preset, epochs, steps, periods=1):
+def learning_rate(options, epochs, steps, periods=1):
     """The schedule: Adam's warm-up and steps of the paper, or a short one for the tiny preset.
 
     Args:
-        preset: "paper" or "tiny".
+        options: the recipe's, of which the preset and the highest rate count.
         epochs: epochs in all.
         steps: steps an epoch.
         periods: how often the schedule begins anew.
     """
-    if preset == "tiny":
-        whole = max(1, epochs * steps)
+    if options.preset == "tiny":
+        peak, whole = options.learning_rate or 1e-3, max(1, epochs * steps)
         if periods == 1:
-            return rising_and_falling(whole, max(1, whole // 10))
-        return keras.optimizers.schedules.CosineDecayRestarts(1e-3, -(-whole // periods), t_mul=1)
+            return rising_and_falling(whole, max(1, whole // 10), peak)
+        return keras.optimizers.schedules.CosineDecayRestarts(peak, -(-whole // periods), t_mul=1)
     # 3.5e-4, less by 10 after epochs 40 and 70 of 120; ten epochs of warm-up (ours).
     boundaries, values = [], []
     for period in range(periods):
@@ -116,6 +114,8 @@ def progressive(model, options, epochs):
 
 def check(options):
     """Refuses bad values of this recipe's own options."""
+    if options.preset == "paper":
+        check_unused(options, ("learning_rate",), "--preset paper has the paper's learning rates")
     check_groups(options, pairs_a_step(options), "the verification loss")
     known = [*MECHANISMS, *LOSSES]
     check_losses([w for w in options.without if w not in MECHANISMS], LOSSES, known)
@@ -160,9 +160,7 @@ def train_one_per_rate(run, epochs):
     each = max(1, round(2 * epochs / len(model.rates)))
     for rate, network in zip(model.rates, model.networks, strict=True):
         own = batches[o.train_rates.index(rate)]
-        network.compile(
-            adam(network, learning_rate(o.preset, each, len(own))), jit_compile=o.compiled
-        )
+        network.compile(adam(network, learning_rate(o, each, len(own))), jit_compile=o.compiled)
         run.fit(f"rate{rate:g}", network, own, each)
     return model
 
@@ -180,7 +178,7 @@ def train(run, epochs):
     masks = progressive(model, o, epochs)
     run.begin()
     periods = len(model.masks) if o.restart and masks else 1
-    rate = learning_rate(o.preset, epochs, len(batches), periods)
+    rate = learning_rate(o, epochs, len(batches), periods)
     model.compile(adam(model, rate), jit_compile=o.compiled)
     run.fit("adaptive", model, batches, epochs, callbacks=[masks] if masks else [])
     return model

@@ -13,7 +13,7 @@ import dataclasses
 import math
 
 # Before Keras: it chooses the backend.
-from common import GroupedOptions, Run, check_groups, check_unused, rising_and_falling, start
+from common import BackboneOptions, Run, check_groups, check_unused, rising_and_falling, start
 
 import keras  # isort: skip
 
@@ -25,7 +25,7 @@ EPOCHS = {"tiny": 10, "paper": 60}
 
 
 @dataclasses.dataclass
-class BaselineOptions(GroupedOptions):
+class BaselineOptions(BackboneOptions):
     train_on: str = "hr"
     """hr: high-resolution images only; hr+lr: every image at rate 1 or one of --train-rates."""
     label_smoothing: float = 0.0
@@ -34,19 +34,17 @@ class BaselineOptions(GroupedOptions):
     """Weight of a batch-hard triplet term, 0 for none."""
     verification: float = 0.0
     """Weight of a verification term, 0 for none."""
-    weights: str | None = None
-    """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
     labeled_fraction: float = 1.0
     """Train on this share of each person's images, with as many train steps as on all."""
 
 
 def train_network(
     run, epochs, rates=(1,), label_smoothing=0.0, triplet=0.0, verification=0.0, warm=None,
-    weights=None,
+    weights=None, peak=None,
 ):  # fmt: skip
     """Trains a re-identification network; also INTACT's first stage.
 
-    The learning rate rises over `warm` steps, one epoch if not given, and then falls.
+    The learning rate rises over `warm` steps, one epoch if not given, to `peak`, and then falls.
     """
     batches = run.batches(xr.ImageBatches, bool(triplet or verification), rates=rates)
     model = xr.Baseline(
@@ -55,7 +53,7 @@ def train_network(
         weights=run.starting_weights(weights),
     )  # fmt: skip
     steps, warm = epochs * len(batches), warm or len(batches)
-    rate = rising_and_falling(steps, warm)
+    rate = rising_and_falling(steps, warm, peak)
     optimizers = {part: keras.optimizers.Adam(rate) for part in model.phases()[0].updates}
     model.compile(optimizers, jit_compile=run.options.compiled)
     run.fit("reid", model, batches, epochs)
@@ -103,8 +101,9 @@ def main(options):
         epochs = round(epochs * an_epoch / len(run.batches(xr.ImageBatches, grouped)))
     run.begin()
     model = train_network(
-        run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch, weights=options.weights
-    )
+        run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch,
+        weights=options.weights, peak=options.learning_rate,
+    )  # fmt: skip
     run.finish(model, trained_on=rates)
 
 

@@ -16,7 +16,7 @@ import math
 
 # Before Keras: it chooses the backend.
 from common import (
-    GroupedOptions,
+    BackboneOptions,
     Run,
     check_groups,
     check_losses,
@@ -42,7 +42,7 @@ LOSSES = {
 
 
 @dataclasses.dataclass
-class CADNetOptions(GroupedOptions):
+class CADNetOptions(BackboneOptions):
     features: str = "fg"
     """What the classifier takes: fg, the joint feature; f or g alone (Table 1)."""
     without: tuple[str, ...] = ()
@@ -52,14 +52,14 @@ class CADNetOptions(GroupedOptions):
     lambda) with the paper's."""
     margin: float = 2.0
     """Margin of the triplet loss, in units of the features' distance."""
-    weights: str | None = None
-    """imagenet or random; if not given, imagenet for the paper preset's ResNet-50s."""
 
 
 def check(options):
     """Refuses bad values of this recipe's own options."""
     if options.features not in FEATURES:
         raise xr.InputError(f"--features {options.features!r}: give one of {', '.join(FEATURES)}")
+    if options.preset == "paper":
+        check_unused(options, ("learning_rate",), "--preset paper has the paper's learning rates")
     check_groups(options, pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
     if options.reconstruction is not None and not 0 < options.reconstruction < math.inf:
@@ -84,7 +84,8 @@ def main(options):
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
-    model.compile(optimizers(model, epochs * len(batches)), jit_compile=options.compiled)
+    steps = epochs * len(batches)
+    model.compile(optimizers(model, steps, options.learning_rate), jit_compile=options.compiled)
     run.fit("cadnet", model, batches, epochs)
     run.finish(model)
 

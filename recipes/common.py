@@ -117,11 +117,18 @@ class Options:
 
 
 @dataclasses.dataclass
-class GroupedOptions(Options):
-    """Options of recipes whose losses compare the people of a step."""
+class BackboneOptions(Options):
+    """Options of recipes that train a backbone, by losses that compare the people of a step."""
 
     images_per_person: int = 4
     """Images, or pairs, of each person in a step."""
+    weights: str | None = None
+    """Where the backbone starts: imagenet, random, or trained weights of any system, by their
+    published name or as a run's folder; of these the backbone alone is taken. If not given,
+    imagenet for the paper preset's ResNet-50, else random."""
+    learning_rate: float | None = None
+    """Highest learning rate of Adam's short schedule, 1e-3 if not given; less, such as 3e-4, where
+    --weights are trained ones. The paper preset of rain, cadnet and adaptive has the paper's."""
 
 
 def start(run, options_class, description):
@@ -177,10 +184,14 @@ def check_unused(options, names, reason):
         raise xr.InputError(f"{reason}: leave out {' and '.join(flags)}")
 
 
-def rising_and_falling(steps, warm):
-    """Adam's learning rate for a short schedule: up to 1e-3 in `warm` steps, and down to 0."""
+def rising_and_falling(steps, warm, peak=None):
+    """Adam's learning rate for a short schedule: up to 1e-3 in `warm` steps, and down to 0.
+
+    `peak` takes the place of 1e-3.
+    """
+    peak = peak or 1e-3
     return keras.optimizers.schedules.CosineDecay(
-        1e-4, max(1, steps - warm), warmup_target=1e-3, warmup_steps=warm
+        peak / 10, max(1, steps - warm), warmup_target=peak, warmup_steps=warm
     )
 
 
@@ -206,6 +217,12 @@ def trained_as(weights):
         return {**told, "dataset": told.get("data")}
     metrics = folder / "metrics.json"
     return report.read_metrics(metrics) if metrics.is_file() else {}
+
+
+def began_from(options):
+    """The trained weights that a run's options name to begin from, or None."""
+    weights = options.get("weights")
+    return options.get("reid") or (None if weights in ("imagenet", "random") else weights)
 
 
 class Run:
@@ -256,11 +273,24 @@ class Run:
             print(f"{labeled} of {len(self.records)} training images are labelled")
 
     def starting_weights(self, asked=None):
-        """What a backbone starts from: "imagenet" or None, random numbers."""
-        if asked not in (None, "imagenet", "random"):
-            raise xr.InputError(f"--weights {asked!r}: give imagenet or random")
-        known = self.options.preset == "paper" and self.backbone == "resnet50"
-        return "imagenet" if asked == "imagenet" or (asked is None and known) else None
+        """What a backbone starts from: "imagenet", None (random numbers), or a trained model."""
+        if began_from({"weights": asked}) is None:
+            known = self.options.preset == "paper" and self.backbone == "resnet50"
+            return "imagenet" if asked == "imagenet" or (asked is None and known) else None
+        try:
+            model, told, o = xr.load(asked, precision="float32"), trained_as(asked), self.options
+        except xr.InputError as error:
+            raise xr.InputError(f"--weights is neither imagenet nor random, and {error}") from error
+        if not told:
+            print(f"Nothing beside {asked} says on whom it was trained, so that is not checked")
+        same = told.get("dataset") == o.data and told.get("data_dir", o.data_dir) == o.data_dir
+        halves = o.data in HALVED and told.get("split_id") != o.split_id
+        if same and (halves or (told.get("split"), o.split) == ("test", "dev")):
+            raise xr.InputError(
+                f"{asked} was trained on people whom this run is to find: give the --split and the "
+                f"--split-id that it had, {told.get('split')} and {told.get('split_id')}"
+            )
+        return model
 
     def begin(self):
         """Opens the run folder; whatever can be refused is refused before, and leaves nothing."""
@@ -292,6 +322,9 @@ class Run:
                 )
             whole = tuple(int(v) if v == int(v) else v for v in values)
             setattr(o, name, whole)
+        rate = getattr(o, "learning_rate", None)
+        if rate is not None and not 0 < rate < math.inf:
+            raise xr.InputError(f"--learning-rate is {rate:g}: give more than 0")
         for name in ("epochs", "reid_epochs", "batch_size", "limit", "steps"):
             value = getattr(o, name, None)
             if value is not None and value < 1:

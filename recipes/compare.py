@@ -274,10 +274,11 @@ def footnotes(rows):
     short = [row for row in rows if any(run.get("short_run") for run in row["runs"])]
     if short:
         different.append(f"Short runs (--limit or --steps), scores mean nothing: {called(short)}.")
-    first = [row for row in rows if any(options_of(run).get("reid") for run in row["runs"])]
+    first = [row for row in rows if any(common.began_from(options_of(r)) for r in row["runs"])]
     if first:
         different.append(
-            f"Images and minutes of the first stage (--reid) are not counted: {called(first)}."
+            "Images and minutes of what a run began from (--reid, --weights) are not counted: "
+            f"{called(first)}."
         )
     several = any(len(row["runs"]) > 1 for row in rows)
     single = any(len(row["runs"]) == 1 for row in rows)

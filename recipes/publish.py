@@ -180,10 +180,10 @@ def main(options):
         raise xr.InputError(f"{run} was scored by {metrics['protocol']}: cards are by each-rate")
     index = out / "index.json"
     known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-    if (began := metrics["options"].get("reid")) and began not in known:
+    if (began := common.began_from(metrics["options"])) and began not in known:
         raise xr.InputError(
-            f"{run} began from {began}, so that no command makes it: publish a run without --reid, "
-            "or with the name of published weights there"
+            f"{run} began from {began}, so that no command makes it: publish a run without --reid "
+            "and --weights, or with the name of published weights there"
         )
     if options.name in known:
         raise xr.InputError(f"{options.name} is published already: give another name")

@@ -15,7 +15,7 @@ import dataclasses
 
 # Before Keras: it chooses the backend.
 from common import (
-    GroupedOptions,
+    BackboneOptions,
     Run,
     check_groups,
     check_losses,
@@ -39,7 +39,7 @@ LOSSES = {
 
 
 @dataclasses.dataclass
-class RainOptions(GroupedOptions):
+class RainOptions(BackboneOptions):
     # Real people's dev split after one epoch: rank-1 59.2, and 52.4 with 4 pairs of each of 4.
     images_per_person: int = 2
     """Pairs of each person in a step."""
@@ -53,17 +53,15 @@ class RainOptions(GroupedOptions):
     """Share of each person's images that are labelled; the others are only seen (Figure 5)."""
     margin: float = 2.0
     """Margin of the triplet loss, in units of the features' distance."""
-    weights: str | None = None
-    """imagenet or random; if not given, imagenet for the paper preset's ResNet-50."""
 
 
-def optimizers(model, steps):
+def optimizers(model, steps, peak=None):
     """Adam with a short schedule for the tiny preset, else the settings' own."""
     if model.preset == "paper":
         return None
-    warm = max(1, steps // 5)
+    rate = rising_and_falling(steps, max(1, steps // 5), peak)
     first, *judges = model.phases()
-    made = {part: keras.optimizers.Adam(rising_and_falling(steps, warm)) for part in first.updates}
+    made = {part: keras.optimizers.Adam(rate) for part in first.updates}
     return made | {phase.updates[0]: keras.optimizers.Adam(1e-4) for phase in judges}
 
 
@@ -71,6 +69,8 @@ def check(options):
     """Refuses bad values of this recipe's own options."""
     if options.settings not in SETTINGS:
         raise xr.InputError(f"--settings {options.settings!r}: give {' or '.join(SETTINGS)}")
+    if options.preset == "paper":
+        check_unused(options, ("learning_rate",), "--preset paper has the paper's learning rates")
     check_groups(options, pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
     if "adv" in options.without:
@@ -94,7 +94,8 @@ def main(options):
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
-    model.compile(optimizers(model, epochs * len(batches)), jit_compile=options.compiled)
+    steps = epochs * len(batches)
+    model.compile(optimizers(model, steps, options.learning_rate), jit_compile=options.compiled)
     run.fit("rain", model, batches, epochs)
     run.finish(model)
 

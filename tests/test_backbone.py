@@ -4,6 +4,7 @@ import pytest
 from layer_checks import as_list, run_layer_test
 from small import fill
 
+import keras_xreid as xr
 from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import IMAGENET_MEAN, IMAGENET_STD, NormalizeImage, build_backbone
 
@@ -124,6 +125,33 @@ def test_the_global_data_format_does_not_matter(name):
         assert keras.config.image_data_format() == "channels_first"
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize("name", ["resnet_tiny", "osnet_x0_25"])
+def test_a_backbone_starts_from_that_of_another_system(name):
+    """At another size, and whatever the part that holds it is called."""
+    options = {"preset": "tiny", "backbone": name, "image_size": SIZE}
+    x = images()
+    lender = fill(xr.Baseline(3, **options))
+    expected = lender.embed(x)
+    if name == "osnet_x0_25":  # which has a dense layer before its embedding
+        last = as_list(lender.network.get_layer(name)(x))[-1]
+        expected = last.mean((1, 2))
+    adaptive = xr.Adaptive(5, masks=False, weights=lender, **options).network
+    rival = xr.OnePerRate(5, rates=(2,), weights=lender, **options).networks[0].network
+    for found in (
+        xr.RAIN(5, weights=lender, **options).embed(x),
+        xr.CADNet(5, features="f", weights=lender, **options).embed(x),
+        xr.CADNet(5, features="g", weights=lender, **options).image_encoder(x)[-1],
+        keras.Model(adaptive.inputs, adaptive.get_layer("pool").output)([x, np.ones(2, "int32")]),
+        as_list(rival.get_layer(name)(x))[-1].mean((1, 2)),
+    ):
+        np.testing.assert_allclose(as_list(found)[0], expected, rtol=1e-4, atol=1e-5)
+    larger = build_backbone(name, (128, 64), weights=xr.RAIN(5, weights=lender, **options))
+    for ours, theirs in zip(larger.weights, lender.weights, strict=False):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (ours, theirs)))
+    with pytest.raises(InputError, match=f"a Baseline on {name} has no weights for resnet50"):
+        build_backbone("resnet50", SIZE, weights=lender)
 
 
 def test_bad_requests_are_refused_in_one_line():

@@ -139,7 +139,7 @@ def test_short_runs_and_shared_first_stages_are_said(folder, tmp_path):
     made_run(folder / "b", "intact", options={"reid": "somewhere/reid.weights.h5"})
     _, page = compared(tmp_path, folder / "a", folder / "b")
     assert "scores mean nothing: baseline." in page
-    assert "first stage (--reid) are not counted: intact." in page
+    assert "began from (--reid, --weights) are not counted: intact." in page
 
 
 def test_scores_of_saved_weights_are_a_row_too(folder, tmp_path):

@@ -106,14 +106,15 @@ def test_a_bfloat16_run_is_published_as_float32(run, zoo, capsys):
     assert "--precision mixed_bfloat16" in entry["command"]
 
 
-def test_a_run_may_begin_from_published_weights(run, zoo):
+@pytest.mark.parametrize(("system", "option"), [("intact", "reid"), ("rain", "weights")])
+def test_a_run_may_begin_from_published_weights(run, zoo, system, option):
     publish_run(run, zoo)
     metrics = json.loads((run / "metrics.json").read_text())
-    metrics["system"], metrics["options"]["reid"] = "intact", "small"
+    metrics["system"], metrics["options"][option] = system, "small"
     (run / "metrics.json").write_text(json.dumps(metrics))
     publish_run(run, zoo, "second")
     entry = json.loads((zoo / "index.json").read_text())["second"]
-    assert "--reid small" in entry["command"]
+    assert f"--{option} small" in entry["command"]
     assert "| began from | small;" in (zoo / "second.md").read_text()
 
 
@@ -123,6 +124,7 @@ def test_a_run_may_begin_from_published_weights(run, zoo):
         ({"short_run": True}, "is a short run"),
         ({"protocol": "paper"}, "was scored by paper"),
         ({"options": {"reid": "other"}}, "began from other, so that no command makes it"),
+        ({"options": {"weights": "other"}}, "began from other, so that no command makes it"),
         ({"per_rate": {"4": {"rank1": -50.0}}}, "queries differently"),
     ],
 )

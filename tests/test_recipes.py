@@ -1,5 +1,6 @@
 """Every recipe from the command line to its files, and what it says to bad input."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -154,7 +155,11 @@ def test_first_stage_is_reused(finished, people, tmp_path):
             ("--features", "g", "--without", "adv_f"),
             {"image_discriminator", "id", "triplet", "reconstruction", "adversarial_images"},
         ),
-        ("adaptive", ("--without", "val"), {"id", "verification"}),
+        (
+            "adaptive",
+            ("--without", "val", "--weights", "rain_tiny_synthetic", "--learning-rate", 3e-4),
+            {"id", "verification"},
+        ),
     ],
 )
 def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, terms):
@@ -263,6 +268,35 @@ def test_a_run_goes_on_that_was_begun_before_an_option_came(people, tmp_path):
     note.write_text(json.dumps({k: v for k, v in told.items() if k != "jitter"}))
     with pytest.raises(xr.InputError, match="was begun with jitter = False, not True"):
         prepared(people, out=out, resume=True, jitter=True).begin()
+
+
+def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
+    import common
+
+    begun = prepared(people)
+    asked = begun.options
+    monkeypatch.setattr(common.xr, "load", lambda path, precision: path)
+    # Whoever is to be found has not been seen; what is trained for dev may go on to the test.
+    told = {"dataset": "csv", "split": "test", "split_id": 0, "data_dir": str(people)}
+    for other, changed, refused in (
+        ({}, {"split": "dev"}, True),
+        ({"data_dir": "elsewhere"}, {"split": "dev"}, False),
+        ({"dataset": "viper"}, {"split": "dev"}, False),
+        ({"split": "dev"}, {"split": "dev"}, False),
+        ({"split": "dev"}, {}, False),
+        ({"split_id": 3}, {}, False),  # people are the same in every split
+    ):
+        monkeypatch.setattr(common, "trained_as", lambda path, other=other: {**told, **other})
+        begun.options = dataclasses.replace(asked, **changed)
+        if not refused:
+            assert begun.starting_weights("theirs") == "theirs"
+            continue
+        with pytest.raises(xr.InputError, match="people whom this run is to find"):
+            begun.starting_weights("theirs")
+    monkeypatch.setattr(common, "HALVED", ("csv",))
+    monkeypatch.setattr(common, "trained_as", lambda path: {**told, "split_id": 3})
+    with pytest.raises(xr.InputError, match="the --split-id that it had, test and 3"):
+        begun.starting_weights("theirs")
 
 
 def weights_of(out):
@@ -381,7 +415,9 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
         ("rain", ("--levels", "3", "9"), ["(3, 9)", "1 to 5"]),
         ("rain", ("--settings", "mine"), ["mine", "paper or authors-code"]),
         ("rain", ("--labeled-fraction", "2"), ["labeled fraction is 2", "0", "1"]),
-        ("rain", ("--weights", "coco"), ["coco", "imagenet or random"]),
+        ("rain", ("--weights", "coco"), ["coco", "neither imagenet nor random"]),
+        ("rain", ("--learning-rate", "0"), ["--learning-rate is 0"]),
+        ("cadnet", ("--preset", "paper", "--learning-rate", "1"), ["leave out --learning-rate"]),
         ("cadnet", ("--features", "h"), ["'h'", "fg, f, g"]),
         ("cadnet", ("--batch-size", "6"), ["triplet", "6", "multiple of 4"]),
         ("cadnet", ("--weights", "imagenet"), ["imagenet", "resnet50"]),

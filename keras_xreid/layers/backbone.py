@@ -29,7 +29,8 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
             is (its weights are shared, not copied) and whose maps are its pyramid levels, fewer
             than five perhaps.
         image_size: (height, width) of the images, at least 32 each.
-        weights: None for random weights; "imagenet" for resnet50, fetched on first use. OSNet's
+        weights: None for random weights; "imagenet" for resnet50, fetched on first use; or a
+            model that has such a backbone, whose weights are copied, as `load` returns it. OSNet's
             published weights are read by `load_torchreid_weights`.
         last_stride: stride of a ResNet's last stage, 1 or 2; 2 makes the last map's stride 32.
 
@@ -38,7 +39,8 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
         feature maps (n, h, w, c), finest first. It saves and loads without this function.
 
     Raises:
-        InputError: an unknown name, size, stride or weights, or weights that cannot be fetched.
+        InputError: an unknown name, size, stride or weights, weights that cannot be fetched, or
+            a model with another backbone.
 
     Example:
 
@@ -63,6 +65,10 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
     name = name_or_model
     if name not in NAMES:
         raise InputError(f"unknown backbone {name!r}: known are {', '.join(NAMES)}")
+    if isinstance(weights, keras.Model):
+        backbone = build_backbone(name, image_size, last_stride=last_stride)
+        copy_backbone(weights, backbone)
+        return backbone
     if weights is not None and (name, weights) != ("resnet50", "imagenet"):
         raise InputError(
             f"no weights {weights!r} for {name}: only resnet50 has some, 'imagenet'; use None"
@@ -85,7 +91,7 @@ def build_stages(name_or_model, image_size, weights=None, last_stride=1):
     Args:
         name_or_model: as in `build_backbone`; a backbone given as an object is copied.
         image_size: (height, width) of the images.
-        weights: None or "imagenet", for a backbone given by name.
+        weights: None, "imagenet" or a model to copy from, for a backbone given by name.
         last_stride: stride of a ResNet's last stage, 1 or 2.
 
     Returns:
@@ -132,6 +138,41 @@ def own_copy(backbone):
     copy = type(backbone).from_config(backbone.get_config())
     copy.set_weights(backbone.get_weights())
     return copy
+
+
+def copy_backbone(model, backbone):
+    """Fills a backbone with the weights of another model's.
+
+    Args:
+        model: a model with such a backbone; of several alike, CAD-Net's, the first is taken.
+        backbone: from `build_backbone`, of a name; image size and last stride may differ.
+
+    Raises:
+        InputError: where the model has no such backbone.
+    """
+    there = {}
+    for layer in _layers_inside(model):
+        there.setdefault(layer.name, layer)
+    for layer in _layers_inside(backbone):
+        theirs = there.get(layer.name)
+        shapes = [w.shape for w in theirs.weights] if theirs else None
+        if shapes != [w.shape for w in layer.weights]:
+            other = getattr(model, "backbone", None)
+            raise InputError(
+                f"a {type(model).__name__} on {other if isinstance(other, str) else 'another'} has "
+                f"no weights for {backbone.name}: {layer.name} is missing there, or has another "
+                "shape"
+            )
+        layer.set_weights(theirs.get_weights())
+
+
+def _layers_inside(model):
+    """Every layer with weights of a model and of the models in it, in order."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers_inside(layer)
+        elif layer.weights:
+            yield layer
 
 
 def _resnet50(image, weights, last_stride):

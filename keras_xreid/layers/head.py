@@ -16,7 +16,7 @@ def build_reid_network(people, backbone, image_size, weights=None, last_stride=1
         people: int, number of training people, the classifier's outputs.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
         image_size: (height, width) of its input.
-        weights: None or "imagenet", for the backbone.
+        weights: None, "imagenet" or a model to copy from, for the backbone.
         last_stride: 1 or 2, stride of the last stage of a ResNet.
 
     Returns:

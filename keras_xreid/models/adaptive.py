@@ -61,7 +61,7 @@ class Adaptive(ReIDModel):
         classification: float, weight of the cross-entropy; 0 for none (Table IV).
         verification: float, lambda, weight of the verification loss; 0 for none (Table IV).
         mask_stddev: float, of the Gaussian at which masks start, before the sigmoid.
-        weights: None or "imagenet", where the backbone starts.
+        weights: None, "imagenet" or a model to copy from, where the backbone starts.
         last_stride: 1 or 2, stride of the last stage of a ResNet.
 
     Raises:
@@ -286,7 +286,7 @@ class OnePerRate(ReIDModel):
         image_size: (height, width).
         rates: rates of the networks.
         verification: float, weight of the verification term.
-        weights: None or "imagenet", where the backbones start.
+        weights: None, "imagenet" or a model to copy from, where the backbones start.
         last_stride: 1 or 2, stride of the last stage of a ResNet.
 
     Example:

@@ -164,7 +164,7 @@ def build_extractor(backbone, image_size, weights=None, last_stride=1, name="ext
     Args:
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
         image_size: (height, width) of its input.
-        weights: None or "imagenet", for a backbone given by name.
+        weights: None, "imagenet" or a model to copy from, for a backbone given by name.
         last_stride: 1 or 2, stride of the last stage of a ResNet.
         name: the model's name.
 

@@ -39,7 +39,7 @@ class Baseline(ReIDModel):
         verification: float, weight of the verification term, 0 for none. Its network is the part
             `verifier`, which then needs an optimizer too.
         margin: float, of the triplet term, in units of the embedding.
-        weights: None or "imagenet", where the backbone starts.
+        weights: None, "imagenet" or a model to copy from, where the backbone starts.
 
     Example:
 
