@@ -165,7 +165,7 @@ class AblationOptions:
 
 def recipe_options(recipe):
     """The class of a training recipe's options; refuses what is no training recipe."""
-    declared = re.compile(r"^class \w+\((Grouped)?Options\):", re.MULTILINE)
+    declared = re.compile(r"^class \w+\((Backbone)?Options\):", re.MULTILINE)
     known = sorted(
         path.stem
         for path in HERE.glob("*.py")
