@@ -117,8 +117,12 @@ def _replacements():
             value = kernel._value
             if value is not None and not torch.compiler.is_compiling():
                 order = value.permute(3, 0, 1, 2)
-                if not order.is_contiguous() and value.device.type != "meta":
-                    value.data = order.contiguous().permute(1, 2, 3, 0)
+                # Of one output channel, PyTorch takes any stride for contiguous, and then, where the
+                # processor has no bfloat16, refuses the kernel: so its stride counts as well.
+                laid = order.is_contiguous() and order.stride(0) >= order[0].numel()
+                if not laid and value.device.type != "meta":
+                    order = order.clone(memory_format=torch.contiguous_format)
+                    value.data = order.permute(1, 2, 3, 0)
         return nn.convert_to_tensor(kernel)
 
     def conv_2d(x, kernel, bias, strides, padding, dilation_rate):
