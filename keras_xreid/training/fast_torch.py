@@ -117,8 +117,8 @@ def _replacements():
             value = kernel._value
             if value is not None and not torch.compiler.is_compiling():
                 order = value.permute(3, 0, 1, 2)
-                # Of one output channel, PyTorch takes any stride for contiguous, and then, where the
-                # processor has no bfloat16, refuses the kernel: so its stride counts as well.
+                # Of one output channel, PyTorch takes any stride for contiguous, and then refuses
+                # the kernel where the processor has no bfloat16: so its stride counts as well.
                 laid = order.is_contiguous() and order.stride(0) >= order[0].numel()
                 if not laid and value.device.type != "meta":
                     order = order.clone(memory_format=torch.contiguous_format)
