@@ -127,8 +127,8 @@ class BackboneOptions(Options):
     published name or as a run's folder; of these the backbone alone is taken. If not given,
     imagenet for the paper preset's ResNet-50, else random."""
     learning_rate: float | None = None
-    """Highest learning rate of Adam's short schedule, 1e-3 if not given; less, such as 3e-4, where
-    --weights are trained ones. The paper preset of rain, cadnet and adaptive has the paper's."""
+    """Highest learning rate of Adam's short schedule; 1e-3 if not given. The paper preset of rain,
+    cadnet and adaptive has the paper's, and takes none."""
 
 
 def start(run, options_class, description):
@@ -283,7 +283,9 @@ class Run:
             raise xr.InputError(f"--weights is neither imagenet nor random, and {error}") from error
         if not told:
             print(f"Nothing beside {asked} says on whom it was trained, so that is not checked")
-        same = told.get("dataset") == o.data and told.get("data_dir", o.data_dir) == o.data_dir
+        same = told.get("dataset") == o.data
+        if o.data in ("csv", "mlr"):  # names for any people; of the others a folder is a copy
+            same = same and told.get("data_dir", o.data_dir) == o.data_dir
         halves = o.data in HALVED and told.get("split_id") != o.split_id
         if same and (halves or (told.get("split"), o.split) == ("test", "dev")):
             raise xr.InputError(

@@ -282,6 +282,8 @@ def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
         ({}, {"split": "dev"}, True),
         ({"data_dir": "elsewhere"}, {"split": "dev"}, False),
         ({"dataset": "viper"}, {"split": "dev"}, False),
+        # Another copy of the same people.
+        ({"dataset": "viper", "data_dir": "elsewhere"}, {"data": "viper", "split": "dev"}, True),
         ({"split": "dev"}, {"split": "dev"}, False),
         ({"split": "dev"}, {}, False),
         ({"split_id": 3}, {}, False),  # people are the same in every split
