@@ -9,6 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Tests run in two processes; threads of their own would only get in each other's way.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
+# JAX compiles every operation of a toy model anew, and that takes far longer than running it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "KERAS_BACKEND" not in os.environ:
     installed = [b for b in ("torch", "tensorflow", "jax") if importlib.util.find_spec(b)]
     os.environ["KERAS_BACKEND"] = installed[0]
