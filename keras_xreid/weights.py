@@ -37,7 +37,7 @@ if (REPOSITORY / "pyproject.toml").is_file():
     PUBLISHED = (REPOSITORY / "weights", *PUBLISHED)
 
 
-def save(model, path, half=False):
+def save(model, path, half=False, critics=True):
     """Saves a model's weights together with what is needed to build it again.
 
     The file is HDF5 and holds no code: weights, and a JSON configuration as an attribute. It
@@ -48,6 +48,9 @@ def save(model, path, half=False):
         path: the file to write, `*.weights.h5`.
         half: store kernels as compressed float16, for publishing; biases and statistics of batch
             normalization stay float32, and so does the model that is loaded.
+        critics: False leaves out what only judges while training (`ReIDModel.critics`), for
+            publishing. A model that is loaded from such a file embeds and recovers as ever; its
+            critics begin anew.
 
     Raises:
         InputError: where the name does not end so, the backbone is not one of ours, or a weight
@@ -77,10 +80,12 @@ def save(model, path, half=False):
     bare.set_weights(model.get_weights())
     unfinished = path.with_name("unfinished-" + path.name)
     bare.save_weights(unfinished, overwrite=True)
-    if half:
-        _store_kernels_as_float16(unfinished)
+    left_out = [name for name in model.critics if not critics and getattr(model, name) is not None]
+    if half or left_out:
+        _rewrite(unfinished, half, left_out)
+    description = {"class": type(model).__name__, "config": config, "left_out": left_out}
     with h5py.File(unfinished, "a") as file:
-        file.attrs[ATTRIBUTE] = json.dumps({"class": type(model).__name__, "config": config})
+        file.attrs[ATTRIBUTE] = json.dumps(description)
     os.replace(unfinished, path)
 
 
@@ -95,17 +100,22 @@ def _check_float16(model):
         )
 
 
-def _store_kernels_as_float16(path):
-    """Rewrites a weights file; what HDF5 deletes leaves a hole, so into a new one."""
+def _rewrite(path, half, left_out):
+    """Compresses a weights file, its kernels as float16 if `half`, and leaves out parts.
+
+    What HDF5 deletes leaves a hole, so a new file takes the place of the old one.
+    """
     whole = path.with_name("half-" + path.name)
     with h5py.File(path) as source, h5py.File(whole, "w") as target:
 
         def copy(name, item):
+            if name.split("/")[0] in left_out:
+                return
             if isinstance(item, h5py.Group):
                 target.require_group(name).attrs.update(item.attrs)
                 return
             value = item[()]
-            if value.ndim > 1 and value.dtype == np.float32:
+            if half and value.ndim > 1 and value.dtype == np.float32:
                 value = value.astype("float16")
             options = {"compression": "gzip", "shuffle": True} if value.size > 1000 else {}
             target.create_dataset(name, data=value, **options).attrs.update(item.attrs)
@@ -152,6 +162,7 @@ def load(path, precision=None):
         with h5py.File(path) as file:
             description = json.loads(file.attrs[ATTRIBUTE])
         name, config = str(description["class"]), description["config"]
+        left_out = description.get("left_out", [])
     except OSError as error:
         raise InputError(
             f"{path} is no weights file of keras_xreid, or was cut short ({error}): copy it again"
@@ -183,13 +194,28 @@ def load(path, precision=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is missing, in many lines
-            model.load_weights(path)
+            if left_out:
+                _load_without(model, path, left_out)
+            else:
+                model.load_weights(path)
     except Exception as error:  # of missing and damaged weights alike, Keras's own
         raise InputError(
             f"{path} does not hold the weights of the {name} that it describes "
             f"({_short(error)}): copy it again"
         ) from error
     return model
+
+
+def _load_without(model, path, left_out):
+    """Loads a file that has not all parts; Keras wants all, so the model's own fill it up."""
+    with tempfile.TemporaryDirectory() as folder:
+        filled = Path(folder) / path.name
+        model.save_weights(filled)
+        with h5py.File(path) as source, h5py.File(filled, "a") as target:
+            for name in set(target) - set(left_out):
+                del target[name]
+                source.copy(source[name], target, name)
+        model.load_weights(filled)
 
 
 def _short(error):

@@ -36,7 +36,8 @@ def intact(**kwargs):
         "preset": "tiny", "image_size": SIZE, "generator_widths": (4, 6, 8, 8),
         "discriminator_width": 4, "batch_normalization": True,
     }  # fmt: skip
-    return fill(xr.INTACT(PEOPLE, **{**options, **kwargs}))
+    options = {**options, **kwargs}
+    return fill(xr.INTACT(PEOPLE, backbone=options.pop("backbone", None) or Levels(), **options))
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -249,7 +249,7 @@ def test_every_variant_trains(options, parts, terms):
 
 
 def test_rate_1_bypasses_the_generator():
-    model = intact()
+    model = intact(backbone="resnet_tiny")
     images = pairs()["lr"]
     plain, recovered = model.embed(images, rates=1), model.embed(images, rates=4)
     assert plain.shape == (8, 256) and plain.dtype == np.float32
@@ -286,7 +286,7 @@ def test_distances_by_hand():
 
 def test_a_weights_file_says_what_it_is(tmp_path):
     path = tmp_path / "model.weights.h5"
-    model = intact(supervision="mse+id+gan")
+    model = intact(backbone="resnet_tiny", supervision="mse+id+gan")
     model.compile()
     step(model, pairs())
     xr.save(model, path)

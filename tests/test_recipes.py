@@ -1,7 +1,9 @@
 """Every recipe from the command line to its files, and what it says to bad input."""
 
+import contextlib
 import dataclasses
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,17 +31,44 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+OPTIONS = {
+    "ablations": "AblationOptions",
+    "adaptive": "AdaptiveOptions",
+    "baseline": "BaselineOptions",
+    "cadnet": "CADNetOptions",
+    "evaluate": "EvaluateOptions",
+    "intact": "IntactOptions",
+    "rain": "RainOptions",
+}
+
+
 def command(recipe, *arguments):
     return [sys.executable, str(RECIPES / f"{recipe}.py"), *map(str, arguments)]
 
 
-def run(recipe, *arguments):
-    """A recipe in a process of its own, as a user starts it."""
+def run_alone(recipe, *arguments):
+    """A recipe in a process of its own, as a user starts it; what it printed."""
     done = subprocess.run(
         command(recipe, *arguments), capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     return done.stdout
+
+
+def run(recipe, *arguments):
+    """A recipe in this process, where everything is imported already; what it printed."""
+    import common
+
+    module = importlib.import_module(recipe)
+    printed, before = io.StringIO(), sys.argv
+    sys.argv = list(map(str, (f"{recipe}.py", *arguments)))
+    try:
+        with contextlib.redirect_stdout(printed):
+            common.start(module.main, getattr(module, OPTIONS[recipe]), module.__doc__)
+    finally:
+        sys.argv = before
+        keras.config.set_dtype_policy("float32")
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +101,7 @@ def short(people, out, *more):
 def finished(people, tmp_path_factory):
     """A finished short run of INTACT."""
     out = tmp_path_factory.mktemp("runs") / "intact"
-    printed = run("intact", *short(people, out))
+    printed = run_alone("intact", *short(people, out))
     return out, printed
 
 
@@ -359,17 +389,9 @@ def refused(monkeypatch, capsys):
         import common
 
         module = importlib.import_module(recipe)
-        options = {
-            "baseline": "BaselineOptions",
-            "intact": "IntactOptions",
-            "rain": "RainOptions",
-            "cadnet": "CADNetOptions",
-            "adaptive": "AdaptiveOptions",
-            "evaluate": "EvaluateOptions",
-        }[recipe]
         monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
-            common.start(module.main, getattr(module, options), module.__doc__)
+            common.start(module.main, getattr(module, OPTIONS[recipe]), module.__doc__)
         assert left.value.code == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1, lines

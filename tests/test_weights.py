@@ -7,9 +7,10 @@ import threading
 import warnings
 
 import h5py
+import keras
 import numpy as np
 import pytest
-from small import couples, fill
+from small import cadnet, couples, fill, intact, rain
 
 import keras_xreid as xr
 from keras_xreid import weights
@@ -46,6 +47,35 @@ def test_kernels_as_float16(model, tmp_path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "half.weights.h5", "whole.weights.h5",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [intact, rain, cadnet])
+def test_without_critics(make, tmp_path):
+    """Everything else comes back bit by bit, and embeds the same."""
+    model = make(backbone="osnet_x0_25")
+    whole, bare = tmp_path / "whole.weights.h5", tmp_path / "bare.weights.h5"
+    xr.save(model, whole)
+    xr.save(model, bare, critics=False)
+    with h5py.File(whole) as full, h5py.File(bare) as file:
+        assert set(full) - set(file) == set(model.critics)
+        # Wherever Keras may put a part: the file holds as many numbers as are left.
+        held = []
+        file.visititems(lambda _, x: held.append(x.size) if isinstance(x, h5py.Dataset) else None)
+    judges = [v for part in model.critics for v in getattr(model, part).weights]
+    assert sum(held) == sum(np.prod(v.shape, dtype=int) for v in model.weights) - sum(
+        np.prod(v.shape, dtype=int) for v in judges
+    )
+    again, judges = xr.load(bare), {id(v) for v in judges}
+    for ours, stored in zip(model.weights, again.weights, strict=True):
+        same = np.array_equal(*map(keras.ops.convert_to_numpy, (ours, stored)))
+        assert same or id(ours) in judges, ours.path
+        assert not (same and id(ours) in judges and ours.path.endswith("kernel")), ours.path
+    low = couples()["lr"]
+    np.testing.assert_array_equal(model.embed(low, 4), again.embed(low, 4))
+    with h5py.File(bare, "a") as file:
+        del file[min(set(file) - {"vars"})]
+    with pytest.raises(xr.InputError, match="does not hold the weights"):
+        xr.load(bare)
 
 
 def test_a_kernel_too_large_for_float16(tmp_path):

@@ -21,6 +21,10 @@ class ReIDModel(PhasedModel):
         **kwargs: of `keras.Model`.
     """
 
+    # Parts that only judge while training. An embedding needs none of them, so that published
+    # files leave them out.
+    critics = ()
+
     def __init__(self, people, backbone, image_size, last_stride=1, **kwargs):
         super().__init__(**kwargs)
         self.people = int(people)

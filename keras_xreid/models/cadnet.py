@@ -99,6 +99,8 @@ class CADNet(ReIDModel):
         Li et al., ICCV 2019, Section 3.
     """
 
+    critics = ("feature_discriminator", "image_discriminator")
+
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, features="fg",
         classification=1.0, reconstruction=1.0, adversarial_features=1.0, adversarial_images=1.0,

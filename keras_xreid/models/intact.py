@@ -81,6 +81,7 @@ class INTACT(ReIDModel):
         Cheng et al., CVPR 2020, Algorithm 1.
     """
 
+    critics = ("discriminator", "association")
     recovery_can_be_left_out = True  # C embeds an image that was not recovered, too
 
     def __init__(

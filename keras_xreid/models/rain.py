@@ -100,6 +100,8 @@ class RAIN(ReIDModel):
         Chen et al., AAAI 2019, Eq. 1 to 8.
     """
 
+    critics = ("discriminator",)
+
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, levels=(4, 5),
         settings="paper", classification=None, triplet=None, reconstruction=None, adversarial=None,
