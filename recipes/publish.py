@@ -2,9 +2,9 @@
 
     python recipes/publish.py runs/rain-synthetic rain_tiny_synthetic
 
-The file goes into weights/, with kernels as float16, and a row into the table of weights/README.md.
-It is scored once more as it was stored, and refused if a score moved by more than one query. What
-is too large for the repository (16 MB a file, 64 MB in all) is listed without a file, with the
+The file goes into weights/, with kernels as float16 and without the critics, which only training
+needs, and a row into the table of weights/README.md. It is scored once more as it was stored, and
+refused if a score moved by more than one query. What is too large for the repository (16 MB a file, 64 MB in all) is listed without a file, with the
 command that makes it.
 """
 
@@ -106,6 +106,7 @@ def card(name, entry):
     again += f" --split-id {entry['split_id']}" if entry["split_id"] else ""
     again += f" --rates {' '.join(entry['per_rate'])}"
     again += f" --train-rates {' '.join(f'{rate:g}' for rate in entry['train_rates'])}"
+    left_out = " and ".join(entry.get("left_out", ())).replace("_", " ")
     rows = [
         ["system, backbone, preset", f"{entry['system']}, {entry['backbone']}, {entry['preset']}"],
         ["trained on", f"{entry['dataset']}: {data['people']} people, {data['images']:,} images"],
@@ -115,6 +116,8 @@ def card(name, entry):
         ["manifest of query and gallery", f"`{entry['scored_manifest_sha256']}`"],
         ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"
          if entry["file"] else "none: no room for it in the repository; the command makes it"],
+        *([["left out", f"{left_out}: only training needs it, and would begin it anew"]]
+          if left_out and entry["file"] else []),
         *([["began from", f"{entry['began_from']}; its images and time are not counted here"]]
           if entry.get("began_from") else []),
         ["time", f"{entry['seconds'] / 60:.1f} min on {entry['backend']}"],
@@ -196,7 +199,7 @@ def main(options):
     file = out / f"{options.name}.weights.h5"
     with tempfile.TemporaryDirectory() as folder:
         stored = Path(folder) / file.name
-        xr.save(model, stored, half=True)
+        xr.save(model, stored, half=True, critics=False)
         content = stored.read_bytes()
         asked = metrics["options"]
         data = xr.datasets.load(
@@ -229,6 +232,7 @@ def main(options):
         "scored_manifest_sha256": scored,
         "file": file.name if fits else None,
         "url": None,
+        "left_out": [part for part in model.critics if getattr(model, part) is not None],
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "embedded_per_second": embedding_speed(model),
