@@ -4,8 +4,8 @@
 
 The file goes into weights/, with kernels as float16 and without the critics, which only training
 needs, and a row into the table of weights/README.md. It is scored once more as it was stored, and
-refused if a score moved by more than one query. What is too large for the repository (16 MB a file, 64 MB in all) is listed without a file, with the
-command that makes it.
+refused if a score moved by more than one query. What is too large for the repository (16 MB a file,
+64 MB in all) is listed without a file, with the command that makes it.
 """
 
 import dataclasses
