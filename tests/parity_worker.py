@@ -12,7 +12,7 @@ import keras_xreid as xr
 
 def phases_of_intact(found):
     """Each phase's loss terms and gradients from the same weights on the same batch."""
-    model = intact()
+    model = intact(backbone="resnet_tiny")
     model.compile(jit_compile=False)
     batch = {k: keras.ops.convert_to_tensor(v) for k, v in pairs().items()}
     batch = model.prepare(batch)
@@ -22,11 +22,11 @@ def phases_of_intact(found):
             found[f"loss/{term}"] = keras.ops.convert_to_numpy(value)
         for index, gradient in enumerate(gradients):
             found[f"gradient/{phase.updates[0]}/{index}"] = keras.ops.convert_to_numpy(gradient)
-    found["embed/intact"] = intact().embed(pairs()["lr"], rates=4)
+    found["embed/intact"] = intact(backbone="resnet_tiny").embed(pairs()["lr"], rates=4)
     for name, model in (("rain", rain()), ("cadnet", cadnet()), ("adaptive", adaptive())):
         batch = levels()
         found[f"embed/{name}"] = model.embed(batch["lr"], rates=batch["rate"])
-    found["recover/intact"] = intact().recover(pairs()["lr"])
+    found["recover/intact"] = intact(backbone="resnet_tiny").recover(pairs()["lr"])
 
 
 def toy_gan(found):
