@@ -136,7 +136,8 @@ def load(path, precision=None):
             Published weights are float32.
 
     Returns:
-        The model, ready to `embed`.
+        The model, ready to `embed`. Critics that the file leaves out, as published ones do, begin
+        anew.
 
     Raises:
         InputError: no such file and no such name; a file that is not one of this library's, not

@@ -106,7 +106,7 @@ def card(name, entry):
     again += f" --split-id {entry['split_id']}" if entry["split_id"] else ""
     again += f" --rates {' '.join(entry['per_rate'])}"
     again += f" --train-rates {' '.join(f'{rate:g}' for rate in entry['train_rates'])}"
-    left_out = " and ".join(entry.get("left_out", ())).replace("_", " ")
+    left_out = ", ".join(entry.get("left_out", ())).replace("_", " ")
     rows = [
         ["system, backbone, preset", f"{entry['system']}, {entry['backbone']}, {entry['preset']}"],
         ["trained on", f"{entry['dataset']}: {data['people']} people, {data['images']:,} images"],
@@ -116,7 +116,7 @@ def card(name, entry):
         ["manifest of query and gallery", f"`{entry['scored_manifest_sha256']}`"],
         ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"
          if entry["file"] else "none: no room for it in the repository; the command makes it"],
-        *([["left out", f"{left_out}: only training needs it, and would begin it anew"]]
+        *([["left out", f"the critics ({left_out}): training that goes on begins them anew"]]
           if left_out and entry["file"] else []),
         *([["began from", f"{entry['began_from']}; its images and time are not counted here"]]
           if entry.get("began_from") else []),

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -31,17 +32,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-OPTIONS = {
-    "ablations": "AblationOptions",
-    "adaptive": "AdaptiveOptions",
-    "baseline": "BaselineOptions",
-    "cadnet": "CADNetOptions",
-    "evaluate": "EvaluateOptions",
-    "intact": "IntactOptions",
-    "rain": "RainOptions",
-}
-
-
 def command(recipe, *arguments):
     return [sys.executable, str(RECIPES / f"{recipe}.py"), *map(str, arguments)]
 
@@ -57,17 +47,13 @@ def run_alone(recipe, *arguments):
 
 def run(recipe, *arguments):
     """A recipe in this process, where everything is imported already; what it printed."""
-    import common
-
-    module = importlib.import_module(recipe)
-    printed, before = io.StringIO(), sys.argv
-    sys.argv = list(map(str, (f"{recipe}.py", *arguments)))
-    try:
-        with contextlib.redirect_stdout(printed):
-            common.start(module.main, getattr(module, OPTIONS[recipe]), module.__doc__)
-    finally:
-        sys.argv = before
-        keras.config.set_dtype_policy("float32")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", command(recipe, *arguments)[1:])
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        finally:
+            keras.config.set_dtype_policy("float32")
     return printed.getvalue()
 
 
@@ -382,16 +368,12 @@ def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):
 
 
 @pytest.fixture
-def refused(monkeypatch, capsys):
+def refused(capsys):
     """Runs a recipe in this process and returns the one line that it leaves with."""
 
     def leave_of(recipe, *arguments):
-        import common
-
-        module = importlib.import_module(recipe)
-        monkeypatch.setattr(sys, "argv", [f"{recipe}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
-            common.start(module.main, getattr(module, OPTIONS[recipe]), module.__doc__)
+            run(recipe, *arguments)
         assert left.value.code == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1, lines
