@@ -180,7 +180,7 @@ def test_rates_not_trained_on_are_hollow(folder, tmp_path, monkeypatch):
 
 @on_torch
 def test_parameters_and_operations_of_an_embedding():
-    model = small.intact()
+    model = small.intact(backbone="resnet_tiny")
     parameters, flops = embedding_cost(model)
     # Recovered, then recognized; discriminator, association and classifier are for training.
     classifier = model.reid.get_layer("classifier")
