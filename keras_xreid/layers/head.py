@@ -17,7 +17,7 @@ def build_reid_network(people, backbone, image_size, weights=None, last_stride=1
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
         image_size: (height, width) of its input.
         weights: None, "imagenet" or a model to copy from, for the backbone.
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
 
     Returns:
         A functional `keras.Model` from (n, height, width, 3) in [0, 1] to a list: the embedding,

@@ -3,7 +3,7 @@
 from keras import layers
 
 from keras_xreid.errors import InputError
-from keras_xreid.layers.torch_weights import read_state_dict
+from keras_xreid.layers.torch_weights import keras_layout, read_state_dict
 
 WIDTHS = {"osnet_x1_0": 1.0, "osnet_x0_75": 0.75, "osnet_x0_5": 0.5, "osnet_x0_25": 0.25}
 
@@ -184,7 +184,7 @@ def load_torchreid_weights(network, path):
     for variable in network.weights:
         place = places[variable.path]
         name = names[place]
-        array = _keras_layout(arrays[name], variable.shape)
+        array = keras_layout(arrays[name], variable.shape)
         if array.shape == tuple(variable.shape):
             found.append((name, variable, array))
         elif place[0] != "classifier":
@@ -218,15 +218,3 @@ def _place(name, names):
         kinds = {"weight": "kernel"}
     renamed = {"fc.0": "fc", "fc.1": "fc_bn"}
     return renamed.get(layer, layer.replace(".", "_")), kinds.get(kind, kind)
-
-
-def _keras_layout(array, shape):
-    """Turns PyTorch's order of axes (out, in, height, width) into that of the Keras variable."""
-    if array.ndim == 4 and array.shape[2:] == (1, 1) and len(shape) == 2:
-        array = array[:, :, 0, 0]  # torchreid writes the gates' dense layers as convolutions
-    if array.ndim == 2:
-        return array.T
-    if array.ndim == 4:
-        depthwise = shape[-1] == 1
-        return array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
-    return array

@@ -190,3 +190,23 @@ def _state_dict(content):
         if not isinstance(value, _Tensor):
             raise InputError(f"its entry {name!r} is not a tensor, so it is not a state dict")
     return {name.removeprefix("module."): value.array() for name, value in content.items()}
+
+
+def keras_layout(array, shape):
+    """Turns PyTorch's order of axes (out, in, height, width) into that of a Keras variable.
+
+    Args:
+        array: a weight of `read_state_dict`.
+        shape: the variable's.
+
+    Returns:
+        The array, its axes in Keras's order; its shape may still be another one.
+    """
+    if array.ndim == 4 and array.shape[2:] == (1, 1) and len(shape) == 2:
+        array = array[:, :, 0, 0]  # torchreid writes the gates' dense layers as convolutions
+    if array.ndim == 2:
+        return array.T
+    if array.ndim == 4:
+        depthwise = shape[-1] == 1
+        return array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+    return array

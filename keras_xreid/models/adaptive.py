@@ -62,7 +62,7 @@ class Adaptive(ReIDModel):
         verification: float, lambda, weight of the verification loss; 0 for none (Table IV).
         mask_stddev: float, of the Gaussian at which masks start, before the sigmoid.
         weights: None, "imagenet" or a model to copy from, where the backbone starts.
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
 
     Raises:
         InputError: rates below 1 or twice the same, sizes that do not fit, a negative weight, or
@@ -287,7 +287,7 @@ class OnePerRate(ReIDModel):
         rates: rates of the networks.
         verification: float, weight of the verification term.
         weights: None, "imagenet" or a model to copy from, where the backbones start.
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
 
     Example:
 

@@ -17,7 +17,7 @@ class ReIDModel(PhasedModel):
         people: int, number of training people.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
         image_size: (height, width) in pixels of every image that the model is given.
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
         **kwargs: of `keras.Model`.
     """
 
@@ -169,7 +169,7 @@ def build_extractor(backbone, image_size, weights=None, last_stride=1, name="ext
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
         image_size: (height, width) of its input.
         weights: None, "imagenet" or a model to copy from, for a backbone given by name.
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
         name: the model's name.
 
     Returns:

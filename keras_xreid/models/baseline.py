@@ -34,7 +34,7 @@ class Baseline(ReIDModel):
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
         image_size: (height, width).
         label_smoothing: float in [0, 1).
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
         triplet: float, weight of the batch-hard triplet term, 0 for none.
         verification: float, weight of the verification term, 0 for none. Its network is the part
             `verifier`, which then needs an optimizer too.

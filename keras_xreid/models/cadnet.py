@@ -80,7 +80,7 @@ class CADNet(ReIDModel):
         adversarial_images: float, lambda of L_adv^D_I (Eq. 6).
         margin: float, of the triplet loss, in units of the features' distance.
         weights: None, "imagenet" or a model to copy from, where E and F start.
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
         decoder_widths: channels of the decoder's up-blocks.
         discriminator_width: int, channels of both discriminators' first convolutions.
 

@@ -67,7 +67,7 @@ class INTACT(ReIDModel):
         batch_normalization: bool, in the generator's residual blocks.
         generator_widths: four ints, channels of the generator's groups.
         discriminator_width: int, channels of the discriminator's first convolutions.
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
 
     Example:
 

@@ -81,7 +81,7 @@ class RAIN(ReIDModel):
         adversarial: float, weight of L_adv (Eq. 1), summed over the levels.
         margin: float, of the triplet loss, in units of the features' distance.
         weights: None, "imagenet" or a model to copy from, where F starts.
-        last_stride: 1 or 2, stride of the last stage of a ResNet.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
         decoder_widths: channels of the decoder's up-blocks.
         discriminator_width: int, channels of D's first convolution, or of its last but one in
             the layout of the authors' code.
