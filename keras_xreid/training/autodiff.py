@@ -9,7 +9,7 @@ import os
 
 import keras
 
-from keras_xreid.training import fast_torch  # noqa: F401  (switched on by importing it)
+from keras_xreid.training import fast_torch  # switched on by importing it
 
 BACKEND = keras.backend.backend()
 
@@ -175,8 +175,12 @@ def after_training():
     _last_gradients.clear()
 
 
-def before_compiling():
-    """Prepares the backend's compiler for a train step of several phases, once."""
+def before_compiling(model):
+    """Prepares the backend's compiler for a model's train step of several phases.
+
+    Args:
+        model: the `keras.Model` to be trained.
+    """
     if BACKEND != "torch":
         return
     import torch
@@ -188,6 +192,7 @@ def before_compiling():
     # second step for another program, and compile it anew.
     with keras.StatelessScope():
         pass
+    fast_torch.plan_ahead(model)
 
 
 def repeatable(seed, compiled=None):

@@ -82,6 +82,18 @@ def disable():
             setattr(owner, name, original)
 
 
+def plan_ahead(model):
+    """Plans how the functional models inside a model are run, which a compiler would trace slowly.
+
+    Args:
+        model: a `keras.Model`.
+    """
+    for layer in model._flatten_layers():
+        plan_of = getattr(type(layer).call, "plan_of", None)
+        if plan_of:
+            plan_of(layer)
+
+
 def _replacements():
     """Triples (owner, name, function) of what stands for what; PyTorch is imported here only."""
     import torch
@@ -350,16 +362,20 @@ def _replacements():
         with AutocastScope(self.compute_dtype):
             return functional_call(self, inputs, **kwargs)
 
+    def plan_of(function):
+        plan = function.__dict__.get("_plan")
+        if plan is None or any(layer.dtype_policy is not known for layer, known in plan.policies):
+            plan = _make_plan(function, direct_call)
+            # Past Keras's own __setattr__, which would look for layers in it.
+            object.__setattr__(function, "_plan", plan)
+        return plan
+
     def functional_call(self, inputs, training=None, mask=None, **kwargs):
         masked = any(m is not None for m in keras.tree.flatten(mask))  # one of several inputs
         if masked or kwargs:
             return plain_functional_call(self, inputs, training=training, mask=mask, **kwargs)
         inputs = self._standardize_inputs(inputs)
-        plan = self.__dict__.get("_plan")
-        if plan is None or any(layer.dtype_policy is not known for layer, known in plan.policies):
-            plan = _make_plan(self, direct_call)
-            # Past Keras's own __setattr__, which would look for layers in it.
-            object.__setattr__(self, "_plan", plan)
+        plan = plan_of(self)
         dtype = core.to_torch_dtype(self.compute_dtype) if plan.policies else None
         values = [*inputs, *[None] * (plan.slots - len(inputs))]
         for step in plan.steps:
@@ -391,6 +407,8 @@ def _replacements():
                 values[slot] = None
         outputs = [last(values[s]) if s in plan.first else values[s] for s in plan.outputs]
         return unpack_singleton(keras.tree.pack_sequence_as(self._outputs_struct, outputs))
+
+    functional_call.plan_of = plan_of
 
     def through_layers(nodes, given, training):
         """A step as Keras runs it, layer by layer."""

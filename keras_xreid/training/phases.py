@@ -42,7 +42,8 @@ class PhasedModel(keras.Model):
     A subclass names its parts as attributes (built in the constructor), and says in `phases()`
     which parts are updated by which loss. Every phase sees the parts as the phase before left
     them. A phase changes the weights of its own parts, their moving averages and the random
-    seeds, and nothing else.
+    seeds, and nothing else. What is frozen or freed while `fit` runs, by a callback, counts from
+    `make_train_function(force=True)` on.
 
     Example:
 
@@ -150,10 +151,14 @@ class PhasedModel(keras.Model):
             return super().fit(*args, shuffle=shuffle, **kwargs)
         finally:
             autodiff.after_training()
+            object.__setattr__(self, "_looked_up", None)
 
     def make_train_function(self, force=False):
         if self.jit_compile:
-            autodiff.before_compiling()
+            autodiff.before_compiling(self)
+        # Once, and not in each step: looking them up walks through all layers. Past Keras's own
+        # __setattr__, which would track them a second time.
+        object.__setattr__(self, "_looked_up", self._look_up())
         return super().make_train_function(force=force)
 
     def train_step(self, *args):
@@ -161,18 +166,16 @@ class PhasedModel(keras.Model):
 
     def _run_phases(self, data):
         raw, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        batch = autodiff.without_gradient(lambda: self.prepare(raw), self._state)
+        state, variables = self.__dict__.get("_looked_up") or self._look_up()
+        batch = autodiff.without_gradient(lambda: self.prepare(raw), state)
         if isinstance(batch, dict):
             batch = dict(batch)  # phases may put in more; the trainer's own stays as it is
-        for phase in self.phases():
-            logs, gradients = self.phase_gradients(phase, batch)
+        for phase, of_parts in zip(self.phases(), variables, strict=True):
+            logs, gradients = self._phase_gradients(phase, batch, state, *of_parts)
             gradients = iter(gradients)
-            for part in phase.updates:
-                variables = getattr(self, part).trainable_variables
-                if variables:
-                    self._part_optimizers[part].apply(
-                        [next(gradients) for _ in variables], variables
-                    )
+            for part, trained in zip(phase.updates, of_parts[0], strict=True):
+                if trained:
+                    self._part_optimizers[part].apply([next(gradients) for _ in trained], trained)
             for term, value in logs.items():
                 self._trackers[term].update_state(value)
         self.optimizer.iterations.assign_add(1)
@@ -189,11 +192,22 @@ class PhasedModel(keras.Model):
             A dict of the phase's terms, and the list of gradients for the trainable variables
             of the parts it updates, part by part.
         """
+        return self._phase_gradients(phase, batch, self._state, *self._variables_of(phase))
+
+    def _look_up(self):
+        """Every variable, and those of each phase."""
+        return self._state, [self._variables_of(phase) for phase in self.phases()]
+
+    def _variables_of(self, phase):
+        """The variables that a phase trains, part by part, and those whose changes it keeps."""
         parts = [getattr(self, part) for part in phase.updates]
-        variables = [v for part in parts for v in part.trainable_variables]
         kept = [v for part in parts for v in part.non_trainable_variables]
         known = {id(v) for v in kept}
         kept += [v for v in self.seed_states if id(v) not in known]
+        return [list(part.trainable_variables) for part in parts], kept
+
+    def _phase_gradients(self, phase, batch, state, trained, kept):
+        variables = [v for part in trained for v in part]
 
         def loss():
             found = phase.losses(batch)
@@ -205,9 +219,7 @@ class PhasedModel(keras.Model):
                 )
             return sum(terms.values()), (terms, handed)
 
-        (terms, handed), gradients = autodiff.losses_and_gradients(
-            loss, variables, kept, self._state
-        )
+        (terms, handed), gradients = autodiff.losses_and_gradients(loss, variables, kept, state)
         if handed:
             batch.update(handed)
         return terms, gradients
