@@ -26,10 +26,14 @@ import keras_xreid as xr
 RECIPES = Path(__file__).parents[1] / "recipes"
 MARKET = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"
 
-pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(m) is None for m in ("tyro", "matplotlib", "skimage")),
-    reason='recipes need pip install "keras-xreid[recipes]"',
-)
+pytestmark = [
+    pytest.mark.skipif(
+        any(importlib.util.find_spec(m) is None for m in ("tyro", "matplotlib", "skimage")),
+        reason='recipes need pip install "keras-xreid[recipes]"',
+    ),
+    # TensorFlow's word on `eagerly`, below.
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run:UserWarning"),
+]
 
 
 def command(recipe, *arguments):
@@ -45,10 +49,25 @@ def run_alone(recipe, *arguments):
     return done.stdout
 
 
-def run(recipe, *arguments):
+@contextlib.contextmanager
+def eagerly():
+    """On TensorFlow, without the graphs that take far longer to trace than a few steps to run."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow import config
+
+    config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        config.run_functions_eagerly(False)
+
+
+def run(recipe, *arguments, how=eagerly):
     """A recipe in this process, where everything is imported already; what it printed."""
     printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), how():
         patch.setattr(sys, "argv", command(recipe, *arguments)[1:])
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")
@@ -216,7 +235,12 @@ def test_a_network_for_each_rate(people, tmp_path):
     assert json.loads((told / "metrics.json").read_text())["score_as"] == {"3": 2.0}
 
 
-def test_ablations(people, tmp_path):
+def test_ablations(people, tmp_path, monkeypatch):
+    def in_process(command, check):
+        run(Path(command[1]).stem, *command[2:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", in_process)
     arguments = ("intact-5", "--data", "csv", "--data-dir", people, "--steps", 1, "--epochs", 1,
                  "--out", tmp_path / "rows")  # fmt: skip
     printed = run("ablations", *arguments)
@@ -337,7 +361,8 @@ def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):
     arguments = [a if a != 2 else 5 for a in short(people, whole)]
     arguments = [str(a) for a in arguments]
     arguments[arguments.index("--steps") + 1] = "5"
-    run("intact", *arguments, *options)
+    as_alone = contextlib.nullcontext  # graphs and all
+    run("intact", *arguments, *options, how=as_alone)
 
     arguments[arguments.index("--out") + 1] = str(killed)
     process = subprocess.Popen(
@@ -354,7 +379,7 @@ def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):
     with h5py.File(checkpoint) as file:
         assert file.attrs["epoch"] < 3
 
-    printed = run("intact", *arguments, *options, "--resume")
+    printed = run("intact", *arguments, *options, "--resume", how=as_alone)
     assert "going on after epoch" in printed
     first, second = weights_of(whole), weights_of(killed)
     assert first.keys() == second.keys() and len(first) > 50
