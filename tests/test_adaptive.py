@@ -225,6 +225,7 @@ def test_named_backbones(options, channels):
     assert [mask.values.shape for mask in model.masks] == [(4, c) for c in channels]
 
 
+@pytest.mark.slow
 def test_kerascv_backbone():
     keras_cv = pytest.importorskip("keras_cv", reason="keras-cv is not installed")
     backbone = keras_cv.models.ResNetBackbone(

@@ -47,6 +47,7 @@ def test_life_of_a_backbone(name, tmp_path):
     run_layer_test(lambda: build_backbone(name, SIZE), (*SIZE, 3), tmp_path)
 
 
+@pytest.mark.slow
 def test_resnet50_saves_and_loads(tmp_path):
     backbone = build_backbone("resnet50", (32, 32))
     backbone.save(tmp_path / "resnet50.keras")
@@ -188,6 +189,7 @@ def test_a_pyramid_of_kerashub_is_accepted():
     assert taps_of(build_backbone(hub, SIZE)) == [(16, 8, 4), (8, 4, 8)]
 
 
+@pytest.mark.slow
 def test_kerascv_backbone_is_accepted(tmp_path):
     keras_cv = pytest.importorskip("keras_cv", reason="keras-cv is not installed")
     cv = keras_cv.models.ResNetBackbone(

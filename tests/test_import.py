@@ -17,6 +17,7 @@ print(json.dumps([m for m in heavy if m in sys.modules and m not in before]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.environ["KERAS_BACKEND"] != "torch", reason="says something on torch only")
 def test_import_on_torch_adds_nothing_heavy():
     # Compared with Keras alone, which itself loads some of these where they are installed.

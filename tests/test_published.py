@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -40,19 +41,26 @@ def people(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def run(people, tmp_path):
+@pytest.fixture(scope="module")
+def finished(people, tmp_path_factory):
     """A finished run on them, scored as it is."""
+    out = tmp_path_factory.mktemp("runs") / "run"
     model = small.fill(xr.Baseline(small.PEOPLE, backbone="osnet_x0_25", image_size=small.SIZE))
     data = xr.datasets.load("csv", people)
     scores = xr.evaluate(model, data, (1, 2, 3, 4, 8), verbose=False)
     made_run(
-        tmp_path / "run", options={"data": "csv", "data_dir": str(people), "epochs": 3},
+        out, options={"data": "csv", "data_dir": str(people), "epochs": 3},
         data={"train": {"people": 6, "images": 12}}, images_seen={"reid": 36}, split_id=0, **scores,
     )  # fmt: skip
-    xr.save(model, tmp_path / "run" / "model.weights.h5")
-    (tmp_path / "run" / "report.md").write_text("finished")
-    return tmp_path / "run"
+    xr.save(model, out / "model.weights.h5")
+    (out / "report.md").write_text("finished")
+    return out
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """The run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 @pytest.fixture
@@ -83,6 +91,7 @@ def test_a_run_is_published(run, zoo, capsys):
         publish_run(run, zoo)
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
     monkeypatch.setattr(publish, "FILE_BYTES", 1000)
     publish_run(run, zoo)
@@ -92,6 +101,7 @@ def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
         xr.load("small")
 
 
+@pytest.mark.slow
 def test_a_bfloat16_run_is_published_as_float32(run, zoo, capsys):
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["options"]["precision"] = "mixed_bfloat16"
@@ -106,6 +116,7 @@ def test_a_bfloat16_run_is_published_as_float32(run, zoo, capsys):
     assert "--precision mixed_bfloat16" in entry["command"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("system", "option"), [("intact", "reid"), ("rain", "weights")])
 def test_a_run_may_begin_from_published_weights(run, zoo, system, option):
     publish_run(run, zoo)
@@ -163,6 +174,7 @@ def test_names_and_unfinished_runs(run, zoo):
 # --- what is published -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_the_scores_come_again(name):
     """From the file alone, on this backend, to within one query."""
@@ -189,6 +201,7 @@ def test_the_readme_shows_the_table():
         assert row.replace("](", "](weights/") in readme
 
 
+@pytest.mark.slow
 def test_the_readme_example_runs():
     """A newcomer's ten lines, word for word."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

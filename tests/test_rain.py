@@ -251,6 +251,7 @@ def test_named_backbones(options, width, blocks):
     assert len(doubled) == blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system, width", [(rain, 16), (cadnet, 32)])
 def test_kerascv_backbone(system, width):
     keras_cv = pytest.importorskip("keras_cv", reason="keras-cv is not installed")

@@ -235,6 +235,7 @@ def test_a_network_for_each_rate(people, tmp_path):
     assert json.loads((told / "metrics.json").read_text())["score_as"] == {"3": 2.0}
 
 
+@pytest.mark.slow
 def test_ablations(people, tmp_path, monkeypatch):
     def in_process(command, check):
         run(Path(command[1]).stem, *command[2:])
@@ -353,6 +354,7 @@ def weights_of(out):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
 def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):
     reid = finished[0] / "reid.weights.h5"

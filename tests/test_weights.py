@@ -52,7 +52,7 @@ def test_kernels_as_float16(model, tmp_path):
 @pytest.mark.parametrize("make", [intact, rain, cadnet])
 def test_without_critics(make, tmp_path):
     """Everything else comes back bit by bit, and embeds the same."""
-    model = make(backbone="osnet_x0_25")
+    model = make(backbone="resnet_tiny")
     whole, bare = tmp_path / "whole.weights.h5", tmp_path / "bare.weights.h5"
     xr.save(model, whole)
     xr.save(model, bare, critics=False)
