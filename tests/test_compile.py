@@ -13,6 +13,8 @@ from keras_xreid.layers.backbone import NormalizeImage
 from keras_xreid.training import autodiff, fast_torch
 from keras_xreid.training.phases import Phase, PhasedModel
 
+pytestmark = pytest.mark.backend
+
 BACKEND = os.environ["KERAS_BACKEND"]
 
 

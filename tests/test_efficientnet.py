@@ -21,6 +21,7 @@ needs_weights = pytest.mark.skipif(
 )
 
 
+@pytest.mark.backend
 @needs_weights
 def test_it_tells_cats_from_coffee_as_it_was_published():
     """Normalisation, padding, order of layers and all: whatever is wrong, it sees other things."""

@@ -12,6 +12,8 @@ from keras_xreid.layers.association import Association
 from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import PixelShuffle, build_generator
 
+pytestmark = pytest.mark.backend
+
 PARTS = ("reid", "generator", "discriminator", "association")
 
 

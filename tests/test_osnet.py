@@ -58,6 +58,7 @@ def recorded(monkeypatch):
     return read
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("name", WIDTHS)
 def test_same_maps_and_embedding_as_torchreid(name, recorded):
     _, expected = recorded(name)

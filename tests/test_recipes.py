@@ -110,6 +110,13 @@ def finished(people, tmp_path_factory):
     return out, printed
 
 
+no_jax = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX compiles each network anew, which takes minutes"
+)
+
+
+@no_jax
+@pytest.mark.backend
 def test_a_run_folder_holds_what_it_promises(finished):
     out, printed = finished
     assert {p.name for p in out.iterdir()} == {
@@ -136,6 +143,8 @@ def test_a_run_folder_holds_what_it_promises(finished):
     assert len(history) == 3 and history[1].startswith("reid,1,")
 
 
+@no_jax
+@pytest.mark.backend
 def test_the_saved_weights_score_as_the_run_did(finished, people):
     out, _ = finished
     metrics = json.loads((out / "metrics.json").read_text())
@@ -354,6 +363,7 @@ def weights_of(out):
     return found
 
 
+@pytest.mark.backend
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
 def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):

@@ -21,6 +21,7 @@ def model():
     return fill(xr.Baseline(5, backbone="osnet_x0_25", image_size=(64, 32)))
 
 
+@pytest.mark.backend
 def test_kernels_as_float16(model, tmp_path):
     xr.save(model, tmp_path / "whole.weights.h5")
     xr.save(model, tmp_path / "half.weights.h5", half=True)
@@ -110,6 +111,7 @@ def zoo(model, tmp_path, monkeypatch):
     xr.published.cache_clear()
 
 
+@pytest.mark.backend
 def test_precision(model, tmp_path):
     """The same weights, computed in float32 however they were trained, or the other way round."""
     path = tmp_path / "half.weights.h5"
