@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 import keras_xreid as xr
+from keras_xreid.evaluation import run_figures
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MARKET = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"
@@ -64,10 +65,12 @@ def eagerly():
         config.run_functions_eagerly(False)
 
 
-def run(recipe, *arguments, how=eagerly):
+def run(recipe, *arguments, how=eagerly, figures=False):
     """A recipe in this process, where everything is imported already; what it printed."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), how():
+        if not figures:  # seconds a run
+            patch.setattr(run_figures, "draw_figures", lambda *given: [])
         patch.setattr(sys, "argv", command(recipe, *arguments)[1:])
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")
@@ -208,7 +211,7 @@ def test_first_stage_is_reused(finished, people, tmp_path):
 )
 def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, terms):
     out = tmp_path / recipe
-    run(recipe, *short(people, out, "--batch-size", 8, *options))
+    run(recipe, *short(people, out, "--batch-size", 8, *options), figures=True)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["system"] == recipe
     assert metrics["images_seen"] == {recipe: 2 * 2 * 8}  # steps, of a pair each
