@@ -14,7 +14,6 @@ at any time. On two cores a row of the embedded set takes about three minutes.
 import dataclasses
 import importlib
 import itertools
-import json
 import re
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ import tyro
 import keras  # isort: skip
 
 import keras_xreid as xr
+from keras_xreid.data.resolution import lr_rates
 from keras_xreid.evaluation import figures, files, papers, report
 from keras_xreid.evaluation.page import write_page
 from keras_xreid.evaluation.ranking import standard_error
@@ -189,13 +189,13 @@ def call(recipe, folder, *arguments):
 
 def run(recipe, folder, *arguments):
     """Runs a recipe into a folder unless it is finished there; returns its metrics."""
-    options = tyro.cli(recipe_options(recipe), args=list(arguments), prog=f"{recipe}.py")
+    options = common.parsed(recipe_options(recipe), arguments, prog=f"{recipe}.py")
     if not (folder / "report.md").exists():
         resume = ["--resume"] if (folder / "options.json").exists() else []
         call(recipe, folder, *arguments, *resume)
     metrics = report.read_metrics(folder / "metrics.json")
     # A row that was run before may have been run otherwise.
-    asked = json.loads(json.dumps(dataclasses.asdict(options)))
+    asked = common.plain(options)
     asked["backend"] = keras.backend.backend()
     for name, value in asked.items():
         found = metrics["options"].get(name, value)
@@ -256,7 +256,7 @@ def cells(runs):
         values = [
             m["image_quality"][f"{rate:g}"][name]
             for m in runs
-            for rate in m["options"]["train_rates"]
+            for rate in lr_rates(m["options"]["train_rates"])
             if (m["image_quality"] or {}).get(f"{rate:g}", {}).get(name) is not None
         ]
         text.append(f"{statistics.mean(values):.{digits}f}" if values else report.NOT_MEASURED)

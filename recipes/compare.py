@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import io
 import itertools
-import json
 import shlex
 import statistics
 import sys
@@ -25,6 +24,7 @@ import common
 import tyro
 
 import keras_xreid as xr
+from keras_xreid.data.resolution import lr_rates
 from keras_xreid.evaluation import figures, files, report
 from keras_xreid.evaluation.flops import embedding_cost
 from keras_xreid.evaluation.page import write_page
@@ -32,7 +32,7 @@ from keras_xreid.evaluation.page import write_page
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
 NOT_A_VARIANT = (
     "data", "data_dir", "split", "protocol", "split_id", "rates", "query_rates", "seed", "workers",
-    "compiled", "reid", "out", "resume", "overwrite",
+    "compiled", "reid", "out", "resume", "overwrite", "command", "changed", "began_from_sha256",
 )  # fmt: skip
 SHARED = tuple(field.name for field in dataclasses.fields(common.Options))
 
@@ -64,13 +64,13 @@ def options_of(run):
     return {**told, "backbone": run.get("backbone"), "backend": run.get("backend")}
 
 
-def defaults_of(system):
+def defaults_of(system, preset="tiny"):
     """Defaults of a system's recipe; those that all recipes share where it has none."""
     try:
         options = ablations.recipe_options(system)
     except xr.InputError:
         options = common.Options
-    return json.loads(json.dumps(dataclasses.asdict(options())))
+    return common.plain(common.defaults(options, preset))
 
 
 def variants(runs):
@@ -80,10 +80,10 @@ def variants(runs):
     where the runs differ in it. A run with nothing of its own to name names its defaults that are
     words, `--train-on hr`, and that other runs of its system have otherwise.
     """
-    defaults = {system: defaults_of(system) for system in {run["system"] for run in runs}}
     texts = []
     for run in runs:
-        default, own, words, shared = defaults[run["system"]], [], [], []
+        default = defaults_of(run["system"], run.get("preset") or "tiny")
+        own, words, shared = [], [], []
         for name, value in options_of(run).items():
             if name in NOT_A_VARIANT:
                 continue
@@ -174,7 +174,7 @@ def row_of(system, variant, runs):
 def rates_of_mean(run):
     """The rates that a run's mean LR is over, if it says so."""
     rates = (run.get("options") or run).get("train_rates")
-    return "unknown" if rates is None else " ".join(f"{rate:g}" for rate in rates if rate > 1)
+    return "unknown" if rates is None else " ".join(f"{rate:g}" for rate in lr_rates(rates))
 
 
 def cost_of_run(folder):
@@ -334,7 +334,7 @@ def draw(path, rows):
             "standard_error": row["error"],
         }
         told = row["runs"][0].get("options") or {}
-        trained_on = told.get("train_rates", (2, 3, 4))
+        trained_on = lr_rates(told.get("train_rates", (2, 3, 4)))
         if told.get("train_on") == "hr":
             trained_on = (1,)
         lines.append(figures.line_of_rates(row["name"], scores, trained_on))

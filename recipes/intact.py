@@ -106,7 +106,7 @@ def main(options):
     # Stage 1: C, on high-resolution images.
     if reid is None:
         epochs = run.epochs(REID_EPOCHS[options.preset], options.reid_epochs)
-        reid = train_network(run, epochs)
+        reid = train_network(run, epochs, triplet=options.triplet)
         xr.save(reid, run.folder / "reid.weights.h5")
 
     # Stage 2: D, phi and sigma, G.

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from keras_xreid.data.resolution import rate_range
 from keras_xreid.errors import InputError
 
 ROLES = ("train", "query", "gallery")
 MANIFEST = "manifest.jsonl"
 
 
-def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)):
+def manifest_rows(
+    data, rates, kernel="area", train_rates=(), gallery_rates=(1,), train_kernel="area"
+):  # fmt: skip
     """Lists every image that a run uses, and how: the answer to "which images, which split?".
 
     Training images are listed once, with `train_rates`: those of a run's --train-rates, whatever
@@ -32,17 +35,18 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
         data: a `DataSet`; paths are written relative to its `root`.
         rates: rates scored.
         kernel: how images are shrunk, see `degrade`.
-        train_rates: rates listed with the training images.
+        train_rates: rates listed with the training images; or a range, "1..4".
         gallery_rates: rates of the gallery.
+        train_kernel: how training images are shrunk.
 
     Returns:
         List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
         an image inside a container).
     """
     if data.protocol != "each-rate":
-        return protocol_rows(data, kernel, train_rates)
+        return protocol_rows(data, train_kernel, train_rates)
     used = {
-        "train": [[plain_number(rate) for rate in sorted(train_rates)]] if data.train else [],
+        "train": [_listed(train_rates)] if data.train else [],
         "query": [plain_number(rate) for rate in sorted(rates)],
         "gallery": [plain_number(rate) for rate in sorted(gallery_rates)],
     }
@@ -57,7 +61,7 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
                 "path": Path(os.path.relpath(record.path, data.root or None)).as_posix(),
                 "person": record.person,
                 "camera": record.camera,
-                "kernel": kernel,
+                "kernel": train_kernel if role == "train" else kernel,
                 "sha256": hashes[record.path],
             }
             if record.key is not None:
@@ -91,7 +95,7 @@ def protocol_rows(data, kernel="area", train_rates=()):
         for row, record in planned_rows(data):
             rows.append({**row, "sha256": hashlib.sha256(content_of(record)).hexdigest()})
     if train_rates:
-        shrunk = {"rate": [plain_number(rate) for rate in sorted(train_rates)], "kernel": kernel}
+        shrunk = {"rate": _listed(train_rates), "kernel": kernel}
         rows = [{**row, **shrunk} if row["role"] == "train" else row for row in rows]
     return rows
 
@@ -210,6 +214,12 @@ def read_rows(path):
     if not rows:
         raise InputError(f"{path} is empty: build the set again")
     return rows
+
+
+def _listed(rates):
+    """Rates as the manifest writes them: a sorted list, or the text of a range."""
+    bounds = rate_range(rates) if len(rates) else None
+    return f"{bounds[0]:g}..{bounds[1]:g}" if bounds else [plain_number(r) for r in sorted(rates)]
 
 
 def plain_number(rate):

@@ -1,5 +1,7 @@
 """Protocols that fix each query's rate, such as the papers' MLR: see `keras_xreid.data.mlr`."""
 
+import functools
+
 import numpy as np
 
 from keras_xreid.data.resolution import prepare_images
@@ -75,18 +77,20 @@ def evaluate_fixed_rates(
         shots = "one gallery image a person" if data.gallery_shots else "all of the gallery"
         print(f"Scoring {len(data.query)} queries against {shots} ({len(data.gallery)} images)")
 
-    def embed(images, told):
-        return model.embed(images, rates=told, batch_size=batch_size)
-
-    gallery = np.concatenate(
-        [embed(prepare_images(part, image_size), 1) for part in _parts(data.gallery)]
-    )
-    features, plain, quality, plain_quality = [], [], {}, {}
+    embed, mirrored = embed_and_mirrored(model, batch_size)
+    gallery, flip_gallery = [], []
+    for part in _parts(data.gallery):
+        images = prepare_images(part, image_size)
+        gallery.append(embed(images, 1))
+        flip_gallery += [mirrored(images, 1)] if mirrored else []
+    gallery = np.concatenate(gallery)
+    features, plain, other, quality, plain_quality = [], [], [], {}, {}
     for start in range(0, len(data.query), READ_AT_A_TIME):
         records = data.query[start : start + READ_AT_A_TIME]
         own = rates[start : start + READ_AT_A_TIME]
         images = prepare_images(records, image_size)
         features.append(embed(images, own if known else None))
+        other += [mirrored(images, own if known else None)] if mirrored else []
         if control:
             plain.append(embed(images, 1))
         # Of an image that is of low resolution by itself nobody has the original.
@@ -105,7 +109,7 @@ def evaluate_fixed_rates(
     if keep is not None:
         keep.update(gallery=gallery, query=features, rates=rates, enlarged=plain)
 
-    def scores(query, told):
+    def scores(query, told, gallery=gallery):
         distances = LazyDistances(
             lambda rows: model.distances(query[rows], gallery, query_rates=told[rows]),
             (len(query), len(gallery)),
@@ -124,8 +128,11 @@ def evaluate_fixed_rates(
             distances = rerank(everything, len(query))
         return _scores(distances, data, rates if known else None, train_rates)
 
-    system = scores(features, rates if known else np.ones(len(rates)))
-    enlarged = None
+    told = rates if known else np.ones(len(rates))
+    system, enlarged, flip = scores(features, told), None, None
+    if mirrored:
+        of_gallery = (gallery + np.concatenate(flip_gallery)) / 2
+        flip = scores((features + np.concatenate(other)) / 2, told, of_gallery)
     if recovers:
         system["image_quality"] = {name: mean_quality(pairs) for name, pairs in quality.items()}
         # The control must not know that its query is of low resolution, hence rate 1.
@@ -137,7 +144,28 @@ def evaluate_fixed_rates(
             error = system["standard_error"]["mixed" if name == "all" else name]
             label = "all queries" if name == "all" else f"rate {name}"
             print(f"  {label}: rank-1 {values['rank1']:.1f} ± {error:.1f}, mAP {values['mAP']:.1f}")
-    return {"image_quality": None, **system, "enlarged": enlarged}
+    return {"image_quality": None, **system, "enlarged": enlarged, "flip": flip}
+
+
+def embed_and_mirrored(model, batch_size):
+    """How images are embedded, without their mirror images, and how those are.
+
+    Args:
+        model: a model with `embed`, and perhaps `flip`.
+        batch_size: images a forward pass.
+
+    Returns:
+        Two functions of images and what the model is told of their rates; the second is None for a
+        model that does not average the two.
+    """
+    if not getattr(model, "flip", False):
+        return functools.partial(_embed, model, batch_size, {}), None
+    embed = functools.partial(_embed, model, batch_size, {"flip": False})
+    return embed, lambda images, told: embed(images[:, :, ::-1], told)
+
+
+def _embed(model, batch_size, flip, images, told):
+    return model.embed(images, rates=told, batch_size=batch_size, **flip)
 
 
 def _parts(records):

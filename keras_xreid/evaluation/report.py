@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_xreid.data.mlr import PROTOCOLS
+from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation import papers
 from keras_xreid.evaluation.files import write_text_atomic
@@ -319,8 +320,8 @@ def _in_words(metrics):
         short = "**A short run (--limit or --steps): its scores mean nothing.**\n\n"
     if not mean:
         return short.strip()
-    over = (metrics.get("options") or metrics).get("train_rates", (2, 3, 4))
-    rates = ", ".join(f"{r:g}" for r in over if r > 1 and f"{r:g}" in metrics["per_rate"])
+    over = lr_rates((metrics.get("options") or metrics).get("train_rates", (2, 3, 4)))
+    rates = ", ".join(f"{r:g}" for r in over if f"{r:g}" in metrics["per_rate"])
     if not enlarged.get("mean_lr"):
         return f"{short}Mean rank-1 over the rates {rates}: {mean['rank1']:.1f} %."
     difference = mean["rank1"] - enlarged["mean_lr"]["rank1"]

@@ -1,5 +1,7 @@
 """What every system can do: embed images, measure distances, be saved and loaded."""
 
+import types
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -8,6 +10,17 @@ from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import build_backbone, own_copy
 from keras_xreid.training import autodiff
 from keras_xreid.training.phases import PhasedModel
+
+# What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
+# on a CPU, and the field's tricks (Luo et al., Bag of Tricks, CVPR Workshops 2019).
+STRONG = {
+    "backbone": "efficientnet_lite0",
+    "image_size": (128, 64),
+    "neck": True,
+    "label_smoothing": 0.1,
+    "margin": 0.3,
+    "flip": True,
+}
 
 
 class ReIDModel(PhasedModel):
@@ -18,6 +31,7 @@ class ReIDModel(PhasedModel):
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
         image_size: (height, width) in pixels of every image that the model is given.
         last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
+        flip: bool, whether `embed` averages an image and its mirror image, unless told.
         **kwargs: of `keras.Model`.
     """
 
@@ -25,8 +39,9 @@ class ReIDModel(PhasedModel):
     # files leave them out.
     critics = ()
 
-    def __init__(self, people, backbone, image_size, last_stride=1, **kwargs):
+    def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
         super().__init__(**kwargs)
+        self.flip = bool(flip)
         self.people = int(people)
         # Of a given object only the configuration is kept: its layers are copied into the parts,
         # and as an attribute it would be trained and saved a second time.
@@ -43,6 +58,7 @@ class ReIDModel(PhasedModel):
             "backbone": self.backbone if isinstance(self.backbone, str) else dict(self.backbone),
             "image_size": list(self.image_size),
             "last_stride": self.last_stride,
+            "flip": self.flip,
         }
 
     @classmethod
@@ -61,7 +77,7 @@ class ReIDModel(PhasedModel):
         finally:
             keras.config.set_dtype_policy(before)
 
-    def embed(self, images, rates=None, batch_size=64):
+    def embed(self, images, rates=None, batch_size=64, flip=None):
         """Turns images into embeddings.
 
         Args:
@@ -70,6 +86,8 @@ class ReIDModel(PhasedModel):
             rates: int or (n,) array, the down-sampling rate of each image; nothing is degraded
                 here. None where it is unknown.
             batch_size: int, images a forward pass; does not change the result.
+            flip: True returns the mean over each image and its mirror image, at twice the cost;
+                None does what the model was configured to.
 
         Returns:
             (n, d) float32 array.
@@ -87,9 +105,16 @@ class ReIDModel(PhasedModel):
             if rates.ndim and len(rates) != len(images):
                 raise InputError(f"{len(rates)} rates were given for {len(images)} images")
             rates = np.broadcast_to(rates, (len(images),))
-        return self._in_chunks(
-            lambda part, rate: self._embed(part, rate, batch_size), images, rates, batch_size
-        )
+        flip = self.flip if flip is None else flip
+
+        def embed(part, rate):
+            features = self._embed(part, rate, batch_size)
+            if flip:
+                mirrored = np.ascontiguousarray(part[:, :, ::-1])
+                features = (features + self._embed(mirrored, rate, batch_size)) / 2
+            return features
+
+        return self._in_chunks(embed, images, rates, batch_size)
 
     def distances(self, query_features, gallery_features, query_rates=None):
         """Distances by which a gallery is ranked: 1 - cosine of the embeddings.
@@ -137,6 +162,20 @@ class ReIDModel(PhasedModel):
             rate = None if rates is None else rates[start : start + step]
             results.append(np.asarray(function(part, rate), dtype="float32"))
         return np.concatenate(results) if results else np.zeros((0, 0), "float32")
+
+
+def preset_or(preset, **given):
+    """What was given to a constructor, and where that is None what the preset has, or nothing.
+
+    Args:
+        preset: dict of the preset.
+        **given: arguments, None where the preset is to say.
+
+    Returns:
+        A namespace of these arguments; what neither says is False, which also is a weight of 0.
+    """
+    found = {k: preset.get(k, False) if v is None else v for k, v in given.items()}
+    return types.SimpleNamespace(**found)
 
 
 def predict(part, images, batch_size):

@@ -71,7 +71,9 @@ class PhasedModel(keras.Model):
         """
         return batch
 
-    def compile(self, optimizer, jit_compile=None, run_eagerly=False, steps_per_execution=1):
+    def compile(
+        self, optimizer, jit_compile=None, run_eagerly=False, steps_per_execution=1, l2=None
+    ):  # fmt: skip
         """Gives each trained part its own optimizer.
 
         Args:
@@ -80,6 +82,9 @@ class PhasedModel(keras.Model):
             jit_compile: bool; None takes what is fastest on this backend and device.
             run_eagerly: bool, as in Keras.
             steps_per_execution: int, as in Keras.
+            l2: dict from part name to a float: so many times a weight is added to its gradient, as
+                `torch.optim.Adam(weight_decay=...)` does. The `weight_decay` of Keras's
+                optimizers bypasses the moments instead.
 
         Raises:
             ValueError: where a phase updates a part that has no optimizer, or two parts share
@@ -87,6 +92,9 @@ class PhasedModel(keras.Model):
         """
         phases = self.phases()
         optimizers = {part: keras.optimizers.get(o) for part, o in optimizer.items()}
+        self._l2 = dict(l2 or {})
+        if not set(self._l2) <= set(optimizers):
+            raise ValueError(f"l2 is given for {', '.join(self._l2)}, of which one is not trained")
         missing = {part for phase in phases for part in phase.updates} - set(optimizers)
         if missing:
             raise ValueError(
@@ -112,6 +120,7 @@ class PhasedModel(keras.Model):
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
+            "l2": self._l2,
         }
         if jit_compile is None:
             jit_compile = autodiff.default_jit_compile()
@@ -175,7 +184,10 @@ class PhasedModel(keras.Model):
             gradients = iter(gradients)
             for part, trained in zip(phase.updates, of_parts[0], strict=True):
                 if trained:
-                    self._part_optimizers[part].apply([next(gradients) for _ in trained], trained)
+                    own = [next(gradients) for _ in trained]
+                    if decay := self._l2.get(part):
+                        own = [g + decay * v for g, v in zip(own, trained, strict=True)]
+                    self._part_optimizers[part].apply(own, trained)
             for term, value in logs.items():
                 self._trackers[term].update_state(value)
         self.optimizer.iterations.assign_add(1)
