@@ -22,6 +22,7 @@ from common import (
     l2_of,
     rising_and_falling,
     start,
+    tricks,
 )
 
 import keras  # isort: skip
@@ -50,17 +51,17 @@ class BaselineOptions(BackboneOptions):
     """Train on this share of each person's images, with as many train steps as on all."""
 
 
-def train_network(run, epochs, rates=(1,), triplet=0.0, verification=0.0, warm=None):
+def train_network(run, epochs, rates=(1,), triplet=0.0, verification=0.0, warm=None, **step):
     """Trains a re-identification network; also INTACT's first stage.
 
-    The learning rate rises over `warm` steps, one epoch if not given, and then falls.
+    The learning rate rises over `warm` steps, one epoch if not given, and then falls. `step`:
+    batch size and images of a person, where they are not the options'.
     """
     o = run.options
-    batches = run.batches(xr.ImageBatches, bool(triplet or verification), rates=rates)
+    batches = run.batches(xr.ImageBatches, bool(triplet or verification), rates=rates, **step)
     model = xr.Baseline(
-        batches.people, preset=o.preset, backbone=run.backbone, neck=o.neck, flip=o.flip,
-        label_smoothing=o.label_smoothing, triplet=triplet, verification=verification,
-        weights=run.starting_weights(o.weights),
+        batches.people, preset=o.preset, backbone=run.backbone, triplet=triplet,
+        verification=verification, weights=run.starting_weights(o.weights), **tricks(o),
     )  # fmt: skip
     steps, warm = epochs * len(batches), warm or len(batches)
     rate = rising_and_falling(steps, warm, o.learning_rate)

@@ -55,6 +55,7 @@ from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.models.base import STRONG  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
+from keras_xreid.training.norms import TermNorms  # noqa: E402
 from keras_xreid.weights import PRECISIONS  # noqa: E402
 
 # Data sets whose splits differ in who is to be trained on and who is to be found.
@@ -163,6 +164,10 @@ class BackboneOptions(Options):
     """Embed the mean of an image and its mirror image; scores are given with and without."""
 
 
+# Of a system that takes pairs: 16 people, and 64 images.
+STRONG_PAIRS = {**BackboneOptions.PRESETS["strong"], "batch_size": 32, "images_per_person": 2}
+
+
 def defaults(options_class, preset="tiny"):
     """A recipe's options as its preset has them."""
     return options_class(preset=preset, **options_class.PRESETS.get(preset, {}))
@@ -230,6 +235,11 @@ def check_unused(options, names, reason):
     ]
     if flags:
         raise xr.InputError(f"{reason}: leave out {' and '.join(flags)}")
+
+
+def tricks(options):
+    """The options that every system's constructor takes alike."""
+    return {name: getattr(options, name) for name in ("label_smoothing", "neck", "flip")}
 
 
 def l2_of(model, options):
@@ -496,11 +506,12 @@ class Run:
         `grouped`: some images of each person, for losses that compare people.
         """
         o = self.options
+        size = kwargs.pop("batch_size", self.batch_size)
         if grouped:
             k = kwargs.setdefault("images_per_person", o.images_per_person)
-            kwargs["people_per_batch"] = self.batch_size // k
+            kwargs["people_per_batch"] = size // k
         return kind(
-            self.records, image_size=self.image_size, batch_size=self.batch_size, seed=o.seed,
+            self.records, image_size=self.image_size, batch_size=size, seed=o.seed,
             erase=o.erase, jitter=o.jitter, workers=o.workers, steps=o.steps, kernel=o.kernel,
             **kwargs,
         )  # fmt: skip
@@ -518,7 +529,7 @@ class Run:
         if first < epochs:
             model.fit(
                 batches, initial_epoch=first, epochs=epochs, shuffle=False,
-                callbacks=[*callbacks, checkpoint],
+                callbacks=[*callbacks, TermNorms(batches), checkpoint],
             )  # fmt: skip
         self.rows = checkpoint.rows
         # The first epoch compiles and reads the images, so it does not count where others do.

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.backend
 
 def strong(**options):
     """A strong baseline as a toy: its backbone is small, all else is the preset's."""
-    return fill(
-        xr.Baseline(PEOPLE, preset="strong", backbone=Levels(), image_size=SIZE, **options)
-    )
+    return fill(xr.Baseline(PEOPLE, preset="strong", backbone=Levels(), image_size=SIZE, **options))
 
 
 def test_the_preset_turns_the_tricks_on():

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_xreid import losses
 from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import build_backbone, own_copy
 from keras_xreid.training import autodiff
@@ -243,6 +244,39 @@ def high_and_low(batch):
         "target": ops.concatenate([hr, target]),
         "person": ops.concatenate([batch.get("hr_person", person), person]),
     }
+
+
+def identity_terms(model, batch, feature, logits):
+    """The identity and the triplet term of a joint batch, weighted, and the shown value of "id".
+
+    Args:
+        model: has `classification`, `triplet`, `margin`, `label_smoothing` and `joint`: whether
+            the terms are over all images at once, so that triplets hold both kinds and the
+            identity term is a mean; else they are sums of one within HR and one within LR images.
+        batch: of `high_and_low`.
+        feature: (2n, d), what triplets compare.
+        logits: (2n, people), or None.
+
+    Returns:
+        A dict of terms, and a dict with "id", the mean cross-entropy of an image in nats.
+    """
+    over, terms, shown = (_at_once if model.joint else hr_and_lr), {}, {}
+    if model.classification:
+
+        def entropy(person, logits):
+            return losses.cross_entropy(person, logits, model.label_smoothing)
+
+        found = over(entropy, batch["person"], logits)
+        terms["id"] = model.classification * found
+        shown["id"] = found if model.joint else found / 2.0
+    if model.triplet:
+        found = over(lambda x, y: losses.triplet(x, y, model.margin), feature, batch["person"])
+        terms["triplet"] = model.triplet * found
+    return terms, shown
+
+
+def _at_once(loss, *tensors):
+    return loss(*tensors)
 
 
 def hr_and_lr(loss, *tensors):
