@@ -164,6 +164,7 @@ def row_of(system, variant, runs):
         "mean_lr": mean(rank1),
         "mean_lr_error": statistics.stdev(rank1) if len(runs) > 1 and None not in rank1 else None,
         "mAP": mean(scores.get("mAP") for scores in lr),
+        "mINP": mean(scores.get("mINP") for scores in lr),
         "parameters": parameters or runs[0].get("parameters"),
         "flops": flops,
         "images": mean(images_of(run) for run in runs),
@@ -200,8 +201,8 @@ def table(rows):
     """Header and cells of the table as text."""
     rates = sorted({rate for row in rows for rate in row["rank1"]}, key=float)
     mixed = ["all queries"] if any(row["mixed"] is not None for row in rows) else []
-    header = ["system", "variant", *(f"r = {rate}" for rate in rates), *mixed, "mean LR", "mAP"]
-    header += ["parameters", "GFLOPs", "images", "min"]
+    header = ["system", "variant", *(f"r = {rate}" for rate in rates), *mixed, "mean LR"]
+    header += ["mAP", "mINP", "parameters", "GFLOPs", "images", "min"]
 
     def score(value, error=None):
         text = report.NOT_MEASURED if value is None else f"{value:.1f}"
@@ -223,6 +224,7 @@ def table(rows):
                 *([score(row["mixed"], row["mixed_error"])] if mixed else []),
                 score(row["mean_lr"], row["mean_lr_error"]),
                 score(row["mAP"]),
+                score(row["mINP"]),
                 *(
                     report.NOT_MEASURED if value is None else f"{value / unit:{digits}}{sign}"
                     for value, unit, digits, sign in counts
@@ -287,11 +289,11 @@ def footnotes(rows):
     return [
         f"The same in every row: {', '.join(same)}.",
         *different,
-        f"Rank-1 in percent; ± is {'; or '.join(errors)}. Mean LR (rank-1) and mAP are means over "
-        "the low-resolution rates of --train-rates. Parameters and GFLOPs: between an image of the "
-        "query and its embedding, a multiply-add counts as 2; parameters of the whole model where "
-        "GFLOPs are not known. Images: seen in training, a pair of an HR and an LR image counts "
-        "as two. Minutes include scoring.",
+        f"Rank-1 in percent; ± is {'; or '.join(errors)}. Mean LR (rank-1), mAP and mINP are "
+        "means over the low-resolution rates of --train-rates. Parameters and GFLOPs: between an "
+        "image of the query and its embedding, a multiply-add counts as 2; parameters of the whole "
+        "model where GFLOPs are not known. Images: seen in training, a pair of an HR and an LR "
+        "image counts as two. Minutes include scoring.",
     ]
 
 
@@ -307,6 +309,7 @@ def as_csv(rows):
         "mean_lr",
         "mean_lr_error",
         "mAP",
+        "mINP",
         "parameters",
         "flops",
         "images",

@@ -139,12 +139,12 @@ def averaged(runs):
 
 
 def interval_table(summary):
-    """Rank-1 and mAP of several splits: mean, deviation, 95 % interval of the mean."""
+    """Rank-1, mAP and mINP of several splits: mean, deviation, 95 % interval of the mean."""
     groups = {f"r = {rate}": scores for rate, scores in summary["per_rate"].items()}
     groups |= {"all queries": summary["mixed"], "mean LR": summary["mean_lr"]}
-    rows = []
+    rows, titles = [], {"rank-1": "rank1", "mAP": "mAP", "mINP": "mINP"}
     for label, scores in groups.items():
-        for title, name in (("rank-1", "rank1"), ("mAP", "mAP")) if scores else ():
+        for title, name in titles.items() if scores else ():
             found = scores[name]
             numbers = (found[n] for n in ("mean", "deviation", "low", "high"))
             rows.append([f"{label}, {title}", *(f"{number:.1f}" for number in numbers)])

@@ -33,7 +33,8 @@ def made_run(folder, system="baseline", rank1=80.0, seed=0, images=3200, options
     told = {k: v for k, v in told.items() if k not in ("out", "resume", "overwrite")}
 
     def scores(value):
-        return dict(zip(SCORES, (value, value + 4, value + 5, value + 6, value - 8), strict=True))
+        values = (value, value + 4, value + 5, value + 6, value - 8, value - 30)
+        return dict(zip(SCORES, values, strict=True))
 
     metrics = {
         "system": system,

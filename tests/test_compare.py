@@ -59,7 +59,7 @@ def test_table(folder, tmp_path, capsys):
     assert rows[2]["parameters"] == "2000000" and rows[2]["seconds"] == "600.0"
     lines = [line.split(" | ") for line in page.splitlines() if line.startswith("|")]
     assert lines[4][:3] == ["| intact", "no-bridge", "71.2 ± 2.2"]
-    assert lines[4][-6:] == ["51.2", "43.2", "2.00 M", "-", "3,200", "10.0 |"]
+    assert lines[4][-7:] == ["51.2", "43.2", "21.2", "2.00 M", "-", "3,200", "10.0 |"]
     printed = capsys.readouterr().out
     assert "r = 8" in printed and "train-on hr+lr" in printed
     for note in ("protocol each-rate", "manifest 0123456789abcdef", "seeds 0", "synthetic"):
@@ -155,6 +155,15 @@ def test_scores_of_saved_weights_are_a_row_too(folder, tmp_path):
     assert rows[0]["images"] == ""
     assert "in training: unknown (baseline, weights published); 3,200" in page
     assert "--train-rates): unknown (baseline, weights published); 2 3 4 (" in page
+
+
+def test_a_run_from_before_minp_has_no_number_there(folder, tmp_path):
+    found = made_run(folder / "old", "intact")
+    del found["mean_lr"]["mINP"]
+    (folder / "old" / "metrics.json").write_text(json.dumps(found))
+    made_run(folder / "new")
+    rows, page = compared(tmp_path, folder / "old", folder / "new")
+    assert [row["mINP"] for row in rows] == ["", "30.0"] and "| 52.0 | - |" in page
 
 
 def test_figure(folder, tmp_path):

@@ -125,7 +125,8 @@ def test_a_run_folder_holds_what_it_promises(finished):
                 "mean_lr", "enlarged", "image_quality", "standard_error"):  # fmt: skip
         assert metrics[key] is not None, key
     assert set(metrics["per_rate"]) == {"1", "4"}
-    assert set(metrics["per_rate"]["4"]) == {"rank1", "rank5", "rank10", "rank20", "mAP"}
+    scores = {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP"}
+    assert set(metrics["per_rate"]["4"]) == scores
     assert metrics["enlarged"]["per_rate"]["1"] == metrics["per_rate"]["1"]
     assert metrics["enlarged"]["image_quality"]["4"]["psnr"] > 10
     assert set(metrics["images_per_second"]) == {"reid", "intact"}

@@ -67,7 +67,7 @@ def evaluate(
         reranked: rank by k-reciprocal neighbours, see `keras_xreid.evaluation.reranking`.
 
     Returns:
-        A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP"}, ...},
+        A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP"}, ...},
         "mean_lr", "standard_error" {"1": of rank-1, ...}, "queries" (counted ones), and, None for
         a model without `recover`, "enlarged" {"per_rate", "mean_lr", "standard_error",
         "image_quality"} and "image_quality" {"2": {"ssim", "psnr", "lpips"}, ...}. What was not
