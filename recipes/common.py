@@ -46,6 +46,7 @@ from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
 from keras_xreid.evaluation import files, report, run_figures  # noqa: E402
 from keras_xreid.evaluation.flops import embedding_cost  # noqa: E402
+from keras_xreid.evaluation.queries import write_queries  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
@@ -468,6 +469,7 @@ class Run:
             "options": json.loads((self.folder / "options.json").read_text()),
         }
         print(report.score_table(metrics))
+        write_queries(self.folder / "queries.csv", data, kept)
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
         run_figures.draw_figures(

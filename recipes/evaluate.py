@@ -15,6 +15,7 @@ import keras  # isort: skip
 import keras_xreid as xr
 from keras_xreid.evaluation import files, report
 from keras_xreid.evaluation.lpips import load_lpips
+from keras_xreid.evaluation.queries import write_queries
 
 
 @dataclasses.dataclass
@@ -52,7 +53,8 @@ class EvaluateOptions:
     score_as: tuple[str, ...] = ()
     """Rates that the model is told otherwise, 3=2 6=8: images of rate 3 as if they had rate 2."""
     out: str | None = None
-    """Folder for metrics.json and manifest.jsonl; nothing is written if not given."""
+    """Folder for metrics.json, manifest.jsonl and, of one draw, the queries' scores in queries.csv;
+    nothing is written if not given."""
 
 
 def told_rates(options):
@@ -187,12 +189,12 @@ def main(options):
     folder = open_folder(options.out)
     network = network_of_lpips(model, options.lpips)
     shrunk = getattr(model, "gallery_at_query_rate", False)
-    runs, rows = [], []
+    runs, rows, kept = [], [], {}
     for drawn in sets:
         runs.append(
             xr.evaluate(
                 model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
-                reranked=options.rerank,
+                reranked=options.rerank, keep=kept,
             )
         )  # fmt: skip
         rates = options.rates if shrunk else (1,)
@@ -230,6 +232,8 @@ def main(options):
         "seconds": time.perf_counter() - began,
         **results,
     }
+    if len(runs) == 1:
+        write_queries(folder / "queries.csv", data, kept)
     files.write_json_atomic(folder / "metrics.json", metrics)
 
 

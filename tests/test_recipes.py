@@ -1,6 +1,7 @@
 """Every recipe from the command line to its files, and what it says to bad input."""
 
 import contextlib
+import csv
 import dataclasses
 import importlib.util
 import io
@@ -114,7 +115,7 @@ def test_a_run_folder_holds_what_it_promises(finished):
     out, printed = finished
     assert {p.name for p in out.iterdir()} == {
         "metrics.json", "history.csv", "model.weights.h5", "reid.weights.h5", "manifest.jsonl",
-        "figures", "report.md", "report.html", "options.json",
+        "figures", "report.md", "report.html", "options.json", "queries.csv",
     }  # fmt: skip
     figures = {p.name for p in (out / "figures").iterdir()}
     assert figures == {"recovered.png", "ranked.png", "rank1.png", "losses.png", "tsne.png",
@@ -146,6 +147,36 @@ def test_the_saved_weights_score_as_the_run_did(finished, people):
     assert again["enlarged"]["per_rate"] == metrics["enlarged"]["per_rate"]
 
 
+def means_of_queries(folder, variant="plain"):
+    """Mean scores of the rows of queries.csv, by rate."""
+    with open(folder / "queries.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["variant"] == variant]
+    return {
+        rate: {
+            score: np.mean([float(row[column]) for row in rows if row["rate"] == rate])
+            for score, column in (("rank1", "rank1"), ("mAP", "AP"), ("mINP", "INP"))
+        }
+        for rate in dict.fromkeys(row["rate"] for row in rows)
+    }
+
+
+def test_the_queries_scores_are_kept(finished, people):
+    out, _ = finished
+    metrics = json.loads((out / "metrics.json").read_text())
+    for variant, scores in (("plain", metrics), ("upscaled", metrics["enlarged"])):
+        means = means_of_queries(out, variant)
+        assert list(means) == ["1", "4"]
+        for rate, found in means.items():
+            told = {name: scores["per_rate"][rate][name] for name in found}
+            assert found == pytest.approx(told, abs=1e-9)
+    with open(out / "queries.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * metrics["queries"]
+    listed = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
+    listed = {(x["path"], x["person"], str(x["camera"])) for x in listed if x["role"] == "query"}
+    assert {(row["query"], row["person"], row["camera"]) for row in rows} == listed
+
+
 def test_a_bfloat16_run_is_scored_in_float32(people, tmp_path):
     run("rain", *short(people, tmp_path / "run"), "--precision", "mixed_bfloat16")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -166,6 +197,8 @@ def test_evaluate_recipe(finished, people, tmp_path):
     ours = json.loads((out / "metrics.json").read_text())
     again = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert again["per_rate"] == ours["per_rate"]
+    kept = (out / "queries.csv").read_text()
+    assert (tmp_path / "scores" / "queries.csv").read_text() == kept
 
 
 def test_first_stage_is_reused(finished, people, tmp_path):
@@ -518,6 +551,7 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     assert {row["seed"] for row in rows} == {0, 1}
     assert {row["rate"] for row in rows if row["role"] == "query"} == {3, 8}
     assert metrics["train_rates"] == [3]
+    assert not (out / "queries.csv").exists()  # whose draw would it be?
 
 
 def test_wrong_folder(refused, tmp_path):

@@ -54,7 +54,7 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
             row = {
                 "split": data.split,
                 "role": role,
-                "path": Path(os.path.relpath(record.path, data.root or None)).as_posix(),
+                "path": relative(record, data),
                 "person": record.person,
                 "camera": record.camera,
                 "kernel": kernel,
@@ -83,9 +83,8 @@ def protocol_rows(data, kernel="area", train_rates=()):
         List of dicts with dataset, protocol, split, split_id, seed, role, path, source, person,
         camera, rate, kernel, sha256.
     """
-    built = Path(data.root) / MANIFEST
-    if data.name == "mlr" and built.is_file():
-        rows = _rows_of_built(data, read_rows(built))
+    if _is_built(data):
+        rows = _rows_of_built(data, read_rows(Path(data.root) / MANIFEST))
     else:
         rows = []
         for row, record in planned_rows(data):
@@ -96,11 +95,15 @@ def protocol_rows(data, kernel="area", train_rates=()):
     return rows
 
 
+def _is_built(data):
+    return data.name == "mlr" and (Path(data.root) / MANIFEST).is_file()
+
+
 def _rows_of_built(data, rows):
     """The rows of a built folder's own manifest, with the hashes of today's files."""
     by_path = {row["path"]: row for row in rows}
     records = [record for role in ROLES for record in getattr(data, role)]
-    paths = [Path(os.path.relpath(record.path, data.root)).as_posix() for record in records]
+    paths = [relative(record, data) for record in records]
     return [
         {**by_path[path], "sha256": file_sha256(record.path)}
         for path, record in zip(paths, records, strict=True)
@@ -112,7 +115,7 @@ def planned_rows(data):
     taken = collections.Counter()
     for role in ROLES:
         for record in getattr(data, role):
-            source = Path(os.path.relpath(record.path, data.root or None)).as_posix()
+            source = relative(record, data)
             low = role == "query" or (record.rate or 1) > 1
             stem = Path(record.key or record.path).stem
             start = f"{record.person}_c{record.camera}"
@@ -143,6 +146,25 @@ def planned_rows(data):
                 "kernel": record.kernel,
             }
             yield row, record
+
+
+def query_names(data):
+    """Names the queries as the manifest does: by its `path`, and the key inside a container.
+
+    Args:
+        data: a `DataSet`.
+
+    Returns:
+        List of str, one for each query; equal for a set built on disk and one made on the fly.
+    """
+    if data.protocol != "each-rate" and not _is_built(data):
+        return [row["path"] for row, _ in planned_rows(data) if row["role"] == "query"]
+    return ["/".join(filter(None, [relative(r, data), r.key])) for r in data.query]
+
+
+def relative(record, data):
+    """The path of an image as manifests write it."""
+    return Path(os.path.relpath(record.path, data.root or None)).as_posix()
 
 
 def content_of(record):

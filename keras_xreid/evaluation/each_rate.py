@@ -13,7 +13,8 @@ from keras_xreid.evaluation.image_quality import can_measure, mean_quality, qual
 from keras_xreid.evaluation.ranking import (
     SCORES,
     counted_queries,
-    evaluate_ranking,
+    mean_scores,
+    score_queries,
     standard_error,
 )
 from keras_xreid.evaluation.reranking import rerank
@@ -60,7 +61,9 @@ def evaluate(
         kernel: how images are shrunk, see `prepare_images`.
         verbose: print a line for each rate.
         keep: a dictionary to fill with the features, for figures: "gallery" {rate: (g, d)},
-            "query" {rate: (q, d)}, "enlarged" {rate: (q, d)} and "told" {rate: rate told}.
+            "query" {rate: (q, d)}, "enlarged" {rate: (q, d)} and "told" {rate: rate told}; and
+            with each query's scores, "scores" {variant: {rate: what `score_queries` returns}},
+            for `write_queries`: "plain", and "upscaled" where the control is scored.
         told_rates: {rate: rate that the model is told}, to score images of a rate as another one;
             the true one where it says nothing.
         lpips: what `load_lpips` returned, to measure LPIPS too.
@@ -114,12 +117,13 @@ def evaluate(
     keep = {} if keep is None else keep
     told_rates = told_rates or {}
     keep.update(query={}, enlarged={}, gallery={}, told={r: told_rates.get(r, r) for r in rates})
+    of_each = keep["scores"] = {"plain": {}, **({"upscaled": {}} if control else {})}
     shrink_gallery = getattr(model, "gallery_at_query_rate", False)
 
     def embed(images, rate):
         return model.embed(images, rates=rate, batch_size=batch_size)
 
-    def score(features, rate, told):
+    def score(features, rate, told, variant="plain"):
         gallery = keep["gallery"][rate]
         first, second = features, gallery
         if reranked:  # all images to all
@@ -130,7 +134,8 @@ def evaluate(
         )
         if reranked:
             distances = rerank(distances, len(features))
-        return evaluate_ranking(distances, data.query, data.gallery)
+        of_each[variant][rate] = score_queries(distances, data.query, data.gallery)
+        return mean_scores(of_each[variant][rate])
 
     if verbose:
         print(f"Scoring {len(data.query)} queries against {len(data.gallery)} gallery images")
@@ -167,9 +172,10 @@ def evaluate(
         if control and rate > 1:
             # The control must not know that its query is of low resolution, hence rate 1.
             keep["enlarged"][rate] = np.concatenate(plain_features)
-            enlarged["per_rate"][name] = score(keep["enlarged"][rate], rate, 1)
+            enlarged["per_rate"][name] = score(keep["enlarged"][rate], rate, 1, "upscaled")
         elif control:  # at rate 1 nothing is recovered, so the control is the system itself
             enlarged["per_rate"][name] = dict(system["per_rate"][name])
+            of_each["upscaled"][rate] = of_each["plain"][rate]
         if verbose:
             print(_progress(name, system, enlarged, count))
     for scores in (system, enlarged):

@@ -58,7 +58,8 @@ def evaluate_ranking(distances, query, gallery, gallery_shots=None, draws=None, 
       (mINP).
     """
     scores = score_queries(distances, query, gallery, gallery_shots, draws, seed)
-    return _mean(scores[_counted(scores, query)])
+    _counted(scores)
+    return mean_scores(scores)
 
 
 def evaluate_rates(distances, query, gallery, rates=None, gallery_shots=None, draws=None, seed=0):
@@ -94,10 +95,27 @@ def evaluate_rates(distances, query, gallery, rates=None, gallery_shots=None, dr
         raise InputError(
             f"query {unknown.path} has no rate: give `rates`, the down-sampling rate of each query"
         )
-    scores = score_queries(distances, query, gallery, gallery_shots, draws, seed)
-    counted, rates = _counted(scores, query), np.asarray(rates)
+    return scores_by_rate(
+        score_queries(distances, query, gallery, gallery_shots, draws, seed), rates
+    )
+
+
+def scores_by_rate(scores, rates):
+    """Averages the scores of each query as `evaluate_rates` does, which ranks them first.
+
+    Args:
+        scores: what `score_queries` returned.
+        rates: (queries,) rates.
+
+    Returns:
+        As `evaluate_rates`.
+
+    Raises:
+        InputError: no query counts.
+    """
+    counted, rates = _counted(scores), np.asarray(rates)
     groups = {f"{rate:g}": counted & (rates == rate) for rate in np.unique(rates)}
-    result = {"per_rate": {}, "mixed": _mean(scores[counted]), "queries": {}, "standard_error": {}}
+    result = {"per_rate": {}, "mixed": mean_scores(scores), "queries": {}, "standard_error": {}}
     for name, rows in {**groups, "mixed": counted}.items():
         count = int(rows.sum())
         result["queries"][name] = count
@@ -105,7 +123,7 @@ def evaluate_rates(distances, query, gallery, rates=None, gallery_shots=None, dr
         error = float(np.std(scores[rows, 0]) / np.sqrt(count)) if count else None
         result["standard_error"][name] = error
         if name != "mixed":
-            result["per_rate"][name] = _mean(scores[rows]) if count else None
+            result["per_rate"][name] = mean_scores(scores[rows]) if count else None
     return result
 
 
@@ -172,6 +190,23 @@ def score_queries(distances, query, gallery, gallery_shots=None, draws=None, see
                 hits = people.drawn_hits(line, matches[row], query[row], draws, rng)
             scores[row] = [*hits, average_precision, inverse_penalty]
     return 100 * scores
+
+
+def mean_scores(scores):
+    """Averages the scores of each query over those that count.
+
+    Args:
+        scores: what `score_queries` returned.
+
+    Returns:
+        A dictionary as of `evaluate_ranking`.
+
+    Example:
+
+    >>> mean_scores(score_queries(distances, data.query, data.gallery))["rank1"]
+    """
+    means = scores[~np.isnan(scores[:, -1])].mean(axis=0)
+    return {name: float(value) for name, value in zip(SCORES, means, strict=True)}
 
 
 def counted_queries(query, gallery):
@@ -318,18 +353,14 @@ def matches_and_junk(query, gallery):
     return matches, junk, without_person
 
 
-def _counted(scores, query):
+def _counted(scores):
     counted = ~np.isnan(scores[:, -1])
     if not counted.any():
         raise InputError(
-            f"none of the {len(query)} queries has a gallery image of its person by another "
+            f"none of the {len(scores)} queries has a gallery image of its person by another "
             "camera: query and gallery must share people, seen by at least two cameras"
         )
     return counted
-
-
-def _mean(scores):
-    return {name: float(value) for name, value in zip(SCORES, scores.mean(axis=0), strict=True)}
 
 
 def _read_block(distances, rows):
