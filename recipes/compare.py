@@ -37,8 +37,8 @@ from keras_xreid.evaluation.queries import read_queries
 
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
 NOT_A_VARIANT = (
-    "data", "data_dir", "split", "protocol", "split_id", "rates", "query_rates", "seed", "workers",
-    "compiled", "reid", "out", "resume", "overwrite",
+    "data", "data_dir", "split", "fold", "protocol", "split_id", "rates", "query_rates", "seed",
+    "workers", "compiled", "reid", "out", "resume", "overwrite",
 )  # fmt: skip
 SHARED = tuple(field.name for field in dataclasses.fields(common.Options))
 
@@ -124,7 +124,8 @@ def joined(runs):
     """The rows of the table: runs that differ in nothing but the seed are one."""
     groups = {}
     for run, variant in zip(runs, variants(runs), strict=True):
-        on = [run.get(name) for name in ("dataset", "split", "protocol", "manifest_sha256")]
+        on = [run.get(name) for name in ("dataset", "protocol", "manifest_sha256")]
+        on.append(people_of(run))
         groups.setdefault((run["system"], variant, *on), []).append(run)
     rows = []
     for (system, variant, *_), members in groups.items():
@@ -136,6 +137,11 @@ def joined(runs):
                 )
         rows.append(row_of(system, variant, members))
     return rows
+
+
+def people_of(run):
+    """Who was to be found: "test", "dev", which is its fold 0, or "dev, fold 1"."""
+    return str(run.get("split")) + (f", fold {run['fold']}" if run.get("fold") else "")
 
 
 def row_of(system, variant, runs):
@@ -259,7 +265,7 @@ def footnotes(rows):
     told = {
         "protocol": of_runs("protocol"),
         "data set": of_runs("dataset"),
-        "people (--split)": of_runs("split"),
+        "people (--split)": lambda row: people_of(row["runs"][0]),
         "manifest": lambda row: str(row["runs"][0].get("manifest_sha256"))[:16],
         "queries counted": of_runs("queries"),
         "rates of the mean (--train-rates)": lambda row: rates_of_mean(row["runs"][0]),
@@ -311,7 +317,7 @@ def as_csv(rows):
     rates = sorted({rate for row in rows for rate in row["rank1"]}, key=float)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    on = ("dataset", "split", "protocol", "manifest_sha256", "backend")
+    on = ("dataset", "split", "fold", "protocol", "manifest_sha256", "backend")
     counts = (
         "mixed",
         "mixed_error",
@@ -362,7 +368,7 @@ def judged(rows):
 
 
 def scored_on(run):
-    """The manifest whole and without training images, each with the protocol.
+    """The manifest whole and without training images, each with the protocol and the fold.
 
     Of two runs that share one of them the queries and the gallery are the same; which training
     images they had, the footnotes say.
@@ -372,7 +378,7 @@ def scored_on(run):
         lines = manifest.read_text(encoding="utf-8").splitlines()
         scored = [line for line in lines if json.loads(line)["role"] != "train"]
         shas.add(hashlib.sha256("\n".join(scored).encode()).hexdigest())
-    return {(run.get("protocol"), sha) for sha in shas - {None}}
+    return {(run.get("protocol"), people_of(run), sha) for sha in shas - {None}}
 
 
 def rates_of_both(row, other):

@@ -28,6 +28,8 @@ class EvaluateOptions:
     """Folder of the data set; synthetic needs none."""
     split: str = "test"
     """test or dev."""
+    fold: int = 0
+    """Which people dev holds out: 0, 1 or 2."""
     protocol: str | None = None
     """each-rate, if not given: every query at every rate, against the full high-resolution gallery;
     or one that fixes each query's rate: paper, paper-camera-per-person, paper-all-queries,
@@ -104,6 +106,11 @@ def check(options, data):
             f"{options.weights} was trained on all training people of {options.data}, those of the "
             "dev split among them: score it on --split test"
         )
+    if common.other_fold(run, options):
+        raise xr.InputError(
+            f"{options.weights} was trained on the people of fold {options.fold}, which another "
+            f"fold does not hold out: give its own, --fold {run.get('fold') or 0}"
+        )
     if trained != options.split_id:
         raise xr.InputError(
             f"{options.weights} was trained on split {trained} of {options.data}: people of split "
@@ -161,6 +168,8 @@ def beside_card(options, data, results):
     asked_otherwise = options.score_as or options.rerank or options.limit
     if entry is None or asked_otherwise or any(entry.get(k) != v for k, v in on.items()):
         return
+    if (entry.get("fold") or 0) != options.fold:
+        return
     apart = [
         abs(entry["per_rate"][rate]["rank1"] - scores["rank1"]) * results["queries"] / 100
         for rate, scores in results["per_rate"].items()
@@ -180,7 +189,7 @@ def main(options):
         xr.datasets.load(
             options.data, options.data_dir, split=options.split, image_size=model.image_size,
             need=("query", "gallery"), protocol=options.protocol, split_id=options.split_id,
-            seed=seed, rates=options.query_rates, limit=options.limit,
+            seed=seed, rates=options.query_rates, limit=options.limit, fold=options.fold,
         )
         for seed in range(options.repeats)
     ]  # fmt: skip
@@ -213,6 +222,7 @@ def main(options):
         "weights": options.weights,
         "dataset": options.data,
         "split": data.split,
+        "fold": data.fold if data.split == "dev" else None,
         "protocol": data.protocol,
         "gallery_at_query_rate": shrunk or None,
         "split_id": options.split_id,

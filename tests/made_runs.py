@@ -40,6 +40,7 @@ def made_run(folder, system="baseline", rank1=80.0, seed=0, images=3200, options
         "system": system,
         "dataset": told["data"],
         "split": told["split"],
+        "fold": told["fold"] if told["split"] == "dev" else None,
         "protocol": "each-rate",
         "manifest_sha256": "0123456789abcdef" * 4,
         "backend": keras.backend.backend(),

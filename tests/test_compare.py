@@ -109,6 +109,10 @@ def test_options_in_which_runs_differ_are_named(folder):
         ({"manifest_sha256": "f" * 64}, "manifest: 0123456789abcdef (baseline); ffffffff"),
         ({"dataset": "csv"}, "data set: synthetic (baseline); csv (intact)"),
         ({"split": "dev"}, "people (--split): test (baseline); dev (intact)"),
+        (
+            {"options": {"split": "dev", "fold": 2}},
+            "(--split): test (baseline); dev, fold 2 (intact)",
+        ),
         ({"protocol": "paper"}, "protocol: each-rate (baseline); paper (intact)"),
         ({"images": 6400}, "images seen in training: 3,200 (baseline); 6,400 (intact)"),
         ({"seed": 3}, "seeds: 0 (baseline); 3 (intact)"),
@@ -267,6 +271,21 @@ def test_what_is_not_judged_is_said(folder, tmp_path):
     others = "intact beside baseline / cadnet beside baseline / cadnet beside intact"
     assert f"another manifest or protocol: {others}." in line
     assert paired(tmp_path) == [] and "better" not in page
+
+
+def test_folds_are_not_joined_and_not_paired(folder, tmp_path):
+    """Even if somebody gives them one manifest; and a run without a fold is of fold 0."""
+    for seed, fold in enumerate((0, 1, 2, 0)):
+        name = f"{seed}-{fold}"
+        made_run(folder / name, seed=seed, options={"split": "dev", "fold": fold})
+        made_queries(folder / name, hits(seed=seed))
+    found = json.loads((folder / "3-0" / "metrics.json").read_text())
+    del found["fold"], found["options"]["fold"]
+    (folder / "3-0" / "metrics.json").write_text(json.dumps(found))
+    rows, page = compared(tmp_path, *sorted(folder.iterdir()))
+    assert [(row["seeds"], row["fold"]) for row in rows] == [("0 3", "0"), ("1", "1"), ("2", "2")]
+    assert paired(tmp_path) == [] and "another manifest or protocol" in page
+    assert "people (--split): dev (" in page and "dev, fold 1 (" in page
 
 
 def test_other_training_images_are_no_reason_not_to_judge(folder, tmp_path):

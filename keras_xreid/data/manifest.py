@@ -37,7 +37,7 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
 
     Returns:
         List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
-        an image inside a container).
+        an image inside a container, and the fold of "dev" but for fold 0).
     """
     if data.protocol != "each-rate":
         return protocol_rows(data, kernel, train_rates)
@@ -62,6 +62,7 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
             }
             if record.key is not None:
                 row["key"] = record.key
+            row.update(_fold_of(data))
             rows += [{**row, "rate": rate} for rate in role_rates]
     return rows
 
@@ -81,7 +82,7 @@ def protocol_rows(data, kernel="area", train_rates=()):
 
     Returns:
         List of dicts with dataset, protocol, split, split_id, seed, role, path, source, person,
-        camera, rate, kernel, sha256.
+        camera, rate, kernel, sha256, and fold as in `manifest_rows`.
     """
     if _is_built(data):
         rows = _rows_of_built(data, read_rows(Path(data.root) / MANIFEST))
@@ -93,6 +94,11 @@ def protocol_rows(data, kernel="area", train_rates=()):
         shrunk = {"rate": [plain_number(rate) for rate in sorted(train_rates)], "kernel": kernel}
         rows = [{**row, **shrunk} if row["role"] == "train" else row for row in rows]
     return rows
+
+
+def _fold_of(data):
+    """Not of fold 0, which had no number at first: hashes of what was run stay as they are."""
+    return {"fold": data.fold} if data.fold else {}
 
 
 def _is_built(data):
@@ -144,6 +150,7 @@ def planned_rows(data):
                 "camera": record.camera,
                 "rate": None if record.rate is None else plain_number(record.rate),
                 "kernel": record.kernel,
+                **_fold_of(data),
             }
             yield row, record
 
