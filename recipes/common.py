@@ -51,6 +51,7 @@ from keras_xreid.data.manifest import file_sha256  # noqa: E402
 from keras_xreid.data.resolution import KERNELS, RANDOM, lr_rates, rate_range  # noqa: E402
 from keras_xreid.evaluation import files, report, run_figures  # noqa: E402
 from keras_xreid.evaluation.flops import embedding_cost  # noqa: E402
+from keras_xreid.evaluation.queries import write_queries  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.models.base import STRONG  # noqa: E402
@@ -78,6 +79,8 @@ class Options:
     """Folder of the data set; synthetic needs none."""
     split: str = "test"
     """test, or dev: 50 of the training people held out, for every choice of settings."""
+    fold: int = 0
+    """Which people dev holds out: 0, 1 or 2, no person in two of them (of 150 people or more)."""
     protocol: str | None = None
     """each-rate, if not given: every query at every rate, against the full high-resolution gallery;
     or one that fixes each query's rate: paper, paper-camera-per-person, paper-all-queries,
@@ -268,7 +271,7 @@ def cost_of(model):
 
 
 def trained_as(weights):
-    """Data set, split and split_id that weights were trained on; {} where nothing says it.
+    """Data set, split, fold and split_id that weights were trained on; {} where nothing says it.
 
     `weights`: a published name, or a run folder or a file in it, be the run finished or not.
     """
@@ -280,6 +283,12 @@ def trained_as(weights):
         return {**told, "dataset": told.get("data")}
     metrics = folder / "metrics.json"
     return report.read_metrics(metrics) if metrics.is_file() else {}
+
+
+def other_fold(told, options):
+    """Whether weights trained as told for the dev split have seen people whom a fold is to find."""
+    dev = told.get("split") == options.split == "dev"
+    return dev and (told.get("fold") or 0) != options.fold  # what says nothing is of fold 0
 
 
 def began_from(options):
@@ -348,7 +357,7 @@ class Run:
         self.data = xr.datasets.load(
             options.data, options.data_dir, split=options.split, limit=options.limit,
             image_size=self.image_size, protocol=options.protocol, split_id=options.split_id,
-            rates=options.query_rates,
+            rates=options.query_rates, fold=options.fold,
         )  # fmt: skip
         check_people(self.data.train)
         if not counted_queries(self.data.query, self.data.gallery).any():
@@ -391,6 +400,11 @@ class Run:
         if o.data in ("csv", "mlr"):  # names for any people; of the others a folder is a copy
             same = same and told.get("data_dir", o.data_dir) == o.data_dir
         halves = o.data in HALVED and told.get("split_id") != o.split_id
+        if same and other_fold(told, o):
+            raise xr.InputError(
+                f"{asked} was trained on people whom this run is to find: give the --fold that it "
+                f"had, {told.get('fold') or 0}"
+            )
         if same and (halves or (told.get("split"), o.split) == ("test", "dev")):
             raise xr.InputError(
                 f"{asked} was trained on people whom this run is to find: give the --split and the "
@@ -564,6 +578,7 @@ class Run:
             "system": self.system,
             "dataset": o.data,
             "split": data.split,
+            "fold": data.fold if data.split == "dev" else None,
             "protocol": data.protocol,
             "gallery_at_query_rate": shrunk or None,
             "split_id": data.split_id,
@@ -585,6 +600,7 @@ class Run:
             "options": json.loads((self.folder / "options.json").read_text()),
         }
         print(report.score_table(metrics))
+        write_queries(self.folder / "queries.csv", data, kept)
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
         run_figures.draw_figures(

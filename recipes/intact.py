@@ -121,10 +121,12 @@ def pretrained(path, run, people):
     told, o = trained_as(path), run.options
     if not told:
         print(f"Nothing beside {path} says on whom it was trained, so that is not checked")
+    fold = (told.get("fold") or 0) if told else o.fold  # what says nothing is of fold 0
     split_id = told.get("split_id", o.split_id) if o.data in HALVED else o.split_id
     for name, found, wanted in (
         ("--data", told.get("dataset", o.data), o.data),
         ("--split", told.get("split", o.split), o.split),
+        ("--fold", fold, o.fold),
         ("--split-id", split_id, o.split_id),
         ("backbone", model.backbone, run.backbone),
         ("image size", model.image_size, run.image_size),

@@ -35,9 +35,9 @@ LICENCES = {
     None: "Apache-2.0 for the weights; trained on a data set for research use only",
 }
 KEPT = (
-    "system", "backbone", "preset", "dataset", "split", "split_id", "protocol", "seed", "backend",
-    "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed", "per_rate",
-    "mean_lr", "standard_error", "queries", "image_quality", "enlarged",
+    "system", "backbone", "preset", "dataset", "split", "fold", "split_id", "protocol", "seed",
+    "backend", "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed",
+    "per_rate", "mean_lr", "standard_error", "queries", "image_quality", "enlarged",
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ def card(name, entry):
     again = f"python recipes/evaluate.py --weights {name} --data {entry['dataset']}"
     again += "" if entry["dataset"] == "synthetic" else " --data-dir DIR"
     again += "" if entry["split"] == "test" else f" --split {entry['split']}"
+    again += f" --fold {entry['fold']}" if entry.get("fold") else ""
     again += f" --split-id {entry['split_id']}" if entry["split_id"] else ""
     again += f" --rates {' '.join(entry['per_rate'])}"
     again += f" --train-rates {' '.join(f'{rate:g}' for rate in entry['train_rates'])}"
@@ -205,7 +206,7 @@ def main(options):
         data = xr.datasets.load(
             metrics["dataset"], options.data_dir or asked.get("data_dir"), split=metrics["split"],
             image_size=model.image_size, need=("query", "gallery"), protocol="each-rate",
-            split_id=metrics["split_id"],
+            split_id=metrics["split_id"], fold=metrics.get("fold") or 0,
         )  # fmt: skip
         found = xr.evaluate(xr.load(stored), data, asked["rates"], asked["train_rates"])
         shrunk = asked["rates"] if metrics.get("gallery_at_query_rate") else (1,)

@@ -83,6 +83,28 @@ def test_a_run_is_published(run, zoo, capsys):
         publish_run(run, zoo)
 
 
+def test_the_card_of_a_fold_says_how_to_score_it(run, zoo):
+    publish_run(run, zoo)
+    entry = {**xr.published()["small"], "split": "dev"}
+    assert entry["fold"] is None and "--fold" not in publish.card("small", entry)
+    assert "--split dev --fold 2 " in publish.card("small", {**entry, "fold": 2})
+    del entry["fold"]  # published before there were folds
+    assert "--split dev --rates" in publish.card("small", entry)
+
+
+def test_a_run_from_before_minp_is_published(run, zoo):
+    metrics = json.loads((run / "metrics.json").read_text())
+    for scores in (metrics["mean_lr"], *metrics["per_rate"].values()):
+        del scores["mINP"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    publish_run(run, zoo)  # which scores it anew
+    assert xr.published()["small"]["mean_lr"]["mINP"] > 0
+    assert "mINP" in (zoo / "small.md").read_text()
+    old = {**xr.published()["small"], "mean_lr": metrics["mean_lr"]}
+    mean = next(x for x in publish.card("small", old).splitlines() if x.startswith("| mean LR"))
+    assert mean.endswith(f"| {metrics['mean_lr']['mAP']:.1f} | - |")
+
+
 def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
     monkeypatch.setattr(publish, "FILE_BYTES", 1000)
     publish_run(run, zoo)

@@ -13,7 +13,8 @@ from keras_xreid.evaluation.image_quality import can_measure, mean_quality, qual
 from keras_xreid.evaluation.ranking import (
     SCORES,
     counted_queries,
-    evaluate_ranking,
+    mean_scores,
+    score_queries,
     standard_error,
 )
 from keras_xreid.evaluation.reranking import rerank
@@ -61,14 +62,16 @@ def evaluate(
         verbose: print a line for each rate.
         keep: a dictionary to fill with the features, for figures: "gallery" {rate: (g, d)},
             "query" {rate: (q, d)}, "enlarged" {rate: (q, d)} and "told" {rate: rate told}; of a
-            model that averages mirror images also "flip" and "flip_gallery".
+            model that averages mirror images also "flip" and "flip_gallery"; and with each query's
+            scores, "scores" {variant: {rate: what `score_queries` returns}}, for `write_queries`:
+            "plain", "upscaled" where the control is scored, and "flip".
         told_rates: {rate: rate that the model is told}, to score images of a rate as another one;
             the true one where it says nothing.
         lpips: what `load_lpips` returned, to measure LPIPS too.
         reranked: rank by k-reciprocal neighbours, see `keras_xreid.evaluation.reranking`.
 
     Returns:
-        A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP"}, ...},
+        A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP"}, ...},
         "mean_lr", "standard_error" {"1": of rank-1, ...}, "queries" (counted ones), and, None for
         a model without `recover`, "enlarged" {"per_rate", "mean_lr", "standard_error",
         "image_quality"} and "image_quality" {"2": {"ssim", "psnr", "lpips"}, ...}. What was not
@@ -117,11 +120,14 @@ def evaluate(
     told_rates = told_rates or {}
     keep.update(query={}, enlarged={}, gallery={}, flip={}, flip_gallery={})
     keep.update(told={r: told_rates.get(r, r) for r in rates})
+    of_each = keep["scores"] = {"plain": {}, **({"upscaled": {}} if control else {})}
     shrink_gallery = getattr(model, "gallery_at_query_rate", False)
 
     embed, mirrored = embed_and_mirrored(model, batch_size)
+    if mirrored:
+        of_each["flip"] = {}
 
-    def score(features, gallery, told):
+    def score(features, gallery, told, rate, variant="plain"):
         first, second = features, gallery
         if reranked:  # all images to all
             first = second = np.concatenate([features, gallery])
@@ -131,7 +137,8 @@ def evaluate(
         )
         if reranked:
             distances = rerank(distances, len(features))
-        return evaluate_ranking(distances, data.query, data.gallery)
+        of_each[variant][rate] = score_queries(distances, data.query, data.gallery)
+        return mean_scores(of_each[variant][rate])
 
     if verbose:
         print(f"Scoring {len(data.query)} queries against {len(data.gallery)} gallery images")
@@ -168,19 +175,24 @@ def evaluate(
                 quality.extend(quality_of_each(recovered, originals, lpips))
                 plain_quality.extend(quality_of_each(images, originals, lpips))
         keep["query"][rate] = np.concatenate(features)
-        system["per_rate"][name] = score(keep["query"][rate], keep["gallery"][rate], told)
+        system["per_rate"][name] = score(keep["query"][rate], keep["gallery"][rate], told, rate)
         if mirrored:
             keep["flip"][rate] = (keep["query"][rate] + np.concatenate(other)) / 2
-            flip["per_rate"][name] = score(keep["flip"][rate], keep["flip_gallery"][rate], told)
+            flip["per_rate"][name] = score(
+                keep["flip"][rate], keep["flip_gallery"][rate], told, rate, "flip"
+            )
         if recovers and rate > 1:
             system["image_quality"][name] = mean_quality(quality)
             enlarged["image_quality"][name] = mean_quality(plain_quality)
         if control and rate > 1:
             # The control must not know that its query is of low resolution, hence rate 1.
             keep["enlarged"][rate] = np.concatenate(plain_features)
-            enlarged["per_rate"][name] = score(keep["enlarged"][rate], keep["gallery"][rate], 1)
+            enlarged["per_rate"][name] = score(
+                keep["enlarged"][rate], keep["gallery"][rate], 1, rate, "upscaled"
+            )
         elif control:  # at rate 1 nothing is recovered, so the control is the system itself
             enlarged["per_rate"][name] = dict(system["per_rate"][name])
+            of_each["upscaled"][rate] = of_each["plain"][rate]
         if verbose:
             print(_progress(name, system, enlarged, count))
     for scores in (system, enlarged, flip):

@@ -15,7 +15,7 @@ from keras_xreid.evaluation.page import write_page
 from keras_xreid.evaluation.ranking import SCORES
 
 NOT_MEASURED = "-"
-HEADINGS = ("rank-1", "rank-5", "rank-10", "rank-20", "mAP")
+HEADINGS = ("rank-1", "rank-5", "rank-10", "rank-20", "mAP", "mINP")
 
 # The paper that stands beside a system, and the data set of its Table 1 where it has not that of
 # the run. A baseline stands beside INTACT's, whose Table 1 has the most systems.
@@ -31,7 +31,7 @@ TASK = (
     "Person re-identification across resolutions: a picture of a person (the query), shrunk by a "
     "rate r as if a far camera had taken it, is looked for among high-resolution pictures by other "
     "cameras (the gallery). Rank-k says how often the right person is among the first k pictures "
-    "found, mAP how early all pictures of the person come."
+    "found, mAP how early all pictures of the person come, mINP how early the last of them."
 )
 
 # Figures of a run in the order of the page, with what to say under each.
@@ -60,10 +60,10 @@ def score_table(results):
         results: what `evaluate` returned, or the content of a metrics.json.
 
     Returns:
-        Text of several lines: for each rate rank-1 with its standard error, rank-5, 10, 20 and
-        mAP in percent, then their mean over low-resolution rates (--train-rates); where the model
-        recovers images, PSNR and SSIM of the recovered and of the merely enlarged query, and the
-        latter's scores where they were measured.
+        Text of several lines: for each rate rank-1 with its standard error, rank-5, 10, 20, mAP
+        and mINP in percent, then their mean over low-resolution rates (--train-rates); where the
+        model recovers images, PSNR and SSIM of the recovered and of the merely enlarged query, and
+        the latter's scores where they were measured.
 
     Example:
 
@@ -354,7 +354,7 @@ def _about_scores(metrics):
             text += (
                 "CMC is the mean of "
                 + (f"{rule.gallery_draws} drawn galleries" if rule.gallery_draws else "all draws")
-                + " of one image a person, mAP is that of the full gallery. "
+                + " of one image a person, mAP and mINP are those of the full gallery. "
             )
     enlarged = metrics.get("enlarged")
     if enlarged and not enlarged.get("per_rate"):
