@@ -140,6 +140,29 @@ def test_a_run_may_begin_from_published_weights(run, zoo, system, option):
     assert "| began from | small;" in (zoo / "second.md").read_text()
 
 
+def test_a_run_that_began_from_a_folder_is_known_by_its_weights(run, zoo):
+    """A path says nothing elsewhere; the SHA-256 of the weights does, and the command is as typed."""
+    publish_run(run, zoo)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["options"].update(
+        weights="/somewhere/run", began_from_sha256=xr.published()["small"]["run_sha256"],
+        command="KERAS_BACKEND=torch python recipes/rain.py --data csv --weights RUN --epochs 1",
+    )  # fmt: skip
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    publish_run(run, zoo, "second")
+    entry = json.loads((zoo / "index.json").read_text())["second"]
+    assert entry["began_from"] == "small"
+    assert entry["command"].endswith("recipes/rain.py --data csv --weights small --epochs 1")
+
+
+def test_a_range_of_rates_is_published_by_those_of_its_mean(run, zoo):
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["options"]["train_rates"] = ["1..4"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    publish_run(run, zoo)
+    assert xr.published()["small"]["train_rates"] == [2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -1,5 +1,8 @@
 """The field's tricks that `preset="strong"` turns on: each by itself, against values by hand."""
 
+import hashlib
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -150,3 +153,50 @@ def test_one_step_trains_everything():
     model.compile({"network": keras.optimizers.Adam(1e-3)}, run_eagerly=True, l2={"network": 5e-4})
     logs = step(model, {"image": independent()["hr"], "person": independent()["person"]})
     assert set(logs) == {"id", "triplet"} and np.isfinite(list(logs.values())).all()
+
+
+# --- recipes ---------------------------------------------------------------------------------
+
+recipes = pytest.mark.skipif(
+    importlib.util.find_spec("tyro") is None,
+    reason='recipes need pip install "keras-xreid[recipes]"',
+)
+
+
+@recipes
+@pytest.mark.parametrize("name", ["baseline", "intact", "rain", "cadnet", "adaptive"])
+def test_a_preset_brings_defaults_that_the_command_line_overrides(name):
+    import common
+    from ablations import recipe_options
+
+    kind = recipe_options(name)
+    plain, strong = common.parsed(kind, []), common.parsed(kind, ["--preset", "strong"])
+    assert strong.neck and strong.flip and strong.erase and strong.label_smoothing == 0.1
+    assert strong.train_rates == ("1..4",) and strong.kernel == "random" and strong.l2 == 5e-4
+    assert not (plain.neck or plain.flip or plain.erase or plain.l2 or plain.label_smoothing)
+    images = strong.batch_size * (1 if name == "baseline" else 2)  # a pair is two
+    assert images == 64 and strong.weights == "imagenet"
+    # 16 people, of each of which there are four images.
+    assert strong.batch_size == 16 * strong.images_per_person
+    given = common.parsed(kind, ["--preset=strong", "--no-erase", "--neck", "--l2", "0"])
+    assert given.erase is False and given.neck and given.l2 == 0 and given.flip
+    assert common.parsed(kind, ["--train-rates", "2", "3.5"]).train_rates == (2.0, 3.5)
+
+
+@recipes
+def test_the_command_is_kept_as_typed(monkeypatch, tmp_path):
+    import common
+    from baseline import BaselineOptions
+
+    run = tmp_path / "other run"
+    run.mkdir()
+    (run / "model.weights.h5").write_bytes(b"weights")
+    words = ["--preset", "strong", "--data-dir=/data/people", "--weights", str(run), "--out", "x"]
+    monkeypatch.setattr("sys.argv", ["/there/recipes/baseline.py", *words, "--resume"])
+    command, sha256 = common.command_typed(BaselineOptions())
+    expected = "python recipes/baseline.py --preset strong --data-dir DIR --weights RUN"
+    assert command == f"KERAS_BACKEND={keras.backend.backend()} {expected}"
+    assert sha256 == hashlib.sha256(b"weights").hexdigest()
+    words[4] = next(iter(xr.published()))
+    monkeypatch.setattr("sys.argv", ["baseline.py", *words])
+    assert common.command_typed(BaselineOptions())[1] is None

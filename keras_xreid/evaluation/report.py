@@ -276,6 +276,8 @@ def _score_rows(results):
         versions = [("recovered", results), ("merely enlarged", enlarged)]
     else:
         versions = [("", results)]
+    if flip := results.get("flip"):
+        versions.append(("mirror images averaged", flip))
     rows = []
     for label, scores in versions:
         errors = scores.get("standard_error") or {}
@@ -284,10 +286,10 @@ def _score_rows(results):
         for rate, values in scores["per_rate"].items():
             row = _score_cells(values, errors.get(rate))
             for quality in qualities:
-                pair = quality.get(rate) or {}
+                pair = ({} if scores is flip else quality).get(rate) or {}
                 row += [_number(pair.get(name), digits) for name, digits in kinds]
             # At rate 1 nothing is recovered, and both versions are the query itself.
-            name = "as it is" if rate == "1" and control else label
+            name = "as it is" if rate == "1" and control and scores is not flip else label
             rows.append([f"r = {rate}" + (f", {name}" if name else ""), *row])
         if scores.get("mixed"):
             row = _score_cells(scores["mixed"], errors.get("mixed"))
@@ -457,6 +459,7 @@ def _quality_beside_paper(metrics, paper):
 def _how_it_was_made(metrics):
     """Everything else in metrics.json that is a plain value, and the counts of the data."""
     apart = {
+        "flip",
         "per_rate",
         "mean_lr",
         "enlarged",
@@ -469,6 +472,10 @@ def _how_it_was_made(metrics):
         "seconds",
     }
     rows = []
+    command = (metrics.get("options") or {}).get("command")
+    if command:
+        rows.append(["command", f"`{command}`"])
+        apart.add("options")
     for key, value in metrics.items():
         if key not in apart and value is not None:
             rows.append([key.replace("_", " "), _setting(value)])
