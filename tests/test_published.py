@@ -141,7 +141,7 @@ def test_a_run_may_begin_from_published_weights(run, zoo, system, option):
 
 
 def test_a_run_that_began_from_a_folder_is_known_by_its_weights(run, zoo):
-    """A path says nothing elsewhere; the SHA-256 of the weights does, and the command is as typed."""
+    """A path says nothing elsewhere, and the SHA-256 of the weights does."""
     publish_run(run, zoo)
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["options"].update(
