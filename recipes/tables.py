@@ -290,7 +290,7 @@ def rows_of(table, options):
             for label, (command, told, _) in NEAREST.items():
                 name = "row-adaptive-seen" if command == SEEN else "row-adaptive-unseen"
                 name += more.replace(" --", "-")
-                scored = ("as-lower", "--rates", "3", "6", "--score-as", *told) if told else ()
+                scored = ("as-2-4", "--rates", "3", "6", "--score-as", *told) if told else ()
                 epochs = epochs_of(options, command)
                 rows[f"{label}, {training}"] = Row(command + more, epochs, name, scored=scored)
         return rows
