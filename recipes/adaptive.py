@@ -38,6 +38,7 @@ import numpy as np
 import keras_xreid as xr
 from keras_xreid.data.resolution import lr_rates, rate_range
 from keras_xreid.models.adaptive import PRESETS
+from keras_xreid.training.schedules import RisingAndFalling
 
 # Epochs over all training images, each seen at high resolution and at one rate.
 EPOCHS = {"tiny": 12, "strong": 8, "paper": 120}
@@ -91,6 +92,8 @@ def learning_rate(options, epochs, steps, periods=1):
         peak, whole = options.learning_rate or 1e-3, max(1, epochs * steps)
         if periods == 1:
             return rising_and_falling(whole, max(1, whole // 10), peak)
+        if options.preset == "strong":  # from trained weights no stage begins at the peak
+            return RisingAndFalling(peak, whole, whole // periods // 10, periods)
         return keras.optimizers.schedules.CosineDecayRestarts(peak, -(-whole // periods), t_mul=1)
     # 3.5e-4, less by 10 after epochs 40 and 70 of 120; ten epochs of warm-up (ours).
     boundaries, values = [], []

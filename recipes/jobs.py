@@ -63,7 +63,9 @@ def run(recipe, folder, *arguments):
     for name, value in asked.items():
         found = metrics["options"].get(name, value)
         if name in ("reid", "weights"):  # what it begins from may be called otherwise
-            found, value = (bool(common.began_from({name: told})) or told for told in (found, value))
+            found, value = (
+                bool(common.began_from({name: told})) or told for told in (found, value)
+            )
         if found != value:
             raise xr.InputError(
                 f"{folder} was run with {name} = {found}, not {value}: give another --out"

@@ -15,7 +15,6 @@ nothing; --from prints what is finished in a folder and says which rows are not 
 import dataclasses
 import importlib
 import itertools
-import statistics
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +23,6 @@ import tyro
 from jobs import CONTROL, FIRST, LONG, SYSTEM, Jobs, Row, name_of
 
 import keras_xreid as xr
-from keras_xreid.data.resolution import lr_rates
-from keras_xreid.evaluation import figures, files, papers, report
-from keras_xreid.evaluation.page import write_page
-from keras_xreid.evaluation.ranking import standard_error
 
 # The project's own table: a row's folder, recipe and options. An HR stage that strong systems
 # begin from, and a second stage of as many images each.
@@ -319,7 +314,9 @@ def jobs_of(tables, options, root):
     jobs, names = Jobs(options, root, control(options), train=not options.from_), {}
     for table in tables:
         names[table] = {
-            label: jobs.of_row(row, (0,) if row.stage in (FIRST, LONG) else seeds_of(options, table))
+            label: jobs.of_row(
+                row, (0,) if row.stage in (FIRST, LONG) else seeds_of(options, table)
+            )
             for label, row in rows_of(table, options).items()
         }
     return jobs, names

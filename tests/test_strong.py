@@ -11,6 +11,7 @@ from small import PEOPLE, SIZE, Levels, arrays, couples, fill, independent, step
 import keras_xreid as xr
 from keras_xreid.data.resolution import KERNELS, degrade, lr_rates, rate_range, resize
 from keras_xreid.layers.head import build_reid_network
+from keras_xreid.training.schedules import RisingAndFalling
 
 pytestmark = pytest.mark.backend
 
@@ -153,6 +154,19 @@ def test_one_step_trains_everything():
     model.compile({"network": keras.optimizers.Adam(1e-3)}, run_eagerly=True, l2={"network": 5e-4})
     logs = step(model, {"image": independent()["hr"], "person": independent()["person"]})
     assert set(logs) == {"id", "triplet"} and np.isfinite(list(logs.values())).all()
+
+
+def test_a_schedule_rises_and_falls_in_each_period():
+    rate = RisingAndFalling(1e-3, steps=100, warm=10, periods=2)
+    at = {
+        step: float(keras.ops.convert_to_numpy(rate(step))) for step in (0, 5, 10, 30, 49, 50, 60)
+    }
+    by_hand = {0: 1e-4, 5: 5.5e-4, 10: 1e-3, 30: 5e-4, 50: 1e-4, 60: 1e-3}
+    for step_, value in by_hand.items():
+        assert at[step_] == pytest.approx(value, rel=1e-4), step_
+    assert at[49] < 2e-6
+    again = RisingAndFalling.from_config(rate.get_config())
+    assert float(keras.ops.convert_to_numpy(again(30))) == pytest.approx(5e-4, rel=1e-4)
 
 
 # --- recipes ---------------------------------------------------------------------------------
