@@ -1,5 +1,8 @@
 """Cross-resolution person re-identification in Keras 3."""
 
+from keras_xreid import _backend as _backend  # before Keras
+
+# isort: split
 from keras_xreid.data import datasets
 from keras_xreid.data.batches import ImageBatches, PairBatches
 from keras_xreid.data.datasets import DataSet, Record, hide_labels

@@ -41,10 +41,12 @@ choose_backend()
 if importlib.util.find_spec("tyro") is None:
     leave('recipes need tyro, which is not installed: pip install "keras-xreid[recipes]"')
 
+import keras_xreid as xr  # noqa: E402  # before Keras: see its _backend.py
+
+# isort: split
 import keras  # noqa: E402
 import tyro  # noqa: E402
 
-import keras_xreid as xr  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
 from keras_xreid.data.manifest import file_sha256  # noqa: E402

@@ -27,6 +27,7 @@ PARTS = ("network", "classifier", "verifier")
 # --- losses ----------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_every_term_by_hand():
     model = compiled(adaptive(classification=2.0, verification=3.0), rate=0)
     batch = levels()
@@ -51,6 +52,7 @@ def test_every_term_by_hand():
     assert step(model, batch) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.backend
 def test_what_is_padded_gets_no_gradient():
     # All images at level 1: of the last layer only the first sub-vector's columns move.
     model = adaptive(rates=(1, 2, 3, 4))
@@ -66,6 +68,7 @@ def test_what_is_padded_gets_no_gradient():
     assert changed[:2].all() and not changed[2:].any()
 
 
+@pytest.mark.backend
 def test_every_mask_is_trained_end_to_end():
     model = compiled(adaptive(), rate=1.0)
     before = [mask.values.copy() for mask in model.masks]
@@ -107,6 +110,7 @@ def test_default_optimizer():
         assert float(adam.learning_rate) == pytest.approx(3.5e-4)
 
 
+@pytest.mark.backend
 def test_the_losses_reach_every_part():
     kernels = {"network": (6, 6), "classifier": (1, 1)}
     assert reached(adaptive(), "id") == kernels
@@ -138,6 +142,7 @@ def test_the_nearest_level_and_of_two_the_lower_resolution():
     assert model.levels_of(rates).tolist() == [4, 4, 3, 3, 2, 3, 2, 1, 1, 1, 1]
 
 
+@pytest.mark.backend
 def test_images_of_one_batch_get_their_own_level():
     model = adaptive()
     images = np.repeat(levels()["lr"][:1], 4, 0)
@@ -189,6 +194,7 @@ def test_a_weights_file_says_what_it_is(tmp_path):
     np.testing.assert_array_equal(again.embed(images, rates), model.embed(images, rates))
 
 
+@pytest.mark.backend
 def test_saved_whole(tmp_path):
     model = compiled(adaptive())
     step(model, levels())
@@ -200,6 +206,7 @@ def test_saved_whole(tmp_path):
     assert step(again, levels(seed=1)) == pytest.approx(step(model, levels(seed=1)), rel=1e-5)
 
 
+@pytest.mark.backend
 def test_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -225,6 +232,8 @@ def test_named_backbones(options, channels):
     assert [mask.values.shape for mask in model.masks] == [(4, c) for c in channels]
 
 
+@pytest.mark.backend
+@pytest.mark.slow
 def test_kerascv_backbone():
     keras_cv = pytest.importorskip("keras_cv", reason="keras-cv is not installed")
     backbone = keras_cv.models.ResNetBackbone(
@@ -242,6 +251,7 @@ def test_kerascv_backbone():
 # --- the rival -------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_a_network_for_each_rate(tmp_path):
     model = xr.OnePerRate(PEOPLE, "tiny", "resnet_tiny", SIZE, rates=(2, 4))
     for seed, network in enumerate(model.networks):

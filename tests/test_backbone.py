@@ -43,11 +43,13 @@ def test_taps_and_parameters(name):
     assert {layer.momentum for layer in backbone.layers if hasattr(layer, "momentum")} == {0.9}
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("name", ["resnet_tiny", "efficientnet_lite0", "osnet_x0_25"])
 def test_life_of_a_backbone(name, tmp_path):
     run_layer_test(lambda: build_backbone(name, SIZE), (*SIZE, 3), tmp_path)
 
 
+@pytest.mark.slow
 def test_resnet50_saves_and_loads(tmp_path):
     backbone = build_backbone("resnet50", (32, 32))
     backbone.save(tmp_path / "resnet50.keras")
@@ -57,6 +59,7 @@ def test_resnet50_saves_and_loads(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.backend
 def test_resnet50_computes_what_keras_applications_does(monkeypatch):
     # Published weights, as far as we are concerned: any, with biases.
     build = keras.applications.ResNet50
@@ -78,6 +81,7 @@ def test_resnet50_computes_what_keras_applications_does(monkeypatch):
     assert not any(getattr(layer, "use_bias", False) for layer in backbone.layers)
 
 
+@pytest.mark.backend
 def test_last_stride_2_halves_the_last_map_only():
     assert [s[:2] for s in taps_of(build_backbone("resnet_tiny", SIZE, last_stride=2))] == [
         (16, 8),
@@ -88,6 +92,7 @@ def test_last_stride_2_halves_the_last_map_only():
     ]
 
 
+@pytest.mark.backend
 def test_a_strided_convolution_pads_both_sides():
     # A kernel that copies its centre picks every second pixel from the first on, as PyTorch's
     # does; Keras's "same" padding would pick from the second on.
@@ -102,6 +107,7 @@ def test_a_strided_convolution_pads_both_sides():
     np.testing.assert_allclose(copied[..., 5], green[:, ::2, ::2], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.backend
 def test_images_are_normalised_by_imagenet():
     x = images()
     layer = build_backbone("osnet_x0_25", SIZE).get_layer("normalize")
@@ -113,11 +119,13 @@ def test_images_are_normalised_by_imagenet():
     np.testing.assert_allclose(blue_first[..., 2], x[..., 0], rtol=1e-5)
 
 
+@pytest.mark.backend
 def test_normalise_layer(tmp_path):
     make = lambda: NormalizeImage((0.1, 0.2, 0.3), (0.5, 0.6, 0.7), to_bgr=True)  # noqa: E731
     run_layer_test(make, (8, 4, 3), tmp_path, (8, 4, 3))
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("name", ["resnet_tiny", "resnet50", "osnet_x0_25"])
 def test_the_global_data_format_does_not_matter(name):
     expected = taps_of(build_backbone(name, SIZE))
@@ -192,6 +200,8 @@ def test_a_pyramid_of_kerashub_is_accepted():
     assert taps_of(build_backbone(hub, SIZE)) == [(16, 8, 4), (8, 4, 8)]
 
 
+@pytest.mark.backend
+@pytest.mark.slow
 def test_kerascv_backbone_is_accepted(tmp_path):
     keras_cv = pytest.importorskip("keras_cv", reason="keras-cv is not installed")
     cv = keras_cv.models.ResNetBackbone(

@@ -92,6 +92,7 @@ def test_terms_are_those_asked_for():
     assert baseline(triplet=1.0).phases()[0].terms == ("id", "triplet")
 
 
+@pytest.mark.backend
 def test_values_of_the_terms():
     model = baseline(triplet=2.0, verification=3.0, margin=5.0)
     data = batch([0, 0, 1, 1, 2, 2])
@@ -113,6 +114,7 @@ def test_values_of_the_terms():
     assert terms["verification"] == pytest.approx(3 * np.mean(told), rel=1e-4)
 
 
+@pytest.mark.backend
 def test_a_step_moves_network_and_verifier():
     model = baseline(triplet=1.0, verification=1.0)
     with pytest.raises(ValueError, match="verifier"):
@@ -126,6 +128,7 @@ def test_a_step_moves_network_and_verifier():
     assert len(moved(before[1], model.verifier)) == len(model.verifier.weights) == 4
 
 
+@pytest.mark.backend
 def test_the_terms_teach_the_embedding():
     """Each alone reaches the backbone, and not the classifier, which it does not pass."""
     model = baseline(triplet=1.0, verification=1.0, margin=50.0)
@@ -150,6 +153,7 @@ def test_the_terms_teach_the_embedding():
 # --- saving ----------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_saved_and_loaded(tmp_path):
     model = baseline(triplet=0.5, verification=0.25, margin=0.7)
     twin = xr.Baseline.from_config(model.get_config())

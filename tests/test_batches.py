@@ -617,6 +617,7 @@ class Recorder(keras.Model):
         return (logs, arguments[0]) if keras.backend.backend() == "jax" else logs
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("built", [True, False])
 def test_fit_sees_each_epochs_batches_in_order_and_resumes(records, workers, built):
@@ -639,6 +640,7 @@ def test_fit_sees_each_epochs_batches_in_order_and_resumes(records, workers, bui
             assert_equal(batch, other)
 
 
+@pytest.mark.backend
 def test_fit_sees_images_that_were_drawn_on_their_own(records):
     options = {"people_per_batch": 2, "images_per_person": 3, "independent": True}
     model = Recorder()
@@ -648,6 +650,7 @@ def test_fit_sees_images_that_were_drawn_on_their_own(records):
         assert_equal(batch, other)
 
 
+@pytest.mark.backend
 def test_two_fits_go_on_where_the_first_ended(records):
     model = Recorder()
     batches = PairBatches(records, (16, 8), batch_size=6)
@@ -659,6 +662,7 @@ def test_two_fits_go_on_where_the_first_ended(records):
         assert_equal(batch, other)
 
 
+@pytest.mark.backend
 def test_an_epoch_that_was_cut_short_does_not_count(records):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

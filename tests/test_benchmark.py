@@ -284,6 +284,7 @@ def test_the_data_loader_does_the_same_operations(tmp_path, monkeypatch):
 # --- the recipe --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @has_tyro
 @has_torch
 @on_torch

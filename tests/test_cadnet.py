@@ -36,6 +36,7 @@ TERMS = ("id", "triplet", "reconstruction", "adversarial_features", "adversarial
 # --- losses ----------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_every_term_by_hand():
     weights = {
         "classification": 2.0, "reconstruction": 3.0, "adversarial_features": 0.5,
@@ -83,6 +84,7 @@ def test_triplets_never_mix_hr_and_lr():
     assert logs["triplet"] > 0.1
 
 
+@pytest.mark.backend
 def test_an_unlabelled_image_has_no_part_in_the_classification():
     model = cadnet()
     for part in (E, G, F):  # their normalization takes the moving statistics then
@@ -101,6 +103,7 @@ def test_an_unlabelled_image_has_no_part_in_the_classification():
 # --- phases ----------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_a_phase_moves_its_own_parts_and_nothing_else():
     model = cadnet()
     phases = model.phases()
@@ -114,6 +117,7 @@ def test_a_phase_moves_its_own_parts_and_nothing_else():
                     assert any(path.endswith(kind) for path in changed), f"no {kind} of {name}"
 
 
+@pytest.mark.backend
 def test_what_each_term_reaches():
     model = cadnet()
     # L_cls has a gradient in every kernel of G: "re-ID oriented" recovery.
@@ -123,6 +127,7 @@ def test_what_each_term_reaches():
     assert reached(model, "adversarial_images") == {E: (5, 5), G: (13, 13)}
 
 
+@pytest.mark.backend
 def test_the_encoder_learns_from_the_classification_through_the_decoder():
     # Here C takes nothing but g, and there is no other way to E.
     assert reached(cadnet(features="g"), "triplet") == {E: (5, 5), G: (13, 13), F: (5, 5)}
@@ -232,6 +237,7 @@ def test_a_weights_file_says_what_it_is(tmp_path):
     np.testing.assert_array_equal(again.recover(images), model.recover(images))
 
 
+@pytest.mark.backend
 def test_saved_whole(tmp_path):
     model = compiled(cadnet())
     step(model, couples())
@@ -243,6 +249,7 @@ def test_saved_whole(tmp_path):
     assert step(again, couples(seed=1)) == pytest.approx(step(model, couples(seed=1)), rel=1e-5)
 
 
+@pytest.mark.backend
 def test_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -372,6 +372,7 @@ def test_recipes_are_run_for_each_seed_with_the_shared_options(tmp_path, monkeyp
     assert [row["seeds"] for row in rows] == ["0 1", "0 1"]
 
 
+@pytest.mark.slow
 @on_torch
 def test_from_the_command_line(tmp_path, capsys):
     """A real run of two steps beside a folder; the second time nothing is run."""

@@ -13,6 +13,8 @@ from keras_xreid.layers.backbone import NormalizeImage
 from keras_xreid.training import autodiff, fast_torch
 from keras_xreid.training.phases import Phase, PhasedModel
 
+pytestmark = pytest.mark.backend
+
 BACKEND = os.environ["KERAS_BACKEND"]
 
 
@@ -109,6 +111,7 @@ def traced(monkeypatch):
         fast_torch.disable()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "torch", reason="counts PyTorch's graph breaks")
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_no_graph_breaks_and_one_graph(precision, traced):
@@ -121,6 +124,7 @@ def test_no_graph_breaks_and_one_graph(precision, traced):
     assert traced["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "torch", reason="counts PyTorch's graph breaks")
 def test_no_graph_breaks_in_intact(traced):
     model = intact()
@@ -131,6 +135,7 @@ def test_no_graph_breaks_in_intact(traced):
     assert traced["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX always compiles")
 def test_compiled_steps_give_the_same(request):
     if BACKEND == "torch":

@@ -9,6 +9,8 @@ from small import fill
 from keras_xreid.errors import InputError
 from keras_xreid.layers.decoder import ToPixels, build_decoder
 
+pytestmark = pytest.mark.backend
+
 # What a ResNet makes of images of 64x32: strides 4, 4, 8, 16, 16.
 MAPS = [(16, 8, 3), (16, 8, 4), (8, 4, 5), (4, 2, 6), (4, 2, 7)]
 

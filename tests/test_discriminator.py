@@ -12,6 +12,8 @@ from keras_xreid.layers.discriminator import (
     build_resnet_discriminator,
 )
 
+pytestmark = pytest.mark.backend
+
 
 def of_kind(model, kind):
     return [layer for layer in model.layers if isinstance(layer, kind)]

@@ -26,6 +26,7 @@ def needs_weights(name):
         pytest.skip("the ImageNet weights need the [imagenet] extra")
 
 
+@pytest.mark.backend
 @either
 def test_it_tells_cats_from_coffee_as_it_was_published(name):
     """Normalisation, padding, order of layers and all: whatever is wrong, it sees other things."""

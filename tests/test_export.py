@@ -17,6 +17,7 @@ NEEDED = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "o
 BACKEND = keras.backend.backend()
 missing = [m for m in ("tyro", *NEEDED.get(BACKEND, ())) if importlib.util.find_spec(m) is None]
 pytestmark = [
+    pytest.mark.backend,
     pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}"),
     pytest.mark.skipif(BACKEND not in NEEDED, reason=f"there is no export from {BACKEND}"),
 ]

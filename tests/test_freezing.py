@@ -9,6 +9,8 @@ import keras_xreid as xr
 from keras_xreid.layers.mask import ResolutionMask
 from keras_xreid.training.phases import Phase, PhasedModel
 
+pytestmark = pytest.mark.backend
+
 RATE = 0.5
 X = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 1.0]], "float32")[:, None, None, :]
 LEVEL = np.array([1, 2, 2], "int32")

@@ -4,13 +4,15 @@ import keras
 import numpy as np
 import pytest
 from layer_checks import run_layer_test
-from small import PEOPLE, SIZE, intact, moved, on_device, pairs, snapshot, step
+from small import PEOPLE, SIZE, compiled, intact, moved, on_device, pairs, snapshot, step
 
 import keras_xreid as xr
 from keras_xreid import losses
 from keras_xreid.layers.association import Association
 from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import PixelShuffle, build_generator
+
+pytestmark = pytest.mark.backend
 
 PARTS = ("reid", "generator", "discriminator", "association")
 
@@ -136,7 +138,7 @@ def only(model, index):
 )
 def test_a_phase_moves_its_own_part_and_nothing_else(index, part):
     model = only(intact(), index)
-    model.compile()
+    compiled(model)
     before = {name: snapshot(getattr(model, name)) for name in PARTS}
     step(model, pairs())
     for name in PARTS:
@@ -149,7 +151,7 @@ def test_a_phase_moves_its_own_part_and_nothing_else(index, part):
 
 def test_the_whole_step_leaves_the_reid_network_alone():
     model = intact()
-    model.compile()
+    model.compile()  # as a user has it: traced, where a backend traces
     before = snapshot(model.reid)
     logs = step(model, pairs())
     assert moved(before, model.reid) == set()
@@ -183,7 +185,7 @@ def gradients_of_association(model, cut=()):
 
 def test_eq_8_reaches_the_generator_both_ways():
     model = intact()
-    model.compile()
+    compiled(model)
     full = gradients_of_association(model)
     through_fd = gradients_of_association(model, cut=("fc",))
     through_fc = gradients_of_association(model, cut=("fd",))
@@ -197,9 +199,9 @@ def test_eq_8_reaches_the_generator_both_ways():
 
 def test_terms_are_weighted_as_written():
     model = intact(lambda_g=0.1, lambda_c=0.3, association_weight=1.0, pixel_scale=16.0)
-    model.compile()
+    compiled(model)
     heavy = intact(lambda_g=0.2, lambda_c=0.9, association_weight=5.0, pixel_scale=32.0)
-    heavy.compile()
+    compiled(heavy)
     a, b = step(model, pairs()), step(heavy, pairs())
     ratios = {"gan": 2, "association": 5, "mse": 4, "discriminator": 1}
     # Shown of L_id is the cross-entropy of an image, whatever its weight.
@@ -244,7 +246,7 @@ def test_terms_are_weighted_as_written():
 def test_every_variant_trains(options, parts, terms):
     model = intact(**options)
     assert {p for p in ("discriminator", "association") if getattr(model, p) is not None} == parts
-    model.compile()
+    compiled(model)
     logs = step(model, pairs())
     if "discriminator" in parts:
         assert 0 <= logs.pop("discriminator_accuracy") <= 1
@@ -293,7 +295,7 @@ def test_distances_by_hand():
 def test_a_weights_file_says_what_it_is(tmp_path):
     path = tmp_path / "model.weights.h5"
     model = intact(backbone="resnet_tiny", supervision="mse+id+gan")
-    model.compile()
+    compiled(model)
     step(model, pairs())
     xr.save(model, path)
     again = xr.load(path)
@@ -310,7 +312,7 @@ def test_a_weights_file_says_what_it_is(tmp_path):
 
 def test_saved_whole(tmp_path):
     model = intact()
-    model.compile()
+    compiled(model)
     step(model, pairs())
     model.save(tmp_path / "intact.keras")
     again = keras.models.load_model(tmp_path / "intact.keras")
@@ -322,7 +324,7 @@ def test_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = intact()
-        model.compile()
+        compiled(model)
         logs = step(model, pairs())
         features = model.embed(pairs()["lr"], rates=4)
     finally:

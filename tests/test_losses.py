@@ -7,6 +7,8 @@ import pytest
 from keras_xreid import losses
 from keras_xreid.training import autodiff
 
+pytestmark = pytest.mark.backend
+
 LINE = [[0.0], [1.0], [3.0], [4.0]]  # two people of two images each, as points on a line
 PEOPLE = [0, 0, 1, 1]
 

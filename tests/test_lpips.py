@@ -62,6 +62,7 @@ def windows(x, size, stride):
     return view[:, :, ::stride, ::stride]
 
 
+@pytest.mark.backend
 def test_is_the_formula(network):
     rng = np.random.default_rng(1)
     images, references = rng.random((2, 3, 45, 37, 3)).astype("float32")
@@ -84,6 +85,7 @@ def test_equal_images_have_no_distance_and_the_smallest_have_one(network):
     assert image_quality.lpips(black, black, network) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.backend
 def test_float32_whatever_the_policy(network):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -8,6 +8,8 @@ from layer_checks import as_list, run_layer_test
 import keras_xreid as xr
 from keras_xreid.layers.mask import ResolutionMask, VaryingLength, kept_by_level
 
+pytestmark = pytest.mark.backend
+
 
 @pytest.mark.parametrize(
     "make, shape",

@@ -58,6 +58,7 @@ def recorded(monkeypatch):
     return read
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("name", WIDTHS)
 def test_same_maps_and_embedding_as_torchreid(name, recorded):
     _, expected = recorded(name)
@@ -271,6 +272,7 @@ def test_the_largest_difference_is_found_whatever_the_loader_does(published):
     assert recipe.largest_difference({**arrays, "conv6.weight": arrays["fc.0.bias"]}, network) > 1
 
 
+@pytest.mark.slow
 def test_resnet50_is_compared_without_a_network_connection(monkeypatch, capsys):
     build = keras.applications.ResNet50
 

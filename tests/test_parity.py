@@ -12,6 +12,9 @@ from small import intact
 
 import keras_xreid as xr
 
+# Each in a process of its own; what runs on torch compares them all.
+pytestmark = [pytest.mark.slow, pytest.mark.backend]
+
 INSTALLED = [b for b in ("torch", "tensorflow", "jax") if importlib.util.find_spec(b)]
 
 

@@ -7,6 +7,8 @@ from small import Repeat, moved, snapshot, step
 
 from keras_xreid.training.phases import Phase, PhasedModel
 
+pytestmark = pytest.mark.backend
+
 
 @keras.saving.register_keras_serializable("tests")
 class Chase(PhasedModel):

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -40,19 +41,26 @@ def people(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def run(people, tmp_path):
+@pytest.fixture(scope="module")
+def finished(people, tmp_path_factory):
     """A finished run on them, scored as it is."""
+    out = tmp_path_factory.mktemp("runs") / "run"
     model = small.fill(xr.Baseline(small.PEOPLE, backbone="osnet_x0_25", image_size=small.SIZE))
     data = xr.datasets.load("csv", people)
     scores = xr.evaluate(model, data, (1, 2, 3, 4, 8), verbose=False)
     made_run(
-        tmp_path / "run", options={"data": "csv", "data_dir": str(people), "epochs": 3},
+        out, options={"data": "csv", "data_dir": str(people), "epochs": 3},
         data={"train": {"people": 6, "images": 12}}, images_seen={"reid": 36}, split_id=0, **scores,
     )  # fmt: skip
-    xr.save(model, tmp_path / "run" / "model.weights.h5")
-    (tmp_path / "run" / "report.md").write_text("finished")
-    return tmp_path / "run"
+    xr.save(model, out / "model.weights.h5")
+    (out / "report.md").write_text("finished")
+    return out
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """The run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 @pytest.fixture
@@ -83,6 +91,7 @@ def test_a_run_is_published(run, zoo, capsys):
         publish_run(run, zoo)
 
 
+@pytest.mark.slow
 def test_the_card_of_a_fold_says_how_to_score_it(run, zoo):
     publish_run(run, zoo)
     entry = {**xr.published()["small"], "split": "dev"}
@@ -92,6 +101,7 @@ def test_the_card_of_a_fold_says_how_to_score_it(run, zoo):
     assert "--split dev --rates" in publish.card("small", entry)
 
 
+@pytest.mark.slow
 def test_a_run_from_before_minp_is_published(run, zoo):
     metrics = json.loads((run / "metrics.json").read_text())
     for scores in (metrics["mean_lr"], *metrics["per_rate"].values()):
@@ -105,6 +115,7 @@ def test_a_run_from_before_minp_is_published(run, zoo):
     assert mean.endswith(f"| {metrics['mean_lr']['mAP']:.1f} | - |")
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
     monkeypatch.setattr(publish, "FILE_BYTES", 1000)
     publish_run(run, zoo)
@@ -114,6 +125,7 @@ def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
         xr.load("small")
 
 
+@pytest.mark.slow
 def test_a_bfloat16_run_is_published_as_float32(run, zoo, capsys):
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["options"]["precision"] = "mixed_bfloat16"
@@ -128,6 +140,7 @@ def test_a_bfloat16_run_is_published_as_float32(run, zoo, capsys):
     assert "--precision mixed_bfloat16" in entry["command"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("system", "option"), [("intact", "reid"), ("rain", "weights")])
 def test_a_run_may_begin_from_published_weights(run, zoo, system, option):
     publish_run(run, zoo)
@@ -140,6 +153,7 @@ def test_a_run_may_begin_from_published_weights(run, zoo, system, option):
     assert "| began from | small;" in (zoo / "second.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_began_from_a_folder_is_known_by_its_weights(run, zoo):
     """A path says nothing elsewhere, and the SHA-256 of the weights does."""
     publish_run(run, zoo)
@@ -155,6 +169,7 @@ def test_a_run_that_began_from_a_folder_is_known_by_its_weights(run, zoo):
     assert entry["command"].endswith("recipes/rain.py --data csv --weights small --epochs 1")
 
 
+@pytest.mark.slow
 def test_a_range_of_rates_is_published_by_those_of_its_mean(run, zoo):
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["options"]["train_rates"] = ["1..4"]
@@ -208,6 +223,7 @@ def test_names_and_unfinished_runs(run, zoo):
 # --- what is published -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_the_scores_come_again(name):
     """From the file alone, on this backend, to within one query."""
@@ -234,6 +250,7 @@ def test_the_readme_shows_the_table():
         assert row.replace("](", "](weights/") in readme
 
 
+@pytest.mark.slow
 def test_the_readme_example_runs():
     """A newcomer's ten lines, word for word."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

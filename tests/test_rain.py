@@ -32,6 +32,7 @@ PARTS = ("extractor", "classifier", "decoder", "discriminator")
 # --- losses ----------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("settings", ["paper", "authors-code"])
 def test_every_term_by_hand(settings):
     code = settings == "authors-code"
@@ -88,6 +89,7 @@ def test_triplets_never_mix_hr_and_lr():
     assert logs["triplet"] == logs["id"] == 0.0 and logs["reconstruction"] > 0.01
 
 
+@pytest.mark.backend
 def test_an_unlabelled_image_feeds_reconstruction_and_alignment_only():
     model = rain()
     model.extractor.trainable = False  # its normalization takes the moving statistics then
@@ -111,6 +113,7 @@ def test_an_unlabelled_image_feeds_reconstruction_and_alignment_only():
 # --- phases ----------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_a_phase_moves_its_own_parts_and_nothing_else():
     model = rain(settings="authors-code")  # this D has batch normalization
     phases = model.phases()
@@ -124,6 +127,7 @@ def test_a_phase_moves_its_own_parts_and_nothing_else():
                     assert any(path.endswith(kind) for path in changed), f"no {kind} of {name}"
 
 
+@pytest.mark.backend
 def test_alignment_reaches_the_extractor_and_nothing_else():
     model = rain()
     assert reached(model, "adversarial") == {"extractor": (5, 5)}
@@ -219,6 +223,7 @@ def test_a_weights_file_says_what_it_is(tmp_path):
     np.testing.assert_array_equal(again.recover(images), model.recover(images))
 
 
+@pytest.mark.backend
 def test_saved_whole(tmp_path):
     backbone = Levels()
     before = snapshot(backbone)
@@ -233,6 +238,7 @@ def test_saved_whole(tmp_path):
     assert moved(before, backbone) == set()  # the given backbone was copied
 
 
+@pytest.mark.backend
 def test_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -260,6 +266,7 @@ def test_named_backbones(options, width, blocks):
     assert len(doubled) == blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system, width", [(rain, 16), (cadnet, 32)])
 def test_kerascv_backbone(system, width):
     keras_cv = pytest.importorskip("keras_cv", reason="keras-cv is not installed")

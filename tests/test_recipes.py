@@ -111,6 +111,13 @@ def finished(people, tmp_path_factory):
     return out, printed
 
 
+no_jax = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX compiles each network anew, which takes minutes"
+)
+
+
+@no_jax
+@pytest.mark.backend
 def test_a_run_folder_holds_what_it_promises(finished):
     out, printed = finished
     assert {p.name for p in out.iterdir()} == {
@@ -138,6 +145,8 @@ def test_a_run_folder_holds_what_it_promises(finished):
     assert len(history) == 3 and history[1].startswith("reid,1,")
 
 
+@no_jax
+@pytest.mark.backend
 def test_the_saved_weights_score_as_the_run_did(finished, people):
     out, _ = finished
     metrics = json.loads((out / "metrics.json").read_text())
@@ -269,6 +278,7 @@ def test_a_network_for_each_rate(people, tmp_path):
     assert json.loads((told / "metrics.json").read_text())["score_as"] == {"3": 2.0}
 
 
+@pytest.mark.slow
 def test_ablations(people, tmp_path, monkeypatch):
     def in_process(command, check):
         run(Path(command[1]).stem, *command[2:])
@@ -394,6 +404,8 @@ def weights_of(out):
     return found
 
 
+@pytest.mark.backend
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
 def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):
     reid = finished[0] / "reid.weights.h5"

@@ -21,6 +21,7 @@ def model():
     return fill(xr.Baseline(5, backbone="osnet_x0_25", image_size=(64, 32)))
 
 
+@pytest.mark.backend
 def test_kernels_as_float16(model, tmp_path):
     xr.save(model, tmp_path / "whole.weights.h5")
     xr.save(model, tmp_path / "half.weights.h5", half=True)
@@ -52,7 +53,7 @@ def test_kernels_as_float16(model, tmp_path):
 @pytest.mark.parametrize("make", [intact, rain, cadnet])
 def test_without_critics(make, tmp_path):
     """Everything else comes back bit by bit, and embeds the same."""
-    model = make(backbone="osnet_x0_25")
+    model = make(backbone="resnet_tiny")
     whole, bare = tmp_path / "whole.weights.h5", tmp_path / "bare.weights.h5"
     xr.save(model, whole)
     xr.save(model, bare, critics=False)
@@ -110,6 +111,7 @@ def zoo(model, tmp_path, monkeypatch):
     xr.published.cache_clear()
 
 
+@pytest.mark.backend
 def test_precision(model, tmp_path):
     """The same weights, computed in float32 however they were trained, or the other way round."""
     path = tmp_path / "half.weights.h5"

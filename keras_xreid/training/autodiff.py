@@ -1,7 +1,7 @@
 """Gradients and the train-step signature on each backend.
 
-This file and `fast_torch.py` are the only ones that name a backend. A new backend is one more
-function here.
+This file, `fast_torch.py` and `keras_xreid/_backend.py` are the only ones that name a backend. A
+new backend is one more function here.
 """
 
 import contextlib

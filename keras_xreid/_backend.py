@@ -1,0 +1,38 @@
+"""What has to be settled before Keras is imported; so this is imported first, and imports nothing.
+
+The variables are set where the user has not set them, and do nothing where Keras came first.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+BACKENDS = ("torch", "tensorflow", "jax")  # in the order in which one is chosen
+
+# TensorFlow's convolutions take half the time with oneDNN. On processors without AVX512 it has to
+# be asked for.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def choose():
+    """Sets KERAS_BACKEND to an installed backend where Keras would take one that is not there.
+
+    Keras takes what its file names, and writes TensorFlow there if nobody did: any other backend
+    in that file is somebody's choice.
+    """
+    if os.environ.get("KERAS_BACKEND") or "keras" in sys.modules:
+        return
+    home = os.environ.get("KERAS_HOME")
+    file = (Path(home) if home else Path("~/.keras").expanduser()) / "keras.json"
+    try:
+        wanted = json.loads(file.read_text()).get("backend")
+    except (OSError, ValueError, AttributeError):
+        wanted = None
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    if wanted in (None, "tensorflow") and "tensorflow" not in installed and installed:
+        os.environ["KERAS_BACKEND"] = installed[0]
+
+
+choose()
