@@ -72,9 +72,9 @@ def command_of(metrics):
 
 def common_options(system):
     """Defaults of a recipe."""
-    import ablations
+    import jobs
 
-    return json.loads(json.dumps(dataclasses.asdict(ablations.recipe_options(system)())))
+    return json.loads(json.dumps(dataclasses.asdict(jobs.recipe_options(system)())))
 
 
 def most_different(found, metrics):
