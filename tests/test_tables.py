@@ -225,7 +225,9 @@ def test_the_main_table_of_finished_runs(tmp_path, capsys):
         made_queries(tmp_path / name, wrong)
     made_queries(tmp_path / "rain", 1 - wrong)
     page = main_table(tmp_path)
-    assert "| system | r = 1 | r = 2 | r = 3 | r = 4 | r = 8 | mean LR | mean LR, flip | mAP |" in page
+    assert (
+        "| system | r = 1 | r = 2 | r = 3 | r = 4 | r = 8 | mean LR | mean LR, flip | mAP |" in page
+    )
     control = "| control HR & LR | 81.0 ± 1.4 | 71.0 ± 1.4 | 61.0 ± 1.4 | 51.0 ± 1.4 | 41.0 ± 1.4 "
     assert control + "| 61.0 ± 1.4 | - | 53.0 |" in page
     assert "| RAIN | 85.0 ± 2.2 |" in page and "| 65.0 | 66.5 | 57.0 |" in page
