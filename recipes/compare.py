@@ -24,8 +24,8 @@ import statistics
 import sys
 from pathlib import Path
 
-import ablations  # before Keras: it chooses the backend
-import common
+import common  # before Keras: it chooses the backend
+import jobs
 import tyro
 
 import keras_xreid as xr
@@ -75,7 +75,7 @@ def options_of(run):
 def defaults_of(system, preset="tiny"):
     """Defaults of a system's recipe; those that all recipes share where it has none."""
     try:
-        options = ablations.recipe_options(system)
+        options = jobs.recipe_options(system)
     except xr.InputError:
         options = common.Options
     return common.plain(common.defaults(options, preset))
@@ -165,7 +165,9 @@ def row_of(system, variant, runs):
         mixed_error = statistics.stdev(mixed)
     lr = [run.get("mean_lr") or {} for run in runs]
     rank1 = [scores.get("rank1") for scores in lr]
-    parameters, flops = cost_of_run(runs[0]["folder"])
+    cost = runs[0].get("to_embed")
+    if not cost:
+        cost = dict(zip(("parameters", "flops"), cost_of_run(runs[0]["folder"]), strict=True))
     return {
         "name": ", ".join(filter(None, [system, variant])),
         "system": system,
@@ -179,8 +181,8 @@ def row_of(system, variant, runs):
         "mean_lr_error": statistics.stdev(rank1) if len(runs) > 1 and None not in rank1 else None,
         "mAP": mean(scores.get("mAP") for scores in lr),
         "mINP": mean(scores.get("mINP") for scores in lr),
-        "parameters": parameters or runs[0].get("parameters"),
-        "flops": flops,
+        "parameters": cost["parameters"] or runs[0].get("parameters"),
+        "flops": cost["flops"],
         "images": mean(images_of(run) for run in runs),
         "seconds": mean(run.get("seconds") for run in runs),
     }
@@ -479,8 +481,8 @@ def main(options, shared=()):
         recipe, *settings = shlex.split(command) or [""]
         recipe = recipe.removesuffix(".py")
         for seed in options.seeds:
-            folder = out / f"{ablations.name_of(' '.join([recipe, *settings]))}-seed{seed}"
-            ablations.run(recipe, folder, *shared, "--seed", str(seed), *settings)
+            folder = out / f"{jobs.name_of(' '.join([recipe, *settings]))}-seed{seed}"
+            jobs.run(recipe, folder, *shared, "--seed", str(seed), *settings)
             runs.append(read_run(folder))
     rows = joined(runs)
     header, cells = table(rows)

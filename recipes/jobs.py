@@ -20,7 +20,8 @@ HERE = Path(__file__).parent
 # Training images a second of one core: EfficientNet-Lite0 at 128x64 in float32 on PyTorch.
 SPEEDS = {"baseline": 52, "rain": 38, "cadnet": 15, "intact": 30, "adaptive": 45}
 SCORING = 0.05  # hours
-# The order of a plan: what others begin from, the second control, systems, rows, more images, seeds.
+# The order of a plan: what others begin from, the second control, systems, rows of papers, the
+# longest run, second seeds.
 FIRST, CONTROL, SYSTEM, ROW, LONG, SEED = range(6)
 # What a later scoring of a trained model puts in the place of the run's own.
 SCORED = ("per_rate", "mean_lr", "mixed", "enlarged", "image_quality", "queries", "summary")
@@ -144,13 +145,13 @@ class Jobs:
         for split_id in self.options.split_id:
             for seed in seeds:
                 name = self._train(row, seed, split_id)
-                label, *scored = row.scored or ("again",)
+                labels, scored = list(row.scored[:1]), list(row.scored[1:])
                 if self.options.repeats > 1:
                     scored += ["--repeats", str(self.options.repeats)]
-                    label += f"-repeats{self.options.repeats}"
+                    labels.append(f"repeats{self.options.repeats}")
                 if scored:
                     words = ["--weights", f"{{run:{name}}}", *self._shared("evaluate", split_id)]
-                    again, words = f"{name}-{label}", [*words, *scored]
+                    again, words = "-".join([name, *labels]), [*words, *scored]
                     self._add(again, "evaluate", words, self.jobs[name].stage, 0, name)
                     name = again
                 names.append(name)

@@ -86,9 +86,9 @@ def command_of(metrics, began=None):
 
 def common_options(system, preset):
     """Defaults of a recipe."""
-    import ablations
+    import jobs
 
-    return common.plain(common.defaults(ablations.recipe_options(system), preset))
+    return common.plain(common.defaults(jobs.recipe_options(system), preset))
 
 
 def most_different(found, metrics):

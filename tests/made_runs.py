@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-import ablations
+import jobs
 import keras
 
 from keras_xreid.evaluation.ranking import SCORES
@@ -27,8 +27,8 @@ def made_run(folder, system="baseline", rank1=80.0, seed=0, images=3200, options
     Returns:
         What was written to metrics.json.
     """
-    known = (ablations.HERE / f"{system}.py").exists()
-    defaults = dataclasses.asdict(ablations.recipe_options(system if known else "baseline")())
+    known = (jobs.HERE / f"{system}.py").exists()
+    defaults = dataclasses.asdict(jobs.recipe_options(system if known else "baseline")())
     told = {**defaults, "seed": seed, **dict(options), "backend": keras.backend.backend()}
     told = {k: v for k, v in told.items() if k not in ("out", "resume", "overwrite")}
 

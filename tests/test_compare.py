@@ -17,9 +17,9 @@ from keras_xreid.evaluation.flops import embedding_cost, forward_flops
 for needed in ("tyro", "matplotlib"):
     pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
 
-import ablations  # noqa: E402
 import common  # noqa: E402
 import compare  # noqa: E402
+import jobs  # noqa: E402
 from made_runs import made_queries, made_run  # noqa: E402
 
 on_torch = pytest.mark.skipif(
@@ -355,13 +355,13 @@ def test_recipes_are_run_for_each_seed_with_the_shared_options(tmp_path, monkeyp
         asked.append((recipe, folder.name, *arguments))
         made_run(folder, recipe, seed=int(arguments[arguments.index("--seed") + 1]))
 
-    monkeypatch.setattr(ablations, "run", run)
+    monkeypatch.setattr(jobs, "run", run)
     options = compare.CompareOptions(
         run=("baseline.py --train-on hr+lr", "intact"), seeds=(0, 1), out=str(tmp_path)
     )
     compare.main(options, shared=["--epochs", "5"])
     shared = ("--epochs", "5", "--seed")
-    name = "baseline-train-on-hr+lr-seed"
+    name = "baseline-train-on-hr-lr-seed"
     assert asked == [
         ("baseline", f"{name}0", *shared, "0", "--train-on", "hr+lr"),
         ("baseline", f"{name}1", *shared, "1", "--train-on", "hr+lr"),

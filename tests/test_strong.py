@@ -181,7 +181,7 @@ recipes = pytest.mark.skipif(
 @pytest.mark.parametrize("name", ["baseline", "intact", "rain", "cadnet", "adaptive"])
 def test_a_preset_brings_defaults_that_the_command_line_overrides(name):
     import common
-    from ablations import recipe_options
+    from jobs import recipe_options
 
     kind = recipe_options(name)
     plain, strong = common.parsed(kind, []), common.parsed(kind, ["--preset", "strong"])
