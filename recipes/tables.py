@@ -15,6 +15,7 @@ nothing; --from prints what is finished in a folder and says which rows are not 
 import dataclasses
 import importlib
 import itertools
+import statistics
 from pathlib import Path
 from typing import Annotated
 
