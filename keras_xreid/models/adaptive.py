@@ -177,6 +177,11 @@ class Adaptive(ReIDModel):
         """The `ResolutionMask` layers, that of the deepest stage last; empty without masks."""
         return [layer for layer in self.network.layers if isinstance(layer, ResolutionMask)]
 
+    @property
+    def metric(self):
+        """What `distances` measures, in words."""
+        return super().metric if self.prefixes else "squared Euclidean"
+
     def compile(self, optimizer=None, **kwargs):
         """The paper's optimizer, unless given: Adam at 3.5e-4."""
         if optimizer is None:

@@ -39,6 +39,7 @@ class ReIDModel(PhasedModel):
     # Parts that only judge while training. An embedding needs none of them, so that published
     # files leave them out.
     critics = ()
+    metric = "1 - cosine"  # of `distances`, in words
 
     def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
         super().__init__(**kwargs)

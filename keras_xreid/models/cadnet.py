@@ -313,6 +313,11 @@ class CADNet(ReIDModel):
         return euclidean(query_features, gallery_features)
 
     @property
+    def metric(self):
+        """What `distances` measures, in words."""
+        return "Euclidean" if self.neck is None else super().metric
+
+    @property
     def recover(self):
         """`recover(images, batch_size=64)`: what G recovers from images; not there without a G.
 
