@@ -13,6 +13,7 @@ nothing; --from prints what is finished in a folder and says which rows are not 
 """
 
 import dataclasses
+import functools
 import importlib
 import itertools
 import statistics
@@ -21,6 +22,7 @@ from typing import Annotated
 
 import common  # first: it chooses the backend
 import compare
+import table_figures
 import tyro
 from jobs import CONTROL, FIRST, LONG, SYSTEM, Jobs, Row, name_of
 
@@ -188,7 +190,9 @@ NOT_RUN = "not run"
 @dataclasses.dataclass
 class TableOptions:
     tables: tyro.conf.Positional[tuple[str, ...]]
-    """main; a paper's table, rain-3; a system's tables, rain; rain-figure-5; or all."""
+    """main; a paper's table, rain-3; a system's tables, rain; all tables; or a figure of a paper,
+    rain-figure-5: intact-figure-4, cadnet-figure-3 and 4, rain-figure-3 and 4, adaptive-figure-4
+    show people of the data set."""
     plan: bool = False
     """Print the jobs, a line each: name, needs, core-hours and command. Nothing is run."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
@@ -271,6 +275,12 @@ def rows_of(table, options):
                 for label, (name, command) in BEST.items()
             }
         return rows
+    if table in table_figures.RUNS:
+        main_rows = rows_of("main", options)
+        return {
+            label: main_rows.get(row) or Row(row, epochs_of(options, row))
+            for label, row in table_figures.RUNS[table].items()
+        }
     if table == FIGURE_5:
         # Weights that have seen all labels are no beginning for a share of them.
         rows = {}
@@ -331,13 +341,14 @@ def jobs_of(tables, options, root):
 def settle(options):
     """Fills in what follows from the rest; refuses bad values. Returns the tables asked for."""
     chosen = []
+    known = (*KNOWN, *table_figures.RUNS, *PAPERS, "all")
     for name in options.tables:
-        if name != "all" and name not in (*PAPERS, *KNOWN):
-            known = ", ".join([*KNOWN, *PAPERS, "all"])
-            raise xr.InputError(f"unknown table {name!r}: known are {known}")
+        if name not in known:
+            raise xr.InputError(f"unknown table {name!r}: known are {', '.join(known)}")
         chosen += [t for t in KNOWN if name in ("all", t) or t.startswith(f"{name}-")]
+        chosen += [name] if name in table_figures.RUNS else []
     if not chosen:
-        raise xr.InputError(f"no table was asked for: known are {', '.join([*KNOWN, 'all'])}")
+        raise xr.InputError(f"no table was asked for: known are {', '.join(known)}")
     if options.preset is None:
         here = options.data == "synthetic" and not options.from_
         options.preset = "tiny" if here else "strong"
@@ -371,13 +382,13 @@ class Section:
         title: its heading.
         tables: header and rows of each part.
         notes: sentences below.
-        figure: name of a PNG in the page's folder.
+        figures: names of PNGs in the page's folder.
     """
 
     title: str
     tables: list
     notes: list
-    figure: str | None = None
+    figures: tuple = ()
 
     def text(self):
         tables = [report.text_table(header, rows) for header, rows in self.tables]
@@ -386,7 +397,7 @@ class Section:
     def markdown(self):
         parts = [f"## {self.title}"]
         parts += [report.markdown(header, rows) for header, rows in self.tables]
-        parts += [f"![{self.title.split(',')[0]}]({self.figure})"] if self.figure else []
+        parts += [f"![{self.title.split(',')[0]}]({name})" for name in self.figures]
         return "\n\n".join([*parts, *filter(None, self.notes)])
 
 
@@ -626,7 +637,15 @@ def show_figure_5(table, found, folder):
         "paper has 60.6 for the baseline trained on HR and 65.9 for the one trained on HR & LR."
     )
     header = ["labelled", *LABELED, "paper's RAIN"]
-    return Section(title, [(header, rows)], [sentence], f"{table}.png" if lines else None)
+    return Section(title, [(header, rows)], [sentence], (f"{table}.png",) if lines else ())
+
+
+def show_figure(options, table, found, folder):
+    """A figure of a paper that compares several runs."""
+    runs = {label: of_row[0] for label, of_row in found.items() if of_row}
+    names = table_figures.draw(table, folder, runs, options) if runs else ()
+    title = f"{table_figures.TITLES[table]}, {described(list(runs.values()))}"
+    return Section(title, [], [table_figures.NOTE], tuple(names))
 
 
 def show_table_5(table, found, folder):
@@ -688,7 +707,7 @@ def show_main(table, found, folder):
     notes += [f"- {note}" for note in not_judged]
     compare.draw(folder / "main.png", [row for row in rows if row["rank1"]])
     below = ["\n".join(notes), beside_papers(all_runs(found))]
-    return Section(title, shown, below, "main.png")
+    return Section(title, shown, below, ("main.png",))
 
 
 def flip_of(row):
@@ -748,6 +767,7 @@ def main(options):
             missing += [name for name, metrics in of_each.items() if not metrics]
         special = {"main": show_main, "rain-2": show_rain_2, "cadnet-2": show_cadnet_2}
         special |= {FIGURE_5: show_figure_5, TABLE_5: show_table_5}
+        special |= dict.fromkeys(table_figures.RUNS, functools.partial(show_figure, options))
         section = special.get(table, show)(table, found, folder)
         if missing:
             section.notes.append(f"Not run: {', '.join(dict.fromkeys(missing))}.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -19,6 +20,7 @@ for needed in ("tyro", "matplotlib"):
 
 import common  # noqa: E402
 import jobs  # noqa: E402
+import table_figures  # noqa: E402
 import tables  # noqa: E402
 import tyro  # noqa: E402
 from evaluate import EvaluateOptions  # noqa: E402
@@ -448,6 +450,63 @@ def test_adaptive_table_5(tmp_path, queue):
     assert len(told) == 2 and told[0][-3:] == ("--score-as", "3=2", "6=4")
     tables.main(options(tmp_path, "adaptive-5"))  # what is scored is not scored again
     assert len([recipe for recipe, _, _ in queue.asked if recipe == "evaluate"]) == 2
+
+
+# --- figures of several runs ---
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Finished runs whose weights are published ones, of the embedded people."""
+
+    def load(folder, **more):
+        system = json.loads((folder / "metrics.json").read_text())["system"]
+        name = "baseline_hrlr" if system == "baseline" else system
+        return found.setdefault(name, real(f"{name}_tiny_synthetic", **more))
+
+    found, real = {}, xr.load
+    monkeypatch.setattr(table_figures.xr, "load", load)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("figure", "names"),
+    [
+        ("intact-figure-4", {"row-intact": "intact", "row-intact-supervision-mse": "intact"}),
+        ("cadnet-figure-3", {"intact": "intact", "cadnet": "cadnet"}),
+        ("cadnet-figure-4", {"row-cadnet": "cadnet", "row-cadnet-without-adv_f": "cadnet"}),
+        ("rain-figure-3", {"rain": "rain"}),
+        ("rain-figure-4", {"control-hr": "baseline", "rain": "rain"}),
+        ("adaptive-figure-4", {"adaptive": "adaptive"}),
+    ],
+)
+def test_figures_of_papers(published, figure, names, capsys):
+    assert figure in table_figures.RUNS and len(table_figures.RUNS) == 6
+    for name, system in names.items():
+        made_run(published / name, system)
+    page = published / "page"
+    tables.main(
+        tables.TableOptions((figure,), from_=str(published), out=str(page), limit=5, preset="tiny")
+    )
+    drawn = sorted(path.name for path in page.glob("*.png"))
+    expected = [f"{figure}.png"]
+    if figure == "cadnet-figure-4":
+        expected = [f"{figure}-with-D_F.png", f"{figure}-without-D_F.png"]
+    assert drawn == expected
+    text = (page / f"{figure}.md").read_text()
+    assert all(f"({name})" in text for name in drawn)
+    missing = len(table_figures.RUNS[figure]) - len(names)
+    assert text.count("Not run: ") == bool(missing)
+
+
+def test_a_figure_of_other_people_is_refused(published):
+    made_run(published / "rain", "rain")
+    with pytest.raises(xr.InputError, match="run on synthetic, and --data is viper"):
+        tables.main(
+            tables.TableOptions(
+                ("rain-figure-3",), from_=str(published), out=str(published / "page"), data="viper"
+            )
+        )
 
 
 def test_the_other_name(monkeypatch):
