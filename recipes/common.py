@@ -449,11 +449,14 @@ class Run:
         known = (*KERNELS, RANDOM)
         if o.kernel not in known:
             raise xr.InputError(f"unknown kernel {o.kernel!r}: known are {', '.join(known)}")
-        if not 0 <= getattr(o, "l2", 0.0) < math.inf:
-            raise xr.InputError(f"--l2 is {o.l2:g}: give 0 (none) or more")
-        rate = getattr(o, "learning_rate", None)
-        if rate is not None and not 0 < rate < math.inf:
-            raise xr.InputError(f"--learning-rate is {rate:g}: give more than 0")
+        for name in ("l2", "match", "reid_triplet"):
+            value = getattr(o, name, 0.0)
+            if not 0 <= value < math.inf:
+                raise xr.InputError(f"--{name.replace('_', '-')} is {value:g}: give 0 or more")
+        for name in ("learning_rate", "critic_rate", "mask_speed", "phi_scale"):
+            value = getattr(o, name, None)
+            if value is not None and not 0 < value < math.inf:
+                raise xr.InputError(f"--{name.replace('_', '-')} is {value:g}: give more than 0")
         for name in ("epochs", "reid_epochs", "batch_size", "limit", "steps"):
             value = getattr(o, name, None)
             if value is not None and value < 1:

@@ -104,8 +104,6 @@ def check(options):
         raise xr.InputError(
             f"--critic-statistics {options.critic_statistics!r}: give batch or moving"
         )
-    if options.phi_scale <= 0 or options.match < 0:
-        raise xr.InputError("--phi-scale is above 0, --match 0 or more")
     if options.images_per_person > 1:
         check_groups(options, pairs_a_step(options), "--images-per-person")
     if options.reid:
