@@ -130,6 +130,34 @@ def squared_error(a, b):
     return ops.mean(ops.square(ops.cast(a, "float32") - ops.cast(b, "float32")))
 
 
+def cosine_distance(a, b):
+    """Mean of 1 - cosine between the rows of two matrices.
+
+    Args:
+        a: (n, d).
+        b: (n, d).
+
+    Returns:
+        A scalar in [0, 2]; 0 where each row of `a` points where that of `b` does.
+    """
+    a, b = (ops.normalize(ops.cast(x, "float32"), axis=-1) for x in (a, b))
+    return 1.0 - ops.mean(ops.sum(a * b, axis=-1))
+
+
+def critic_accuracy(real_logits, fake_logits):
+    """How often a discriminator is right: the mean of its shares on the two kinds.
+
+    Args:
+        real_logits: tensor of any shape, before the sigmoid.
+        fake_logits: likewise; their number may differ.
+
+    Returns:
+        A scalar in [0, 1]; 0.5 for a discriminator that knows nothing.
+    """
+    real = ops.mean(ops.cast(real_logits > 0, "float32"))
+    return (real + ops.mean(ops.cast(fake_logits <= 0, "float32"))) / 2.0
+
+
 def discriminator_loss(real_logits, fake_logits):
     """What a discriminator minimises: -log D(real) - log(1 - D(fake)) (INTACT Eq. 1).
 

@@ -15,33 +15,46 @@ queries' rates draws them from --query-rates, whatever is trained on.
 """
 
 import dataclasses
+from typing import ClassVar
 
 # Before Keras: it chooses the backend.
 from common import (
+    STRONG_PAIRS,
     BackboneOptions,
     Run,
     check_groups,
     check_losses,
     check_unused,
+    l2_of,
     pairs_a_step,
     rising_and_falling,
     start,
+    tricks,
 )
 
 import keras  # isort: skip
 import numpy as np
 
 import keras_xreid as xr
+from keras_xreid.data.resolution import lr_rates, rate_range
 from keras_xreid.models.adaptive import PRESETS
+from keras_xreid.training.schedules import RisingAndFalling
 
 # Epochs over all training images, each seen at high resolution and at one rate.
-EPOCHS = {"tiny": 12, "paper": 120}
+EPOCHS = {"tiny": 12, "strong": 8, "paper": 120}
 LOSSES = {"cls": "classification", "verif": "verification"}
 MECHANISMS = {"mask": "masks", "val": "varying_length"}
 
 
 @dataclasses.dataclass
 class AdaptiveOptions(BackboneOptions):
+    PRESETS: ClassVar = {
+        "strong": {
+            **STRONG_PAIRS, "restart": True, "mask_stddev": 0.1, "mask_shared": True,
+            "mask_speed": 10.0, "prefixes": True,
+        }
+    }  # fmt: skip
+
     # With 4 there are too few people in a step: rank-1 of 7.3 on real people's dev split, not 17.7.
     images_per_person: int = 2
     """Pairs of each person in a step."""
@@ -55,6 +68,13 @@ class AdaptiveOptions(BackboneOptions):
     """Begin the learning rate's schedule anew with each mask."""
     mask_stddev: float = 1.0
     """Spread of the Gaussian that masks start from, before the sigmoid."""
+    mask_shared: bool = False
+    """Start all levels' masks from one drawing: what sets them apart is learnt then."""
+    mask_speed: float = 1.0
+    """How many times faster than all else masks learn."""
+    prefixes: bool = False
+    """Verify and rank on the parts that both images have, by cosine; else as the paper prints it,
+    padded pairs and squared Euclidean distances."""
     one_per_rate: bool = False
     """The rival of Table III: a network for each rate, which shrinks the gallery too."""
 
@@ -68,10 +88,12 @@ def learning_rate(options, epochs, steps, periods=1):
         steps: steps an epoch.
         periods: how often the schedule begins anew.
     """
-    if options.preset == "tiny":
+    if options.preset != "paper":
         peak, whole = options.learning_rate or 1e-3, max(1, epochs * steps)
         if periods == 1:
             return rising_and_falling(whole, max(1, whole // 10), peak)
+        if options.preset == "strong":  # from trained weights no stage begins at the peak
+            return RisingAndFalling(peak, whole, whole // periods // 10, periods)
         return keras.optimizers.schedules.CosineDecayRestarts(peak, -(-whole // periods), t_mul=1)
     # 3.5e-4, less by 10 after epochs 40 and 70 of 120; ten epochs of warm-up (ours).
     boundaries, values = [], []
@@ -147,39 +169,42 @@ def train_one_per_rate(run, epochs):
             "queries are of high resolution (those of caviar and mlr are not)"
         )
     run.batch_size *= 2  # images, where the others have pairs, of as many people
-    k = 2 * o.images_per_person
+    k, rates = 2 * o.images_per_person, lr_rates(o.train_rates)
     batches = [
-        run.batches(xr.ImageBatches, grouped=True, rates=(r,), images_per_person=k)
-        for r in o.train_rates
+        run.batches(xr.ImageBatches, grouped=True, rates=(r,), images_per_person=k) for r in rates
     ]
     model = xr.OnePerRate(
-        batches[0].people, preset=o.preset, backbone=run.backbone, rates=o.train_rates,
-        weights=run.starting_weights(o.weights),
+        batches[0].people, preset=o.preset, backbone=run.backbone, rates=rates,
+        weights=run.starting_weights(o.weights), **tricks(o),
     )  # fmt: skip
     run.begin()
     each = max(1, round(2 * epochs / len(model.rates)))
     for rate, network in zip(model.rates, model.networks, strict=True):
-        own = batches[o.train_rates.index(rate)]
-        network.compile(adam(network, learning_rate(o, each, len(own))), jit_compile=o.compiled)
+        own = batches[rates.index(rate)]
+        schedule, l2 = learning_rate(o, each, len(own)), l2_of(network, o)
+        network.compile(adam(network, schedule), jit_compile=o.compiled, l2=l2)
         run.fit(f"rate{rate:g}", network, own, each)
     return model
 
 
 def train(run, epochs):
     o = run.options
-    rates = tuple(sorted({1, *o.train_rates}))
-    batches = run.batches(xr.PairBatches, grouped=True, rates=rates)
+    # A level for each whole rate of a range; what is drawn from it has the nearest level.
+    rates = tuple(sorted({1, *lr_rates(o.train_rates)}))
+    drawn = o.train_rates if rate_range(o.train_rates) else rates
+    batches = run.batches(xr.PairBatches, grouped=True, rates=drawn)
     off = {LOSSES[name]: 0.0 for name in o.without if name in LOSSES}
     off |= {MECHANISMS[name]: False for name in o.without if name in MECHANISMS}
     model = xr.Adaptive(
         batches.people, preset=o.preset, backbone=run.backbone, rates=rates,
-        mask_stddev=o.mask_stddev, weights=run.starting_weights(o.weights), **off,
+        mask_stddev=o.mask_stddev, mask_shared=o.mask_shared, mask_speed=o.mask_speed,
+        prefixes=o.prefixes, weights=run.starting_weights(o.weights), **tricks(o), **off,
     )  # fmt: skip
     masks = progressive(model, o, epochs)
     run.begin()
     periods = len(model.masks) if o.restart and masks else 1
     rate = learning_rate(o, epochs, len(batches), periods)
-    model.compile(adam(model, rate), jit_compile=o.compiled)
+    model.compile(adam(model, rate), jit_compile=o.compiled, l2=l2_of(model, o))
     run.fit("adaptive", model, batches, epochs, callbacks=[masks] if masks else [])
     return model
 

@@ -11,25 +11,38 @@ triplet or a verification term may be added; steps then hold 4 images of each of
 
 import dataclasses
 import math
+from typing import ClassVar
 
 # Before Keras: it chooses the backend.
-from common import BackboneOptions, Run, check_groups, check_unused, rising_and_falling, start
+from common import (
+    BackboneOptions,
+    Run,
+    check_groups,
+    check_unused,
+    l2_of,
+    rising_and_falling,
+    start,
+    tricks,
+)
 
 import keras  # isort: skip
 
 import keras_xreid as xr
+from keras_xreid.data.resolution import rate_range
 from keras_xreid.models.baseline import PRESETS
 
-# Epochs over all training images.
-EPOCHS = {"tiny": 10, "paper": 60}
+# Epochs over all training images; 16 of 7,488 are about 120,000 images.
+EPOCHS = {"tiny": 10, "strong": 16, "paper": 60}
 
 
 @dataclasses.dataclass
 class BaselineOptions(BackboneOptions):
+    PRESETS: ClassVar = {
+        "strong": {**BackboneOptions.PRESETS["strong"], "batch_size": 64, "triplet": 1.0}
+    }
+
     train_on: str = "hr"
     """hr: high-resolution images only; hr+lr: every image at rate 1 or one of --train-rates."""
-    label_smoothing: float = 0.0
-    """Share of the target's probability spread over all people."""
     triplet: float = 0.0
     """Weight of a batch-hard triplet term, 0 for none."""
     verification: float = 0.0
@@ -38,24 +51,22 @@ class BaselineOptions(BackboneOptions):
     """Train on this share of each person's images, with as many train steps as on all."""
 
 
-def train_network(
-    run, epochs, rates=(1,), label_smoothing=0.0, triplet=0.0, verification=0.0, warm=None,
-    weights=None, peak=None,
-):  # fmt: skip
+def train_network(run, epochs, rates=(1,), triplet=0.0, verification=0.0, warm=None, **step):
     """Trains a re-identification network; also INTACT's first stage.
 
-    The learning rate rises over `warm` steps, one epoch if not given, to `peak`, and then falls.
+    The learning rate rises over `warm` steps, one epoch if not given, and then falls. `step`:
+    batch size and images of a person, where they are not the options'.
     """
-    batches = run.batches(xr.ImageBatches, bool(triplet or verification), rates=rates)
+    o = run.options
+    batches = run.batches(xr.ImageBatches, bool(triplet or verification), rates=rates, **step)
     model = xr.Baseline(
-        batches.people, preset=run.options.preset, backbone=run.backbone,
-        label_smoothing=label_smoothing, triplet=triplet, verification=verification,
-        weights=run.starting_weights(weights),
+        batches.people, preset=o.preset, backbone=run.backbone, triplet=triplet,
+        verification=verification, weights=run.starting_weights(o.weights), **tricks(o),
     )  # fmt: skip
     steps, warm = epochs * len(batches), warm or len(batches)
-    rate = rising_and_falling(steps, warm, peak)
+    rate = rising_and_falling(steps, warm, o.learning_rate)
     optimizers = {part: keras.optimizers.Adam(rate) for part in model.phases()[0].updates}
-    model.compile(optimizers, jit_compile=run.options.compiled)
+    model.compile(optimizers, jit_compile=o.compiled, l2=l2_of(model, o))
     run.fit("reid", model, batches, epochs)
     return model
 
@@ -91,7 +102,10 @@ def keep_labeled(run, fraction):
 def main(options):
     check(options)
     run = Run("baseline", options, PRESETS)
-    rates = (1,) if options.train_on == "hr" else (1, *options.train_rates)
+    rates = (1,)
+    if options.train_on == "hr+lr":
+        ranged = rate_range(options.train_rates)
+        rates = options.train_rates if ranged else (1, *options.train_rates)
     terms = {"triplet": options.triplet, "verification": options.verification}
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
     grouped = any(terms.values())
@@ -100,11 +114,8 @@ def main(options):
         keep_labeled(run, options.labeled_fraction)
         epochs = round(epochs * an_epoch / len(run.batches(xr.ImageBatches, grouped)))
     run.begin()
-    model = train_network(
-        run, epochs, rates, options.label_smoothing, **terms, warm=an_epoch,
-        weights=options.weights, peak=options.learning_rate,
-    )  # fmt: skip
-    run.finish(model, trained_on=rates)
+    model = train_network(run, epochs, rates, **terms, warm=an_epoch)
+    run.finish(model, trained_on=rates if options.train_on == "hr" else None)
 
 
 if __name__ == "__main__":

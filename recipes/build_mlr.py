@@ -41,6 +41,8 @@ class BuildOptions:
     """Which images are shrunk and searched for, see above."""
     split: str = "test"
     """test, or dev: 50 of the training people held out, for every choice of settings."""
+    fold: int = 0
+    """Which people dev holds out: 0, 1 or 2."""
     split_id: int = 0
     """Which of the data set's splits; each also redraws cameras and rates."""
     seed: int = 0
@@ -70,7 +72,7 @@ def main(options):
         )
     data = xr.datasets.load(
         o.data, data_dir, split=o.split, protocol=o.protocol, split_id=o.split_id, seed=o.seed,
-        rates=o.rates, kernel=o.kernel, boxes=o.boxes,
+        rates=o.rates, kernel=o.kernel, boxes=o.boxes, fold=o.fold,
     )  # fmt: skip
     sha256 = build(data, given[-1])
     print(f"{o.protocol}: {find_protocol(o.protocol).summary}; split {o.split_id}, seed {o.seed}")

@@ -13,16 +13,20 @@ recovered images. At the end every query is scored at every rate, and its recove
 
 import dataclasses
 import math
+from typing import ClassVar
 
 # Before Keras: it chooses the backend.
 from common import (
+    STRONG_PAIRS,
     BackboneOptions,
     Run,
     check_groups,
     check_losses,
     check_unused,
+    l2_of,
     pairs_a_step,
     start,
+    tricks,
 )
 from rain import optimizers
 
@@ -30,10 +34,10 @@ import keras_xreid as xr
 from keras_xreid.models.cadnet import FEATURES, PRESETS
 
 # Epochs over all training images, each seen at high and at low resolution.
-EPOCHS = {"tiny": 4, "paper": 60}
+EPOCHS = {"tiny": 4, "strong": 8, "paper": 60}
 # Weight of L_rec, a mean over pixels in [0, 1] (ours; the paper leaves its norm open). With 1 and
 # a short schedule G pleases D_I and recovers nothing: chosen on the embedded set's dev split.
-RECONSTRUCTION = {"tiny": 10.0, "paper": 1.0}
+RECONSTRUCTION = {"tiny": 10.0, "strong": 10.0, "paper": 1.0}
 # What --without leaves out, by its weight in xr.CADNet.
 LOSSES = {
     "cls": "classification", "rec": "reconstruction", "adv_f": "adversarial_features",
@@ -43,6 +47,8 @@ LOSSES = {
 
 @dataclasses.dataclass
 class CADNetOptions(BackboneOptions):
+    PRESETS: ClassVar = {"strong": {**STRONG_PAIRS, "margin": 0.3}}
+
     features: str = "fg"
     """What the classifier takes: fg, the joint feature; f or g alone (Table 1)."""
     without: tuple[str, ...] = ()
@@ -52,6 +58,11 @@ class CADNetOptions(BackboneOptions):
     lambda) with the paper's."""
     margin: float = 2.0
     """Margin of the triplet loss, in units of the features' distance."""
+    critic_rate: float = 1e-4
+    """Learning rate of the discriminators (Adam); the paper preset has the paper's."""
+    residual: bool | None = None
+    """Let the decoder add to its image, so that no detail is lost; only with the strong preset, if
+    not given."""
 
 
 def check(options):
@@ -59,7 +70,8 @@ def check(options):
     if options.features not in FEATURES:
         raise xr.InputError(f"--features {options.features!r}: give one of {', '.join(FEATURES)}")
     if options.preset == "paper":
-        check_unused(options, ("learning_rate",), "--preset paper has the paper's learning rates")
+        reason = "--preset paper has the paper's learning rates"
+        check_unused(options, ("learning_rate", "critic_rate"), reason)
     check_groups(options, pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
     if options.reconstruction is not None and not 0 < options.reconstruction < math.inf:
@@ -80,12 +92,15 @@ def main(options):
     weights |= {LOSSES[name]: 0.0 for name in options.without}
     model = xr.CADNet(
         batches.people, preset=options.preset, backbone=run.backbone, features=options.features,
-        margin=options.margin, weights=run.starting_weights(options.weights), **weights,
+        margin=options.margin, residual=options.residual,
+        weights=run.starting_weights(options.weights), **tricks(options), **weights,
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
     steps = epochs * len(batches)
-    model.compile(optimizers(model, steps, options.learning_rate), jit_compile=options.compiled)
+    model.compile(
+        optimizers(model, steps, options), jit_compile=options.compiled, l2=l2_of(model, options)
+    )
     run.fit("cadnet", model, batches, epochs)
     run.finish(model)
 

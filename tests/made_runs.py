@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-import ablations
+import jobs
 import keras
 
 from keras_xreid.evaluation.ranking import SCORES
@@ -27,18 +27,20 @@ def made_run(folder, system="baseline", rank1=80.0, seed=0, images=3200, options
     Returns:
         What was written to metrics.json.
     """
-    known = (ablations.HERE / f"{system}.py").exists()
-    defaults = dataclasses.asdict(ablations.recipe_options(system if known else "baseline")())
+    known = (jobs.HERE / f"{system}.py").exists()
+    defaults = dataclasses.asdict(jobs.recipe_options(system if known else "baseline")())
     told = {**defaults, "seed": seed, **dict(options), "backend": keras.backend.backend()}
     told = {k: v for k, v in told.items() if k not in ("out", "resume", "overwrite")}
 
     def scores(value):
-        return dict(zip(SCORES, (value, value + 4, value + 5, value + 6, value - 8), strict=True))
+        values = (value, value + 4, value + 5, value + 6, value - 8, value - 30)
+        return dict(zip(SCORES, values, strict=True))
 
     metrics = {
         "system": system,
         "dataset": told["data"],
         "split": told["split"],
+        "fold": told["fold"] if told["split"] == "dev" else None,
         "protocol": "each-rate",
         "manifest_sha256": "0123456789abcdef" * 4,
         "backend": keras.backend.backend(),
@@ -66,3 +68,20 @@ def made_run(folder, system="baseline", rank1=80.0, seed=0, images=3200, options
     (folder / "options.json").write_text(json.dumps(metrics["options"]))
     (folder / "report.md").write_text("# done\n")
     return metrics
+
+
+def made_queries(folder, hits, each=2):
+    """The queries.csv of a run, of people with `each` queries; AP is 60 of a hit and 20 of others.
+
+    Args:
+        folder: of a run.
+        hits: (queries, rates) array of 0 and 1, whether rank 1 is right at each of `RATES`.
+        each: queries of a person.
+    """
+    lines = ["query,person,camera,rate,variant,rank1,AP,INP"]
+    for i, row in enumerate(hits):
+        for rate, hit in zip(RATES, row, strict=True):
+            scores = f"{100.0 * hit},{20.0 + 40.0 * hit},10.0"
+            lines.append(f"query/{i}.jpg,{i // each},1,{rate},plain,{scores}")
+            lines.append(f"query/{i}.jpg,{i // each},1,{rate},upscaled,0.0,0.0,0.0")
+    (folder / "queries.csv").write_text("\n".join(lines) + "\n")

@@ -184,7 +184,7 @@ def reached(model, *terms):
         found = found[0] if isinstance(found, tuple) else found
         return {term: found[term] for term in terms}
 
-    model.phases = lambda: [phases[0]._replace(losses=losses, terms=terms)]
+    model.phases = lambda: [phases[0]._replace(losses=losses, terms=terms, measures=())]
     compiled(model, rate=1.0)
     before = {part: arrays(own) for part, own in kernels.items()}
     step(model, couples())
@@ -216,6 +216,11 @@ def moved_by(model, phase, parts):
         variables = getattr(model, name).trainable_variables
         model.optimizers[name].apply([next(gradients) for _ in variables], variables)
     return {name: moved(kept[name], getattr(model, name)) for name in parts}
+
+
+def on_device(batch):
+    """A batch as a train step sees it."""
+    return {name: keras.ops.convert_to_tensor(value) for name, value in batch.items()}
 
 
 def arrays(tensors):

@@ -15,6 +15,7 @@ BACKBONES = {
     "resnet_tiny": (RESNET, (64, 64, 96, 160, 256), 3_496_768),
     "resnet50": (RESNET, (64, 256, 512, 1024, 2048), 23_508_032),
     "efficientnet_lite0": (LITE, (16, 24, 40, 112, 1280), 3_371_008),
+    "efficientnet_lite2": (LITE, (16, 24, 48, 120, 1280), 4_811_072),
     "osnet_x1_0": (OSNET, (64, 256, 384, 512, 512), 1_905_828),
     "osnet_x0_75": (OSNET, (48, 192, 288, 384, 384), 1_087_610),
     "osnet_x0_5": (OSNET, (32, 128, 192, 256, 256), 497_426),
@@ -167,7 +168,10 @@ def test_bad_requests_are_refused_in_one_line():
     for arguments, message in (
         (("vgg", SIZE), "unknown backbone 'vgg': known are resnet50, resnet_tiny, eff"),
         (("resnet_tiny", (64, 16)), "at least 32"),
-        (("resnet_tiny", SIZE, "imagenet"), "resnet50 and efficientnet_lite0 have some"),
+        (
+            ("resnet_tiny", SIZE, "imagenet"),
+            "resnet50, efficientnet_lite0, efficientnet_lite2 have some",
+        ),
         (("resnet50", SIZE, "coco"), "'coco' for resnet50"),
         (("resnet50", SIZE, None, 3), "last stride 3"),
         (("osnet_x0_25", SIZE, None, 2), "last stride 2 for osnet_x0_25"),

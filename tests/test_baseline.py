@@ -19,7 +19,7 @@ from keras_xreid.models.baseline import pairs_within
 def one_convolution(monkeypatch):
     """A network of one convolution: what is tested here lies behind it."""
 
-    def build(people, backbone, image_size, weights=None, last_stride=1):
+    def build(people, backbone, image_size, weights=None, last_stride=1, neck=False):
         image = keras.Input((*image_size, 3))
         x = keras.layers.Conv2D(8, 8, 8, data_format="channels_last", name="convolution")(image)
         x = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(x)

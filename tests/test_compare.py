@@ -17,10 +17,10 @@ from keras_xreid.evaluation.flops import embedding_cost, forward_flops
 for needed in ("tyro", "matplotlib"):
     pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
 
-import ablations  # noqa: E402
 import common  # noqa: E402
 import compare  # noqa: E402
-from made_runs import made_run  # noqa: E402
+import jobs  # noqa: E402
+from made_runs import made_queries, made_run  # noqa: E402
 
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="is the same on every backend, and JAX needs minutes"
@@ -59,7 +59,7 @@ def test_table(folder, tmp_path, capsys):
     assert rows[2]["parameters"] == "2000000" and rows[2]["seconds"] == "600.0"
     lines = [line.split(" | ") for line in page.splitlines() if line.startswith("|")]
     assert lines[4][:3] == ["| intact", "no-bridge", "71.2 ± 2.2"]
-    assert lines[4][-6:] == ["51.2", "43.2", "2.00 M", "-", "3,200", "10.0 |"]
+    assert lines[4][-7:] == ["51.2", "43.2", "21.2", "2.00 M", "-", "3,200", "10.0 |"]
     printed = capsys.readouterr().out
     assert "r = 8" in printed and "train-on hr+lr" in printed
     for note in ("protocol each-rate", "manifest 0123456789abcdef", "seeds 0", "synthetic"):
@@ -109,6 +109,10 @@ def test_options_in_which_runs_differ_are_named(folder):
         ({"manifest_sha256": "f" * 64}, "manifest: 0123456789abcdef (baseline); ffffffff"),
         ({"dataset": "csv"}, "data set: synthetic (baseline); csv (intact)"),
         ({"split": "dev"}, "people (--split): test (baseline); dev (intact)"),
+        (
+            {"options": {"split": "dev", "fold": 2}},
+            "(--split): test (baseline); dev, fold 2 (intact)",
+        ),
         ({"protocol": "paper"}, "protocol: each-rate (baseline); paper (intact)"),
         ({"images": 6400}, "images seen in training: 3,200 (baseline); 6,400 (intact)"),
         ({"seed": 3}, "seeds: 0 (baseline); 3 (intact)"),
@@ -157,6 +161,15 @@ def test_scores_of_saved_weights_are_a_row_too(folder, tmp_path):
     assert "--train-rates): unknown (baseline, weights published); 2 3 4 (" in page
 
 
+def test_a_run_from_before_minp_has_no_number_there(folder, tmp_path):
+    found = made_run(folder / "old", "intact")
+    del found["mean_lr"]["mINP"]
+    (folder / "old" / "metrics.json").write_text(json.dumps(found))
+    made_run(folder / "new")
+    rows, page = compared(tmp_path, folder / "old", folder / "new")
+    assert [row["mINP"] for row in rows] == ["", "30.0"] and "| 52.0 | - |" in page
+
+
 def test_figure(folder, tmp_path):
     for i, system in enumerate(("baseline", "intact", "other")):
         made_run(folder / system, system, 80.0 - 9 * i)
@@ -176,6 +189,131 @@ def test_rates_not_trained_on_are_hollow(folder, tmp_path, monkeypatch):
     made_run(folder / "c", "intact", options={"train_rates": (2, 8)})
     compared(tmp_path, *sorted(folder.iterdir()))
     assert [line["hollow"] for line in drawn] == [{2, 3, 4, 8}, {8}, {3, 4}]
+
+
+# --- paired differences ---
+
+
+def hits(share=0.5, queries=40, seed=0):
+    return np.random.default_rng(seed).random((queries, 5)) < share
+
+
+def paired(tmp_path):
+    with open(tmp_path / "out" / "paired.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_pairs_are_judged(folder, tmp_path, capsys):
+    control = hits()
+    better = control | (np.arange(40)[:, None] % 4 == 0)
+    for name, system, found in (
+        ("a", "baseline", control), ("b", "intact", better), ("c", "rain", control),
+    ):  # fmt: skip
+        made_run(folder / name, system)
+        made_queries(folder / name, found)
+    _, page = compared(tmp_path, *sorted(folder.iterdir()))
+    rows = paired(tmp_path)
+    verdicts = {(r["row"], r["beside"]): r["verdict"] for r in rows if r["score"] == "mean_lr"}
+    assert verdicts == {
+        ("intact", "baseline"): "better",
+        ("rain", "baseline"): "no difference shown",
+        ("rain", "intact"): "worse",
+    }
+    scores = ["mean_lr", "mAP", "rank1_r1", "rank1_r2", "rank1_r3", "rank1_r4", "rank1_r8"]
+    assert [row["score"] for row in rows[:7]] == scores
+    # By hand: what the low rates gain; each gain in rank-1 is 0.4 of that in AP.
+    gained = (better & ~control)[:, 1:4]
+    mean, precision = rows[0], rows[1]
+    assert float(mean["difference"]) == pytest.approx(100 * gained.mean())
+    assert float(precision["difference"]) == pytest.approx(40 * gained.mean())
+    assert (mean["wins"], mean["losses"]) == (str(gained.sum()), "0") and precision["p"] == ""
+    assert float(mean["p"]) == pytest.approx(2 * 0.5 ** gained.sum())
+    assert 0 < float(mean["low"]) < float(mean["difference"]) < float(mean["high"])
+    eight = (better & ~control)[:, 4]
+    assert float(rows[6]["difference"]) == pytest.approx(100 * eight.mean())
+    assert [float(row["difference"]) for row in rows[7:14]] == [0.0] * 7
+    printed = capsys.readouterr().out
+    cells = f"{100 * gained.mean():+.1f} [{float(mean['low']):+.1f}, {float(mean['high']):+.1f}]"
+    assert f"| intact | baseline | better | {cells} | {gained.sum()} : 0 |" in page
+    assert cells in printed and "no difference shown" in printed
+    assert "## Paired differences" in page and "bootstrap over people" in page
+    assert "Paired differences" in (tmp_path / "out" / "compare.html").read_text()
+    assert "Not judged" not in page + printed
+
+
+def test_seeds_of_a_row_are_judged_together(folder, tmp_path):
+    one, other = hits(seed=1), hits(seed=2)
+    for name, system, seed, found in (
+        ("a", "baseline", 0, one), ("b", "intact", 0, one), ("c", "intact", 1, other),
+    ):  # fmt: skip
+        made_run(folder / name, system, seed=seed)
+        made_queries(folder / name, found)
+    compared(tmp_path, *sorted(folder.iterdir()))
+    row = paired(tmp_path)[3]
+    assert row["score"] == "rank1_r2"
+    # Half of what the second seed has otherwise than the first.
+    expected = 50 * (other[:, 1].mean() - one[:, 1].mean())
+    assert float(row["difference"]) == pytest.approx(expected)
+    assert int(row["wins"]) == np.sum(other[:, 1] & ~one[:, 1])
+
+
+def test_what_is_not_judged_is_said(folder, tmp_path):
+    for name, system, changes in (
+        ("a", "baseline", {}), ("b", "intact", {"manifest_sha256": "f" * 64}), ("c", "rain", {}),
+        ("d", "cadnet", {"protocol": "paper"}),
+    ):  # fmt: skip
+        made_run(folder / name, system, **changes)
+        made_queries(folder / name, hits())
+    (folder / "c" / "queries.csv").unlink()
+    _, page = compared(tmp_path, *sorted(folder.iterdir()))
+    line = next(line for line in page.splitlines() if "Not judged" in line)
+    assert "no queries.csv (recipes/evaluate.py --out writes one): all pairs with rain;" in line
+    others = "intact beside baseline / cadnet beside baseline / cadnet beside intact"
+    assert f"another manifest or protocol: {others}." in line
+    assert paired(tmp_path) == [] and "better" not in page
+
+
+def test_folds_are_not_joined_and_not_paired(folder, tmp_path):
+    """Even if somebody gives them one manifest; and a run without a fold is of fold 0."""
+    for seed, fold in enumerate((0, 1, 2, 0)):
+        name = f"{seed}-{fold}"
+        made_run(folder / name, seed=seed, options={"split": "dev", "fold": fold})
+        made_queries(folder / name, hits(seed=seed))
+    found = json.loads((folder / "3-0" / "metrics.json").read_text())
+    del found["fold"], found["options"]["fold"]
+    (folder / "3-0" / "metrics.json").write_text(json.dumps(found))
+    rows, page = compared(tmp_path, *sorted(folder.iterdir()))
+    assert [(row["seeds"], row["fold"]) for row in rows] == [("0 3", "0"), ("1", "1"), ("2", "2")]
+    assert paired(tmp_path) == [] and "another manifest or protocol" in page
+    assert "people (--split): dev (" in page and "dev, fold 1 (" in page
+
+
+def test_other_training_images_are_no_reason_not_to_judge(folder, tmp_path):
+    """As of weights scored by recipes/evaluate.py; those to be found are the same."""
+    for name, sha, train, gallery in (
+        ("a", "a", 1, 1), ("b", "b", 2, 1), ("c", "c", 1, 2),
+    ):  # fmt: skip
+        made_run(folder / name, f"system-{name}", manifest_sha256=sha * 64)
+        made_queries(folder / name, hits())
+        rows = [{"role": "train", "path": train}, {"role": "gallery", "path": gallery}]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / name / "manifest.jsonl").write_text(text)
+    _, page = compared(tmp_path, *sorted(folder.iterdir()))
+    judged = {(row["row"], row["beside"]) for row in paired(tmp_path)}
+    assert judged == {("system-b", "system-a")}
+    assert "protocol: system-c beside system-a / system-c beside system-b." in page
+
+
+def test_pairs_share_the_rates_of_their_means(folder, tmp_path):
+    for name, system, rates in (
+        ("a", "baseline", (2, 3, 4)), ("b", "intact", (1, 2, 8)), ("c", "rain", (1,)),
+    ):  # fmt: skip
+        made_run(folder / name, system, options={"train_rates": rates})
+        made_queries(folder / name, hits(seed=len(system)))
+    _, page = compared(tmp_path, *sorted(folder.iterdir()))
+    found = {row["score"]: row["difference"] for row in paired(tmp_path)}
+    assert found["mean_lr"] == found["rank1_r2"] and len(paired(tmp_path)) == 7
+    assert "no low rate in common: rain beside baseline / rain beside intact." in page
 
 
 @on_torch
@@ -217,13 +355,13 @@ def test_recipes_are_run_for_each_seed_with_the_shared_options(tmp_path, monkeyp
         asked.append((recipe, folder.name, *arguments))
         made_run(folder, recipe, seed=int(arguments[arguments.index("--seed") + 1]))
 
-    monkeypatch.setattr(ablations, "run", run)
+    monkeypatch.setattr(jobs, "run", run)
     options = compare.CompareOptions(
         run=("baseline.py --train-on hr+lr", "intact"), seeds=(0, 1), out=str(tmp_path)
     )
     compare.main(options, shared=["--epochs", "5"])
     shared = ("--epochs", "5", "--seed")
-    name = "baseline-train-on-hr+lr-seed"
+    name = "baseline-train-on-hr-lr-seed"
     assert asked == [
         ("baseline", f"{name}0", *shared, "0", "--train-on", "hr+lr"),
         ("baseline", f"{name}1", *shared, "1", "--train-on", "hr+lr"),
@@ -293,6 +431,10 @@ def test_bad_folders(folder, tmp_path, monkeypatch, capsys):
     assert "no metrics.json" in line(folder / "nowhere")
     assert "not finished" in line(folder / "a", folder / "unfinished")
     assert "same system, variant and seed" in line(folder / "a", folder / "a")
+    made_run(folder / "b", "intact")
+    for name in "ab":
+        (folder / name / "queries.csv").write_text("nothing")
+    assert "holds no plain scores" in line(folder / "a", folder / "b")
     (folder / "a" / "metrics.json").write_text("{")
     assert "cannot be read" in line(folder / "a")
     assert not (tmp_path / "out").exists()

@@ -187,6 +187,11 @@ def test_real_people_are_counted_as_described():
     assert len(set(persons(dev.train))) == 351
     assert len(set(persons(dev.query))) == 50
     assert len(dev.train) + len(dev.query) + len(dev.gallery) == 7544
+    found = set(persons(dev.query))
+    for fold in (1, 2):
+        other = load("market1501", SHARED, split="dev", fold=fold)
+        assert len(set(persons(other.query))) == 50 and not found & set(persons(other.query))
+        found |= set(persons(other.query))
 
 
 def test_market_renamed_and_doubly_nested(market, tmp_path):
@@ -677,6 +682,40 @@ def test_dev_holds_out_people_by_the_hash_of_their_name():
     # The order in which the file system lists them plays no part.
     shuffled = DataSet("market1501", data.train[::-1], [], [])
     assert hold_out_people(shuffled).query == dev.query
+
+
+def test_folds_hold_out_other_people():
+    data = many_people(150)
+    by_hash = sorted(range(1, 151), key=lambda person: hashlib.sha256(b"%04d" % person).hexdigest())
+    for fold in range(3):
+        dev = hold_out_people(data, fold)
+        own = by_hash[50 * fold : 50 * fold + 50]
+        assert set(persons(dev.query)) == set(persons(dev.gallery)) == set(own)
+        assert set(persons(dev.train)) == set(by_hash) - set(own)
+        assert (dev.split, dev.fold) == ("dev", fold)
+    assert hold_out_people(data, 0) == hold_out_people(data)
+
+
+def test_folds_that_there_are_not():
+    few = many_people(149)
+    assert hold_out_people(few).fold == 0
+    for fold in (1, 2):
+        found = message(hold_out_people, few, fold)
+        assert f"fold {fold} of 149 training people: 3 folds of 50 people need 150 or more" in found
+    for fold in (-1, 3):
+        assert "give 0, 1 or 2" in message(hold_out_people, many_people(200), fold)
+    assert "fold 1 of split 'test'" in message(load, "synthetic", fold=1)
+
+
+def test_a_manifest_says_its_fold_and_fold_0_is_as_ever(tmp_path):
+    write_image(tmp_path / "a.png")
+    record = Record(str(tmp_path / "a.png"), 7, 1)
+    for protocol in ("each-rate", "multi-shot"):
+        data = DataSet("csv", [], [record], [record], "dev", root=str(tmp_path), protocol=protocol)
+        for fold in (0, 1):
+            data.fold = fold
+            rows = manifest_rows(data, (1, 2))
+            assert {row.get("fold") for row in rows} == {fold or None}
 
 
 def test_dev_query_is_the_first_image_of_each_person_and_camera():

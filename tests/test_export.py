@@ -55,6 +55,13 @@ def exported(model, path):
         (small.rain, ["embedding", "recovered"]),
         (small.cadnet, ["embedding", "recovered"]),
         (small.adaptive, ["embedding"]),
+        # Behind a neck, and averaged with the mirror image, as the strong preset has it.
+        (lambda: small.rain(neck=True, flip=True), ["embedding", "recovered"]),
+        (lambda: small.cadnet(neck=True, flip=True, residual=True), ["embedding", "recovered"]),
+        (
+            lambda: small.intact(neck=True, flip=True),
+            ["embedding", "recovered", "embedding_high"],
+        ),
     ],
 )
 def test_onnxruntime_computes_what_keras_does(make, outputs, tmp_path):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from layer_checks import run_layer_test
-from small import PEOPLE, SIZE, compiled, intact, moved, pairs, snapshot, step
+from small import PEOPLE, SIZE, compiled, intact, moved, on_device, pairs, snapshot, step
 
 import keras_xreid as xr
 from keras_xreid import losses
@@ -203,8 +203,12 @@ def test_terms_are_weighted_as_written():
     heavy = intact(lambda_g=0.2, lambda_c=0.9, association_weight=5.0, pixel_scale=32.0)
     compiled(heavy)
     a, b = step(model, pairs()), step(heavy, pairs())
-    for term, ratio in {"gan": 2, "id": 3, "association": 5, "mse": 4, "discriminator": 1}.items():
+    ratios = {"gan": 2, "association": 5, "mse": 4, "discriminator": 1}
+    # Shown of L_id is the cross-entropy of an image, whatever its weight.
+    for term, ratio in {**ratios, "id": 1}.items():
         assert b[term] == pytest.approx(ratio * a[term], rel=1e-4), term
+    a, b = ((m._step_3(m.prepare(on_device(pairs())))[0]) for m in (model, heavy))
+    assert number(b["id"]) == pytest.approx(3 * number(a["id"]), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +248,8 @@ def test_every_variant_trains(options, parts, terms):
     assert {p for p in ("discriminator", "association") if getattr(model, p) is not None} == parts
     compiled(model)
     logs = step(model, pairs())
+    if "discriminator" in parts:
+        assert 0 <= logs.pop("discriminator_accuracy") <= 1
     assert set(logs) == terms and all(np.isfinite(list(logs.values())))
 
 

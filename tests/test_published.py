@@ -92,6 +92,30 @@ def test_a_run_is_published(run, zoo, capsys):
 
 
 @pytest.mark.slow
+def test_the_card_of_a_fold_says_how_to_score_it(run, zoo):
+    publish_run(run, zoo)
+    entry = {**xr.published()["small"], "split": "dev"}
+    assert entry["fold"] is None and "--fold" not in publish.card("small", entry)
+    assert "--split dev --fold 2 " in publish.card("small", {**entry, "fold": 2})
+    del entry["fold"]  # published before there were folds
+    assert "--split dev --rates" in publish.card("small", entry)
+
+
+@pytest.mark.slow
+def test_a_run_from_before_minp_is_published(run, zoo):
+    metrics = json.loads((run / "metrics.json").read_text())
+    for scores in (metrics["mean_lr"], *metrics["per_rate"].values()):
+        del scores["mINP"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    publish_run(run, zoo)  # which scores it anew
+    assert xr.published()["small"]["mean_lr"]["mINP"] > 0
+    assert "mINP" in (zoo / "small.md").read_text()
+    old = {**xr.published()["small"], "mean_lr": metrics["mean_lr"]}
+    mean = next(x for x in publish.card("small", old).splitlines() if x.startswith("| mean LR"))
+    assert mean.endswith(f"| {metrics['mean_lr']['mAP']:.1f} | - |")
+
+
+@pytest.mark.slow
 def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
     monkeypatch.setattr(publish, "FILE_BYTES", 1000)
     publish_run(run, zoo)
@@ -127,6 +151,31 @@ def test_a_run_may_begin_from_published_weights(run, zoo, system, option):
     entry = json.loads((zoo / "index.json").read_text())["second"]
     assert f"--{option} small" in entry["command"]
     assert "| began from | small;" in (zoo / "second.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_began_from_a_folder_is_known_by_its_weights(run, zoo):
+    """A path says nothing elsewhere, and the SHA-256 of the weights does."""
+    publish_run(run, zoo)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["options"].update(
+        weights="/somewhere/run", began_from_sha256=xr.published()["small"]["run_sha256"],
+        command="KERAS_BACKEND=torch python recipes/rain.py --data csv --weights RUN --epochs 1",
+    )  # fmt: skip
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    publish_run(run, zoo, "second")
+    entry = json.loads((zoo / "index.json").read_text())["second"]
+    assert entry["began_from"] == "small"
+    assert entry["command"].endswith("recipes/rain.py --data csv --weights small --epochs 1")
+
+
+@pytest.mark.slow
+def test_a_range_of_rates_is_published_by_those_of_its_mean(run, zoo):
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["options"]["train_rates"] = ["1..4"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    publish_run(run, zoo)
+    assert xr.published()["small"]["train_rates"] == [2, 3, 4]
 
 
 @pytest.mark.parametrize(

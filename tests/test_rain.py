@@ -16,6 +16,7 @@ from small import (
     independent,
     moved,
     moved_by,
+    on_device,
     rain,
     reached,
     snapshot,
@@ -58,13 +59,20 @@ def test_every_term_by_hand(settings):
     weights = (10, 20, 2, 0.01) if code else (1, 1, 1, 1)
     expected = {
         "discriminator": d,
-        "id": weights[0] * (entropy(logits[:4], hr_person) + entropy(logits[4:], person)),
+        # Shown is what every system shows, the mean over images; the term is a weighted sum.
+        "id": (entropy(logits[:4], hr_person) + entropy(logits[4:], person)) / 2,
         "triplet": weights[1]
         * (batch_hard(u[:4], hr_person, 0.3) + batch_hard(u[4:], person, 0.3)),
         "reconstruction": weights[2]
         * (np.abs(recovered[:4] - hr).mean() + np.abs(recovered[4:] - target).mean()),
         "adversarial": weights[3] * f,
+        **{
+            f"discriminator_accuracy_{level}": ((x[:4] > 0).mean() + (x[4:] <= 0).mean()) / 2
+            for level, x in zip((4, 5), judged, strict=True)
+        },
     }
+    terms, _ = model._extract(model.prepare(on_device(batch)))
+    assert float(arrays(terms["id"])[0]) == pytest.approx(2 * weights[0] * expected["id"], rel=1e-3)
     assert step(model, batch) == pytest.approx(expected, rel=1e-3)
 
 
@@ -147,6 +155,7 @@ def test_every_variant_trains(options, parts, terms):
     assert hasattr(model, "recover") == ("decoder" in parts)
     logs = step(compiled(model), couples())
     expected = set(terms.split()) | ({"discriminator"} & set(parts))
+    logs = {name: value for name, value in logs.items() if "accuracy" not in name}
     assert set(logs) == expected and all(np.isfinite(list(logs.values())))
 
 

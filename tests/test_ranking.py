@@ -1,4 +1,4 @@
-"""CMC and mAP against slow loops, scikit-learn, torchreid and enumeration."""
+"""CMC, mAP and mINP against slow loops, scikit-learn, torchreid and enumeration."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ def records(*people_and_cameras):
 
 def slow_scores(distances, query, gallery):
     """The definition, image by image."""
-    hits, precisions = [], []
+    hits, precisions, penalties = [], [], []
     for q, row in zip(query, distances, strict=True):
         # Python's sort keeps the order of the gallery at equal distance.
         order = sorted(range(len(gallery)), key=lambda i, row=row: row[i])
@@ -53,9 +53,12 @@ def slow_scores(distances, query, gallery):
                 found += 1
                 total += found / place
         precisions.append(total / found)
+        # How many have to be looked at until nobody is missing.
+        looked_at = next(n for n in range(1, len(ranked) + 1) if not any(ranked[n:]))
+        penalties.append(found / looked_at)
     if not hits:
         return None
-    return [*(100 * np.mean(hits, axis=0)), 100 * np.mean(precisions)]
+    return [*(100 * np.mean(hits, axis=0)), 100 * np.mean(precisions), 100 * np.mean(penalties)]
 
 
 def valid_images(q, gallery):
@@ -132,6 +135,7 @@ def test_hand_computed():
     assert scores["rank1"] == pytest.approx(50)
     assert scores["rank5"] == pytest.approx(100)
     assert scores["mAP"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 / 4) / 2)
+    assert scores["mINP"] == pytest.approx(100 * (2 / 3 + 1 / 4) / 2)  # the last ones at 3 and 4
     np.testing.assert_array_equal(counted_queries(query, gallery), [True, True, False])
 
 
@@ -144,6 +148,21 @@ def test_ties_keep_the_order_of_the_gallery():
         scores = evaluate_ranking(np.zeros((1, 4), "float32"), query, gallery)
         assert scores["mAP"] == pytest.approx(100 / (place + 1))
         assert scores["rank1"] == (100 if place == 0 else 0)
+
+
+def test_minp_of_junk_and_ties_by_hand():
+    query = records((1, 0))
+    gallery = records((1, 1), (-1, 1), (1, 0), (2, 1), (1, 2), (0, 3), (1, 3))
+    # Without the junk (-1, and the own camera's) 1, 2, 1, 0, 1 at equal distance; all three at 5.
+    scores = evaluate_ranking(np.zeros((1, 7)), query, gallery)
+    assert scores["mINP"] == pytest.approx(100 * 3 / 5)
+    # Junk behind the last match is no burden, nor is anybody else there.
+    row = [[0.1, 0.9, 0.9, 0.9, 0.1, 0.9, 0.3]]
+    assert evaluate_ranking(row, query, gallery)["mINP"] == pytest.approx(100)
+    row[0][3] = 0.2  # one stranger before the last match
+    assert evaluate_ranking(row, query, gallery)["mINP"] == pytest.approx(75)
+    # Of single-shot galleries, too, it is that of the full one.
+    assert evaluate_ranking(row, query, gallery, 1)["mINP"] == pytest.approx(75)
 
 
 def torchreid_case(seed):
@@ -256,7 +275,7 @@ def test_single_shot_equals_enumeration(values):
         expected = enumerated_cmc(distances, query, gallery)
         np.testing.assert_allclose(list(scores.values())[:4], expected, rtol=0, atol=1e-9)
         full = evaluate_ranking(distances, query, gallery)
-        assert scores["mAP"] == full["mAP"]
+        assert scores["mAP"] == full["mAP"] and scores["mINP"] == full["mINP"]
         compared += 1
     assert compared > 10
 

@@ -1,6 +1,7 @@
 """Every recipe from the command line to its files, and what it says to bad input."""
 
 import contextlib
+import csv
 import dataclasses
 import importlib.util
 import io
@@ -124,7 +125,7 @@ def test_a_run_folder_holds_what_it_promises(finished):
     out, printed = finished
     assert {p.name for p in out.iterdir()} == {
         "metrics.json", "history.csv", "model.weights.h5", "reid.weights.h5", "manifest.jsonl",
-        "figures", "report.md", "report.html", "options.json",
+        "figures", "report.md", "report.html", "options.json", "queries.csv",
     }  # fmt: skip
     figures = {p.name for p in (out / "figures").iterdir()}
     assert figures == {"recovered.png", "ranked.png", "rank1.png", "losses.png", "tsne.png",
@@ -135,7 +136,8 @@ def test_a_run_folder_holds_what_it_promises(finished):
                 "mean_lr", "enlarged", "image_quality", "standard_error"):  # fmt: skip
         assert metrics[key] is not None, key
     assert set(metrics["per_rate"]) == {"1", "4"}
-    assert set(metrics["per_rate"]["4"]) == {"rank1", "rank5", "rank10", "rank20", "mAP"}
+    scores = {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP"}
+    assert set(metrics["per_rate"]["4"]) == scores
     assert metrics["enlarged"]["per_rate"]["1"] == metrics["per_rate"]["1"]
     assert metrics["enlarged"]["image_quality"]["4"]["psnr"] > 10
     assert set(metrics["images_per_second"]) == {"reid", "intact"}
@@ -155,6 +157,36 @@ def test_the_saved_weights_score_as_the_run_did(finished, people):
     again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False)
     assert again["per_rate"] == metrics["per_rate"]
     assert again["enlarged"]["per_rate"] == metrics["enlarged"]["per_rate"]
+
+
+def means_of_queries(folder, variant="plain"):
+    """Mean scores of the rows of queries.csv, by rate."""
+    with open(folder / "queries.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["variant"] == variant]
+    return {
+        rate: {
+            score: np.mean([float(row[column]) for row in rows if row["rate"] == rate])
+            for score, column in (("rank1", "rank1"), ("mAP", "AP"), ("mINP", "INP"))
+        }
+        for rate in dict.fromkeys(row["rate"] for row in rows)
+    }
+
+
+def test_the_queries_scores_are_kept(finished, people):
+    out, _ = finished
+    metrics = json.loads((out / "metrics.json").read_text())
+    for variant, scores in (("plain", metrics), ("upscaled", metrics["enlarged"])):
+        means = means_of_queries(out, variant)
+        assert list(means) == ["1", "4"]
+        for rate, found in means.items():
+            told = {name: scores["per_rate"][rate][name] for name in found}
+            assert found == pytest.approx(told, abs=1e-9)
+    with open(out / "queries.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * metrics["queries"]
+    listed = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
+    listed = {(x["path"], x["person"], str(x["camera"])) for x in listed if x["role"] == "query"}
+    assert {(row["query"], row["person"], row["camera"]) for row in rows} == listed
 
 
 def test_a_bfloat16_run_is_scored_in_float32(people, tmp_path):
@@ -177,6 +209,8 @@ def test_evaluate_recipe(finished, people, tmp_path):
     ours = json.loads((out / "metrics.json").read_text())
     again = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert again["per_rate"] == ours["per_rate"]
+    kept = (out / "queries.csv").read_text()
+    assert (tmp_path / "scores" / "queries.csv").read_text() == kept
 
 
 def test_first_stage_is_reused(finished, people, tmp_path):
@@ -248,18 +282,18 @@ def test_a_network_for_each_rate(people, tmp_path):
 
 
 @pytest.mark.slow
-def test_ablations(people, tmp_path, monkeypatch):
+def test_tables(people, tmp_path, monkeypatch):
     def in_process(command, check):
         run(Path(command[1]).stem, *command[2:])
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", in_process)
     arguments = ("intact-5", "--data", "csv", "--data-dir", people, "--steps", 1, "--epochs", 1,
-                 "--out", tmp_path / "rows")  # fmt: skip
-    printed = run("ablations", *arguments)
+                 "--preset", "tiny", "--out", tmp_path / "rows")  # fmt: skip
+    printed = run("tables", *arguments)
     assert "W/O (Fig. 5 (d))" in printed and "88.1" in printed
     assert (tmp_path / "rows" / "intact-5.md").exists()
-    again = run("ablations", *arguments)  # nothing is run again
+    again = run("ablations", *arguments)  # the other name; nothing is run again
     assert "== " not in again and "88.1" in again
 
 
@@ -339,6 +373,13 @@ def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
         ({"dataset": "viper", "data_dir": "elsewhere"}, {"data": "viper", "split": "dev"}, True),
         ({"split": "dev"}, {"split": "dev"}, False),
         ({"split": "dev"}, {}, False),
+        # Each fold's people were trained on for the others; what says nothing is of fold 0.
+        ({"split": "dev"}, {"split": "dev", "fold": 1}, True),
+        ({"split": "dev", "fold": None}, {"split": "dev", "fold": 2}, True),
+        ({"split": "dev", "fold": 2}, {"split": "dev"}, True),
+        ({"split": "dev", "fold": 2}, {"split": "dev", "fold": 2}, False),
+        ({"split": "dev", "fold": 2}, {}, False),
+        ({"dataset": "viper", "split": "dev"}, {"split": "dev", "fold": 1}, False),
         ({"split_id": 3}, {}, False),  # people are the same in every split
     ):
         monkeypatch.setattr(common, "trained_as", lambda path, other=other: {**told, **other})
@@ -464,6 +505,13 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
         ("rain", ("--weights", "coco"), ["coco", "neither imagenet nor random"]),
         ("rain", ("--learning-rate", "0"), ["--learning-rate is 0"]),
         ("cadnet", ("--preset", "paper", "--learning-rate", "1"), ["leave out --learning-rate"]),
+        ("rain", ("--l2", "-1"), ["--l2 is -1", "0 or more"]),
+        ("rain", ("--critic-rate", "0"), ["--critic-rate is 0", "more than 0"]),
+        ("rain", ("--kernel", "nearest"), ["nearest", "lanczos, random"]),
+        ("rain", ("--train-rates", "4..1"), ["4..1", "1..4"]),
+        ("intact", ("--critic-statistics", "mine"), ["mine", "batch or moving"]),
+        ("intact", ("--phi-scale", "-2"), ["--phi-scale is -2"]),
+        ("adaptive", ("--mask-speed", "0"), ["--mask-speed is 0"]),
         ("cadnet", ("--features", "h"), ["'h'", "fg, f, g"]),
         ("cadnet", ("--batch-size", "6"), ["triplet", "6", "multiple of 4"]),
         ("cadnet", ("--weights", "imagenet"), ["imagenet", "resnet50"]),
@@ -504,6 +552,8 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
         (("--score-as", "3:2"), ["3:2", "RATE=RATE"]),
         (("--split-id", "2"), ["split 2 of csv"]),
         (("--split", "dev"), ["trained on all training people of csv", "--split test"]),
+        (("--fold", "1"), ["fold 1 of split 'test'", "--split dev"]),
+        (("--split", "dev", "--fold", "1"), ["3 folds of 50 people need 150"]),
         (("--weights", "nobody"), ["nobody", "finished run folder"]),
     ],
 )
@@ -532,6 +582,7 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     assert {row["seed"] for row in rows} == {0, 1}
     assert {row["rate"] for row in rows if row["role"] == "query"} == {3, 8}
     assert metrics["train_rates"] == [3]
+    assert not (out / "queries.csv").exists()  # whose draw would it be?
 
 
 def test_wrong_folder(refused, tmp_path):
@@ -627,6 +678,8 @@ def test_first_stage_of_other_people(finished, tmp_path, monkeypatch, capsys):
         ({"split": "dev"}, (), "--split dev"),
         ({"split_id": 3}, ("csv",), "--split-id 3"),
         ({"split_id": 3}, (), None),  # people are the same in every split
+        ({"split": "dev", "fold": 1}, (), "--split dev"),
+        ({"fold": 1}, (), "--fold 1"),
     ):
         told = {"data": "csv", "split": "test", "split_id": 0, **other}
         (tmp_path / "options.json").write_text(json.dumps(told))
@@ -637,6 +690,85 @@ def test_first_stage_of_other_people(finished, tmp_path, monkeypatch, capsys):
             continue
         with pytest.raises(xr.InputError, match=f"trained with {words}; this run needs"):
             intact.pretrained(reid, run, 6)
+
+
+def test_first_stage_of_another_fold(finished, tmp_path):
+    import intact
+
+    reid = shutil.copy(finished[0] / "reid.weights.h5", tmp_path)
+    for told, fold, words in (
+        ({}, 1, "--fold 0; this run needs 1"),  # begun before there were folds
+        ({"fold": 2}, 0, "--fold 2; this run needs 0"),
+        ({"fold": 2}, 2, None),
+        ({}, 0, None),
+    ):
+        (tmp_path / "options.json").write_text(json.dumps({"data": "csv", "split": "dev", **told}))
+        options = intact.IntactOptions(data="csv", split="dev", fold=fold)
+        run = SimpleNamespace(options=options, backbone="resnet_tiny", image_size=(128, 64))
+        if words is None:
+            assert intact.pretrained(reid, run, 6).people == 6
+            continue
+        with pytest.raises(xr.InputError, match=words):
+            intact.pretrained(reid, run, 6)
+
+
+def test_weights_of_another_fold_are_not_scored(tmp_path, monkeypatch):
+    import common
+    import evaluate
+
+    data = SimpleNamespace(protocol="each-rate")
+    for told, fold, refused in (
+        ({}, 1, "--fold 0"),
+        ({"fold": None}, 2, "--fold 0"),  # as a published entry
+        ({"fold": 1}, 0, "--fold 1"),
+        ({"fold": 1}, 1, None),
+        ({}, 0, None),
+        ({"dataset": "market1501"}, 1, None),
+    ):
+        told = {"dataset": "csv", "split": "dev", **told}
+        monkeypatch.setattr(common, "trained_as", lambda weights, told=told: told)
+        options = evaluate.EvaluateOptions("mine", data="csv", split="dev", fold=fold)
+        if refused is None:
+            evaluate.check(options, data)
+            continue
+        with pytest.raises(xr.InputError, match=f"trained on the people of .*{refused}"):
+            evaluate.check(options, data)
+
+
+def test_a_run_of_a_fold_says_so(tmp_path, monkeypatch):
+    """From the command line to the files; it needs 150 people, whom nobody looks at here."""
+    import baseline
+    import common
+
+    rng, lines = np.random.default_rng(0), ["path,person,camera,split"]
+    for person in range(150):
+        for camera in (1, 2):
+            for shot in "ab":
+                name = f"{person}_{camera}{shot}.png"
+                noise = rng.integers(0, 255, (8, 4, 3), "uint8")
+                Image.fromarray(noise).save(tmp_path / name)
+                lines.append(f"{name},p{person},{camera},train")
+    (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(common.run_figures, "draw_figures", lambda *given: None)
+    out = tmp_path / "run"
+    options = {"rates": (1, 2), "train_rates": (2,), "steps": 1, "batch_size": 4}
+    baseline.main(
+        baseline.BaselineOptions(
+            data="csv", data_dir=str(tmp_path), out=str(out), split="dev", fold=2, **options
+        )
+    )
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["split"], metrics["fold"], metrics["options"]["fold"]) == ("dev", 2, 2)
+    assert json.loads((out / "options.json").read_text())["fold"] == 2
+    rows = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
+    assert {row["fold"] for row in rows} == {2}
+    with open(out / "queries.csv", newline="") as file:
+        found = {row["person"] for row in csv.DictReader(file)}
+    assert found == {row["person"] for row in rows if row["role"] == "query"} and len(found) == 50
+    given = ("--weights", out, "--data", "csv", "--data-dir", tmp_path, "--split", "dev")
+    run("evaluate", *given, "--fold", 2, "--rates", 1, 2, "--out", tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert (again["fold"], again["per_rate"]) == (2, metrics["per_rate"])
 
 
 def test_what_to_do_after_ctrl_c(monkeypatch, capsys):

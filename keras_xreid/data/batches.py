@@ -21,7 +21,14 @@ import keras
 import numpy as np
 
 from keras_xreid.data.decoded import decode
-from keras_xreid.data.resolution import check_rates, write_views
+from keras_xreid.data.resolution import (
+    KERNELS,
+    RANDOM,
+    check_kernel,
+    check_rates,
+    rate_range,
+    write_views,
+)
 from keras_xreid.errors import InputError
 
 # Smallest share of each edge that a random crop keeps.
@@ -65,6 +72,7 @@ class _Batches(keras.utils.PyDataset):
     """What pairs and single images share: epochs, people, augmentation, memory and workers."""
 
     _names = ()  # names of a batch's images
+    _hr_share = 0.0  # of the visits, where rates are a range
 
     def __init__(
         self,
@@ -87,6 +95,8 @@ class _Batches(keras.utils.PyDataset):
         # handed out again as the first ones of the epoch, and each epoch starts new processes.
         super().__init__(workers=0, use_multiprocessing=False)
         check_rates(rates)
+        if kernel != RANDOM:
+            check_kernel(kernel)
         if people_per_batch is not None:
             batch_size = people_per_batch * images_per_person
         for name, value, least in (
@@ -108,7 +118,8 @@ class _Batches(keras.utils.PyDataset):
         self.people_per_batch, self.images_per_person = people_per_batch, images_per_person
         self._groups = self._people_a_batch()
         self.image_size = tuple(image_size)
-        self.rates = np.asarray(rates)
+        self._range = rate_range(rates)
+        self.rates = rates if self._range else np.asarray(rates)
         self.batch_size = batch_size
         self.seed = seed
         self.crop, self.flip, self.erase, self.jitter = crop, flip, erase, jitter
@@ -177,7 +188,7 @@ class _Batches(keras.utils.PyDataset):
         """Makes the pixels (views, n, height, width, 3), into an array if given, and the rest."""
         rng = self._generator(epoch, index)
         positions = self._positions(epoch, index, rng)
-        rates = rng.choice(self.rates, len(positions))
+        rates = self._drawn_rates(len(positions), rng)
         if pixels is None:
             shape = (len(self._names), len(positions), *self.image_size, 3)
             pixels = np.empty(shape, np.uint8)
@@ -185,6 +196,13 @@ class _Batches(keras.utils.PyDataset):
             # Views before the last two are of images that are drawn on their own.
             self._draw(pixels[-2:, i], position, rate, rng)
         return pixels, self._entries(positions, rates)
+
+    def _drawn_rates(self, count, rng):
+        if not self._range:
+            return rng.choice(self.rates, count)
+        low, high = self._range
+        rates = high - (high - low) * rng.random(count)  # the lower end is left out
+        return np.where(rng.random(count) < self._hr_share, 1.0, rates)
 
     def _named(self, pixels, entries):
         return {**dict(zip(self._names, pixels, strict=True)), **entries}
@@ -244,7 +262,10 @@ class _Batches(keras.utils.PyDataset):
             image = _jittered(image, rng)
         mirror = self.flip and rng.random() < 0.5
         rates = [1] * (len(pixels) - 1) + [rate]
-        write_views(pixels, image, rates, self.kernel, mirror)
+        kernel = self.kernel
+        if kernel == RANDOM:
+            kernel = list(KERNELS)[rng.integers(len(KERNELS))]
+        write_views(pixels, image, rates, kernel, mirror)
         if self.erase and rng.random() < 0.5:
             rows, columns = _random_hole(*self.image_size, rng)
             pixels[:, rows, columns] = image.mean((0, 1)).round()
@@ -269,7 +290,7 @@ class PairBatches(_Batches):
         records: list of `Record` to train on, two or more of each person; those whose person is
             None are visited like the others, with label -1.
         image_size: (height, width) in pixels of all images.
-        rates: down-sampling rates of 1 or more.
+        rates: down-sampling rates of 1 or more; or a range, "1..4", which draws from (1, 4].
         batch_size: pairs a batch; P x K takes its place where `people_per_batch` is given.
         people_per_batch: P, or None for all images in random order.
         images_per_person: K.
@@ -280,7 +301,8 @@ class PairBatches(_Batches):
         erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
         jitter: change brightness and saturation by up to 20 % and contrast by up to 15 %.
         workers: processes that make the coming batches, 0 for none. The batches stay the same.
-        kernel: how images are shrunk, see `degrade`.
+        kernel: how images are shrunk, see `degrade`; or "random": each image draws area, bilinear,
+            bicubic or lanczos.
         steps: at most so many batches an epoch, for a short run. (`steps_per_epoch` of `fit` would
             leave epochs unfinished, and the order of the data with them.)
 
@@ -361,7 +383,8 @@ class ImageBatches(_Batches):
         records: list of `Record` to train on, two or more of each person; those whose person is
             None are visited like the others, with label -1.
         image_size: (height, width) in pixels of all images.
-        rates: down-sampling rates of 1 or more, one drawn for each image.
+        rates: down-sampling rates of 1 or more, one drawn for each image; or a range, "1..4", which
+            draws 1 for a third of the images, and from (1, 4] for the others.
         batch_size: images a batch; P x K takes its place where `people_per_batch` is given.
         people_per_batch: P, or None for all images in random order.
         images_per_person: K.
@@ -371,7 +394,8 @@ class ImageBatches(_Batches):
         erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
         jitter: change brightness and saturation by up to 20 % and contrast by up to 15 %.
         workers: processes that make the coming batches, 0 for none. The batches stay the same.
-        kernel: how images are shrunk, see `degrade`.
+        kernel: how images are shrunk, see `degrade`; or "random": each image draws area, bilinear,
+            bicubic or lanczos.
         steps: at most so many batches an epoch, for a short run.
 
     Attributes:
@@ -392,6 +416,7 @@ class ImageBatches(_Batches):
     """
 
     _names = ("image",)
+    _hr_share = 1 / 3
 
     def __init__(
         self,

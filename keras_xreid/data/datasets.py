@@ -35,7 +35,7 @@ __all__ = [
 NAMES = (
     "market1501", "dukemtmc", "cuhk03", "viper", "caviar", "mlr", "csv", "synthetic",
 )  # fmt: skip
-DEV_PEOPLE = 50
+DEV_PEOPLE, FOLDS = 50, 3
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"}
 
 
@@ -44,6 +44,7 @@ def load(
     data_dir=None,
     *,
     split="test",
+    fold=0,
     limit=None,
     image_size=(128, 64),
     need=ROLES,
@@ -67,6 +68,7 @@ def load(
             "synthetic" needs none.
         split: "test", the data set's own, or "dev": see `hold_out_people`. Settings are chosen
             on "dev", so that the test people are scored once.
+        fold: which people "dev" holds out: 0, 1 or 2, no person in two of them.
         limit: take the first so many people only, of those to train on and of those to find.
         image_size: (height, width) in pixels at which "synthetic" is drawn; no other set uses it.
         need: the lists wanted. Evaluating needs ("query", "gallery"), and no training folder.
@@ -88,7 +90,7 @@ def load(
 
     Raises:
         InputError: unknown name, folder missing or of another layout, empty image file, no such
-            split, or each-rate asked for queries that are of low resolution already.
+            split or fold, or each-rate asked for queries that are of low resolution already.
 
     Example:
 
@@ -103,6 +105,8 @@ def load(
         raise InputError(f"unknown data set {name!r}: known are {', '.join(NAMES)}")
     if split not in ("test", "dev"):
         raise InputError(f"unknown split {split!r}: give 'test' or 'dev'")
+    if fold and split != "dev":
+        raise InputError(f"fold {fold} of split {split!r}: folds are of 'dev' (--split dev)")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}: give the number of people to take, 1 or more")
     if data_dir is None and name != "synthetic":
@@ -145,7 +149,7 @@ def load(
     else:
         data = load_synthetic(image_size=tuple(image_size))
     if split == "dev":
-        data = hold_out_people(data)
+        data = hold_out_people(data, fold)
     low = [record for record in data.query if (record.rate or 1) > 1]
     if low and rule.low is None:
         if protocol is not None:
@@ -173,29 +177,39 @@ def load(
     )
 
 
-def hold_out_people(data):
+def hold_out_people(data, fold=0):
     """Holds out some of the training people, to choose settings by (the "dev" split).
 
     The people are chosen by the SHA-256 of their name (numbers written as Market-1501 does, with
-    four digits), the 50 smallest: never by a result, and the same on every machine. Of fewer than
-    100 training people half are held out. As in Market-1501's test set, the first image of each
+    four digits), the 50 smallest, of fold 1 the next 50, of fold 2 those after them: never by a
+    result, and the same on every machine. Of fewer than 100 training people half are held out, and
+    of fewer than 150 there is fold 0 only. As in Market-1501's test set, the first image of each
     person and camera becomes a query, and all the others the gallery.
 
     Args:
         data: a `DataSet` with training images; its query and gallery are not looked at.
+        fold: 0, 1 or 2.
 
     Returns:
         A `DataSet` of the training images alone, with split "dev".
 
     Raises:
-        InputError: there is but one training person.
+        InputError: there is but one training person, no such fold, or too few people for it.
     """
     people = sorted({record.person for record in data.train}, key=_name_hash)
     if len(people) < 2:
         raise InputError(
             f"{data.name}: {len(people)} training people: the dev split needs 2 or more"
         )
-    held_out = set(people[: min(DEV_PEOPLE, len(people) // 2)])
+    if fold not in range(FOLDS):
+        raise InputError(f"fold {fold} of the dev split: give 0, 1 or 2")
+    if fold and len(people) < FOLDS * DEV_PEOPLE:
+        raise InputError(
+            f"{data.name}: fold {fold} of {len(people)} training people: {FOLDS} folds of "
+            f"{DEV_PEOPLE} people need {FOLDS * DEV_PEOPLE} or more; of fewer there is fold 0 only"
+        )
+    size = min(DEV_PEOPLE, len(people) // 2)
+    held_out = set(people[fold * size :][:size])
     query, gallery, seen = [], [], set()
     for record in sorted(data.train, key=lambda record: (record.path, record.key or "")):
         if record.person not in held_out:
@@ -204,7 +218,9 @@ def hold_out_people(data):
         (gallery if view in seen else query).append(record)
         seen.add(view)
     train = [record for record in data.train if record.person not in held_out]
-    return dataclasses.replace(data, train=train, query=query, gallery=gallery, split="dev")
+    return dataclasses.replace(
+        data, train=train, query=query, gallery=gallery, split="dev", fold=fold
+    )
 
 
 def hide_labels(records, labeled_fraction, seed=0):

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from keras_xreid.data.resolution import rate_range
 from keras_xreid.errors import InputError
 
 ROLES = ("train", "query", "gallery")
 MANIFEST = "manifest.jsonl"
 
 
-def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)):
+def manifest_rows(
+    data, rates, kernel="area", train_rates=(), gallery_rates=(1,), train_kernel="area"
+):  # fmt: skip
     """Lists every image that a run uses, and how: the answer to "which images, which split?".
 
     Training images are listed once, with `train_rates`: those of a run's --train-rates, whatever
@@ -32,17 +35,18 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
         data: a `DataSet`; paths are written relative to its `root`.
         rates: rates scored.
         kernel: how images are shrunk, see `degrade`.
-        train_rates: rates listed with the training images.
+        train_rates: rates listed with the training images; or a range, "1..4".
         gallery_rates: rates of the gallery.
+        train_kernel: how training images are shrunk.
 
     Returns:
         List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
-        an image inside a container).
+        an image inside a container, and the fold of "dev" but for fold 0).
     """
     if data.protocol != "each-rate":
-        return protocol_rows(data, kernel, train_rates)
+        return protocol_rows(data, train_kernel, train_rates)
     used = {
-        "train": [[plain_number(rate) for rate in sorted(train_rates)]] if data.train else [],
+        "train": [_listed(train_rates)] if data.train else [],
         "query": [plain_number(rate) for rate in sorted(rates)],
         "gallery": [plain_number(rate) for rate in sorted(gallery_rates)],
     }
@@ -54,14 +58,15 @@ def manifest_rows(data, rates, kernel="area", train_rates=(), gallery_rates=(1,)
             row = {
                 "split": data.split,
                 "role": role,
-                "path": Path(os.path.relpath(record.path, data.root or None)).as_posix(),
+                "path": relative(record, data),
                 "person": record.person,
                 "camera": record.camera,
-                "kernel": kernel,
+                "kernel": train_kernel if role == "train" else kernel,
                 "sha256": hashes[record.path],
             }
             if record.key is not None:
                 row["key"] = record.key
+            row.update(_fold_of(data))
             rows += [{**row, "rate": rate} for rate in role_rates]
     return rows
 
@@ -81,26 +86,34 @@ def protocol_rows(data, kernel="area", train_rates=()):
 
     Returns:
         List of dicts with dataset, protocol, split, split_id, seed, role, path, source, person,
-        camera, rate, kernel, sha256.
+        camera, rate, kernel, sha256, and fold as in `manifest_rows`.
     """
-    built = Path(data.root) / MANIFEST
-    if data.name == "mlr" and built.is_file():
-        rows = _rows_of_built(data, read_rows(built))
+    if _is_built(data):
+        rows = _rows_of_built(data, read_rows(Path(data.root) / MANIFEST))
     else:
         rows = []
         for row, record in planned_rows(data):
             rows.append({**row, "sha256": hashlib.sha256(content_of(record)).hexdigest()})
     if train_rates:
-        shrunk = {"rate": [plain_number(rate) for rate in sorted(train_rates)], "kernel": kernel}
+        shrunk = {"rate": _listed(train_rates), "kernel": kernel}
         rows = [{**row, **shrunk} if row["role"] == "train" else row for row in rows]
     return rows
+
+
+def _fold_of(data):
+    """Not of fold 0, which had no number at first: hashes of what was run stay as they are."""
+    return {"fold": data.fold} if data.fold else {}
+
+
+def _is_built(data):
+    return data.name == "mlr" and (Path(data.root) / MANIFEST).is_file()
 
 
 def _rows_of_built(data, rows):
     """The rows of a built folder's own manifest, with the hashes of today's files."""
     by_path = {row["path"]: row for row in rows}
     records = [record for role in ROLES for record in getattr(data, role)]
-    paths = [Path(os.path.relpath(record.path, data.root)).as_posix() for record in records]
+    paths = [relative(record, data) for record in records]
     return [
         {**by_path[path], "sha256": file_sha256(record.path)}
         for path, record in zip(paths, records, strict=True)
@@ -112,7 +125,7 @@ def planned_rows(data):
     taken = collections.Counter()
     for role in ROLES:
         for record in getattr(data, role):
-            source = Path(os.path.relpath(record.path, data.root or None)).as_posix()
+            source = relative(record, data)
             low = role == "query" or (record.rate or 1) > 1
             stem = Path(record.key or record.path).stem
             start = f"{record.person}_c{record.camera}"
@@ -141,8 +154,28 @@ def planned_rows(data):
                 "camera": record.camera,
                 "rate": None if record.rate is None else plain_number(record.rate),
                 "kernel": record.kernel,
+                **_fold_of(data),
             }
             yield row, record
+
+
+def query_names(data):
+    """Names the queries as the manifest does: by its `path`, and the key inside a container.
+
+    Args:
+        data: a `DataSet`.
+
+    Returns:
+        List of str, one for each query; equal for a set built on disk and one made on the fly.
+    """
+    if data.protocol != "each-rate" and not _is_built(data):
+        return [row["path"] for row, _ in planned_rows(data) if row["role"] == "query"]
+    return ["/".join(filter(None, [relative(r, data), r.key])) for r in data.query]
+
+
+def relative(record, data):
+    """The path of an image as manifests write it."""
+    return Path(os.path.relpath(record.path, data.root or None)).as_posix()
 
 
 def content_of(record):
@@ -210,6 +243,12 @@ def read_rows(path):
     if not rows:
         raise InputError(f"{path} is empty: build the set again")
     return rows
+
+
+def _listed(rates):
+    """Rates as the manifest writes them: a sorted list, or the text of a range."""
+    bounds = rate_range(rates) if len(rates) else None
+    return f"{bounds[0]:g}..{bounds[1]:g}" if bounds else [plain_number(r) for r in sorted(rates)]
 
 
 def plain_number(rate):

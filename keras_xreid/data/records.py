@@ -99,6 +99,7 @@ class DataSet:
         query: images that are looked for.
         gallery: images that are searched.
         split: "test" (as distributed) or "dev" (held out of the training people).
+        fold: which of them "dev" has held out.
         root: folder that the manifest's paths are relative to.
         protocol: what fixed the queries, their rates and the gallery, see `PROTOCOLS`.
         split_id: which of the data set's splits.
@@ -114,6 +115,7 @@ class DataSet:
     query: list[Record]
     gallery: list[Record]
     split: str = "test"
+    fold: int = 0
     root: str = ""
     protocol: str = "each-rate"
     split_id: int = 0

@@ -1,6 +1,7 @@
 """Low resolution, made once with Pillow so that every backend sees equal pixels."""
 
 import functools
+import re
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ KERNELS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 MAX_POOL = "max-pool"  # the brightest pixel of each block, in each colour: what RAIN's authors did
+RANDOM = "random"  # in training batches: each image draws one of KERNELS
 
 WEIGHT_BITS = 22  # of Pillow's weights, for images of 8 bits
 PIECE = 96 * 1024  # bytes
@@ -145,17 +147,69 @@ def rates_from_sizes(records, full_height=256):
     return np.maximum(1.0, full_height / np.array(heights, "float64")).astype("float32")
 
 
+def rate_range(rates):
+    """Reads a range of rates, "1..4".
+
+    Args:
+        rates: a string, or a list that holds it alone; or a list of numbers.
+
+    Returns:
+        (low, high), or None for a list of numbers.
+
+    Raises:
+        InputError: a text that is no range, or one that does not rise.
+
+    Example:
+
+    >>> rate_range("1..4")
+    (1.0, 4.0)
+    """
+    text = rates if isinstance(rates, str) else rates[0] if len(rates) == 1 else None
+    if not isinstance(text, str):
+        wrong = next((rate for rate in rates if isinstance(rate, str)), None)
+        if wrong is not None:
+            raise InputError(f"rates {' '.join(map(str, rates))}: give numbers, or one range, 1..4")
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\.\.(\d+(?:\.\d+)?)", text)
+    low, high = map(float, found.groups()) if found else (0.0, 0.0)
+    if not 1 <= low < high:
+        raise InputError(f"rates {text!r}: give numbers of 1 or more, or a range such as 1..4")
+    return low, high
+
+
+def lr_rates(rates):
+    """The low rates that a mean is taken over: whole numbers, where trained rates are a range.
+
+    Args:
+        rates: list of rates, or a range, see `rate_range`.
+
+    Returns:
+        Tuple of rates above 1.
+
+    Example:
+
+    >>> lr_rates("1..4"), lr_rates([1, 2, 4])
+    ((2, 3, 4), (2, 4))
+    """
+    bounds = rate_range(rates)
+    if bounds:
+        rates = range(int(bounds[0]) + 1, int(bounds[1]) + 1)
+    return tuple(rate for rate in rates if rate > 1)
+
+
 def check_rates(rates):
     """Refuses a rate below 1.
 
     Args:
-        rates: list of down-sampling rates.
+        rates: list of down-sampling rates, or a range, see `rate_range`.
 
     Raises:
         InputError: the list is empty, or a rate is no number of 1 or more.
     """
     if len(rates) == 0:
         raise InputError("no rates: give at least one, such as 2 3 4")
+    if rate_range(rates):
+        return
     for rate in rates:
         if not rate >= 1:  # catches NaN too
             raise InputError(f"rate {rate} is below 1: give 1 (high resolution) or more")

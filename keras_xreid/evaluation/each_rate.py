@@ -8,12 +8,13 @@ from keras_xreid.data.mlr import find_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances
-from keras_xreid.evaluation.fixed_rates import evaluate_fixed_rates
+from keras_xreid.evaluation.fixed_rates import embed_and_mirrored, evaluate_fixed_rates
 from keras_xreid.evaluation.image_quality import can_measure, mean_quality, quality_of_each
 from keras_xreid.evaluation.ranking import (
     SCORES,
     counted_queries,
-    evaluate_ranking,
+    mean_scores,
+    score_queries,
     standard_error,
 )
 from keras_xreid.evaluation.reranking import rerank
@@ -60,19 +61,23 @@ def evaluate(
         kernel: how images are shrunk, see `prepare_images`.
         verbose: print a line for each rate.
         keep: a dictionary to fill with the features, for figures: "gallery" {rate: (g, d)},
-            "query" {rate: (q, d)}, "enlarged" {rate: (q, d)} and "told" {rate: rate told}.
+            "query" {rate: (q, d)}, "enlarged" {rate: (q, d)} and "told" {rate: rate told}; of a
+            model that averages mirror images also "flip" and "flip_gallery"; and with each query's
+            scores, "scores" {variant: {rate: what `score_queries` returns}}, for `write_queries`:
+            "plain", "upscaled" where the control is scored, and "flip".
         told_rates: {rate: rate that the model is told}, to score images of a rate as another one;
             the true one where it says nothing.
         lpips: what `load_lpips` returned, to measure LPIPS too.
         reranked: rank by k-reciprocal neighbours, see `keras_xreid.evaluation.reranking`.
 
     Returns:
-        A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP"}, ...},
+        A dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP"}, ...},
         "mean_lr", "standard_error" {"1": of rank-1, ...}, "queries" (counted ones), and, None for
         a model without `recover`, "enlarged" {"per_rate", "mean_lr", "standard_error",
         "image_quality"} and "image_quality" {"2": {"ssim", "psnr", "lpips"}, ...}. What was not
         measured is None, as are the enlarged queries' scores of a model that embeds without
-        recovering, or cannot without.
+        recovering, or cannot without. "flip" {"per_rate", "mean_lr", "standard_error"} has the
+        scores of averages of image and mirror image; None for a model that makes none.
 
     Raises:
         InputError: Another protocol than the data set's, no rates, a rate below 1, or no query
@@ -113,14 +118,16 @@ def evaluate(
 
     keep = {} if keep is None else keep
     told_rates = told_rates or {}
-    keep.update(query={}, enlarged={}, gallery={}, told={r: told_rates.get(r, r) for r in rates})
+    keep.update(query={}, enlarged={}, gallery={}, flip={}, flip_gallery={})
+    keep.update(told={r: told_rates.get(r, r) for r in rates})
+    of_each = keep["scores"] = {"plain": {}, **({"upscaled": {}} if control else {})}
     shrink_gallery = getattr(model, "gallery_at_query_rate", False)
 
-    def embed(images, rate):
-        return model.embed(images, rates=rate, batch_size=batch_size)
+    embed, mirrored = embed_and_mirrored(model, batch_size)
+    if mirrored:
+        of_each["flip"] = {}
 
-    def score(features, rate, told):
-        gallery = keep["gallery"][rate]
+    def score(features, gallery, told, rate, variant="plain"):
         first, second = features, gallery
         if reranked:  # all images to all
             first = second = np.concatenate([features, gallery])
@@ -130,28 +137,36 @@ def evaluate(
         )
         if reranked:
             distances = rerank(distances, len(features))
-        return evaluate_ranking(distances, data.query, data.gallery)
+        of_each[variant][rate] = score_queries(distances, data.query, data.gallery)
+        return mean_scores(of_each[variant][rate])
 
     if verbose:
         print(f"Scoring {len(data.query)} queries against {len(data.gallery)} gallery images")
     prepare = functools.partial(prepare_images, image_size=image_size, kernel=kernel)
 
     def embed_gallery(rate):
-        parts = _parts(data.gallery)
-        told = keep["told"][rate] if shrink_gallery else 1
-        return np.concatenate([embed(prepare(part, rates=rate), told) for part in parts])
+        told, plain, other = keep["told"][rate] if shrink_gallery else 1, [], []
+        for part in _parts(data.gallery):
+            images = prepare(part, rates=rate)
+            plain.append(embed(images, told))
+            other += [mirrored(images, told)] if mirrored else []
+        plain = np.concatenate(plain)
+        return plain, (plain + np.concatenate(other)) / 2 if mirrored else None
 
     if not shrink_gallery:
-        keep["gallery"] = dict.fromkeys(rates, embed_gallery(1))
-    system, enlarged = _empty_scores(), _empty_scores()
+        both = embed_gallery(1)
+        for place, features in zip(("gallery", "flip_gallery"), both, strict=True):
+            keep[place] = dict.fromkeys(rates, features)
+    system, enlarged, flip = _empty_scores(), _empty_scores(), {"per_rate": {}}
     for rate in rates:
         name, told = f"{rate:g}", keep["told"][rate]
         if shrink_gallery:
-            keep["gallery"][rate] = embed_gallery(rate)
-        features, plain_features, quality, plain_quality = [], [], [], []
+            keep["gallery"][rate], keep["flip_gallery"][rate] = embed_gallery(rate)
+        features, plain_features, other, quality, plain_quality = [], [], [], [], []
         for records in _parts(data.query):
             images = prepare(records, rates=rate)
             features.append(embed(images, told))
+            other += [mirrored(images, told)] if mirrored else []
             if control and rate > 1:
                 plain_features.append(embed(images, 1))
             if measure and rate > 1:
@@ -160,19 +175,27 @@ def evaluate(
                 quality.extend(quality_of_each(recovered, originals, lpips))
                 plain_quality.extend(quality_of_each(images, originals, lpips))
         keep["query"][rate] = np.concatenate(features)
-        system["per_rate"][name] = score(keep["query"][rate], rate, told)
+        system["per_rate"][name] = score(keep["query"][rate], keep["gallery"][rate], told, rate)
+        if mirrored:
+            keep["flip"][rate] = (keep["query"][rate] + np.concatenate(other)) / 2
+            flip["per_rate"][name] = score(
+                keep["flip"][rate], keep["flip_gallery"][rate], told, rate, "flip"
+            )
         if recovers and rate > 1:
             system["image_quality"][name] = mean_quality(quality)
             enlarged["image_quality"][name] = mean_quality(plain_quality)
         if control and rate > 1:
             # The control must not know that its query is of low resolution, hence rate 1.
             keep["enlarged"][rate] = np.concatenate(plain_features)
-            enlarged["per_rate"][name] = score(keep["enlarged"][rate], rate, 1)
+            enlarged["per_rate"][name] = score(
+                keep["enlarged"][rate], keep["gallery"][rate], 1, rate, "upscaled"
+            )
         elif control:  # at rate 1 nothing is recovered, so the control is the system itself
             enlarged["per_rate"][name] = dict(system["per_rate"][name])
+            of_each["upscaled"][rate] = of_each["plain"][rate]
         if verbose:
             print(_progress(name, system, enlarged, count))
-    for scores in (system, enlarged):
+    for scores in (system, enlarged, flip):
         scores["mean_lr"] = _mean_over_rates(scores["per_rate"], train_rates)
         scores["standard_error"] = {
             name: standard_error(values["rank1"], count)
@@ -182,7 +205,7 @@ def evaluate(
         enlarged.update(per_rate=None, mean_lr=None, standard_error=None)
     if not recovers:
         system["image_quality"] = enlarged = None
-    return {**system, "queries": count, "enlarged": enlarged}
+    return {**system, "queries": count, "enlarged": enlarged, "flip": flip if mirrored else None}
 
 
 def _empty_scores():

@@ -58,26 +58,47 @@ def recovered_strips(path, low, recovered, high):
     """
     if list(low) != list(recovered):
         raise InputError(f"rates of low {list(low)} and recovered {list(recovered)} images differ")
-    count, height, width = np.shape(high)[:3]
+    groups = [(f"r = {r:g}", {"LR": low[r], "recovered": recovered[r]}) for r in low]
+    return image_strips(path, [*groups, ("", {"HR": high})])
+
+
+def image_strips(path, groups):
+    """Draws columns of images, a row for each person.
+
+    Args:
+        path: PNG to write.
+        groups: list of (title, {name of a column: (n, height, width, 3) images}).
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+
+    >>> image_strips("strips.png", [("r = 4", {"LR": low, "INTACT": model.recover(low)})])
+    """
+    columns = [images for _, group in groups for images in group.values()]
+    count, height, width = np.shape(columns[0])[:3]
     cell_w, gap, group_gap, top = 128, 6, 30, 62
     cell_h = round(cell_w * height / width)
-    total_w = len(low) * (2 * cell_w + gap + group_gap) + cell_w + 2 * gap
+    total_w = len(columns) * (cell_w + gap) + (len(groups) - 1) * (group_gap - gap) + gap
     total_h = top + count * (cell_h + gap) + gap
     with _figure(path, total_w, total_h) as figure:
         x = gap
-        for rate in low:
-            _text(figure, x + cell_w + gap / 2, 16, f"r = {rate:g}", weight="bold")
-            _line(figure, x, x + 2 * cell_w + gap, 33)
-            for label, images in (("LR", low[rate]), ("recovered", recovered[rate])):
+        for title, group in groups:
+            width = len(group) * (cell_w + gap) - gap
+            if title:
+                _text(figure, x + width / 2, 16, title, weight="bold")
+                _line(figure, x, x + width, 33)
+            for label, images in group.items():
                 _text(figure, x + cell_w / 2, 49, label)
                 for row in range(count):
                     y = top + row * (cell_h + gap)
                     _image(figure, images[row], x, y, cell_w, cell_h)
                 x += cell_w + gap
             x += group_gap - gap
-        _text(figure, x + cell_w / 2, 49, "HR")
-        for row in range(count):
-            _image(figure, high[row], x, top + row * (cell_h + gap), cell_w, cell_h)
     return path
 
 

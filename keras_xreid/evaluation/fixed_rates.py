@@ -1,5 +1,7 @@
 """Protocols that fix each query's rate, such as the papers' MLR: see `keras_xreid.data.mlr`."""
 
+import functools
+
 import numpy as np
 
 from keras_xreid.data.resolution import prepare_images
@@ -9,8 +11,9 @@ from keras_xreid.evaluation.image_quality import can_measure, mean_quality, qual
 from keras_xreid.evaluation.ranking import (
     SCORES,
     counted_queries,
-    evaluate_ranking,
-    evaluate_rates,
+    mean_scores,
+    score_queries,
+    scores_by_rate,
     standard_error,
 )
 from keras_xreid.evaluation.reranking import rerank
@@ -37,7 +40,8 @@ def evaluate_fixed_rates(
         image_size: (height, width); `model.image_size` by default.
         verbose: print a line for each rate.
         keep: a dictionary to fill with the features, for figures: "gallery" (g, d), "query"
-            (q, d), "rates" (q,) and, for a model whose recovery can be left out, "enlarged" (q, d).
+            (q, d), "rates" (q,) and, for a model whose recovery can be left out, "enlarged" (q, d);
+            and with each query's scores, "scores" {"plain", "upscaled": as `score_queries`}.
         lpips: what `load_lpips` returned, to measure LPIPS too.
         reranked: rank by k-reciprocal neighbours, see `keras_xreid.evaluation.reranking`.
 
@@ -75,18 +79,20 @@ def evaluate_fixed_rates(
         shots = "one gallery image a person" if data.gallery_shots else "all of the gallery"
         print(f"Scoring {len(data.query)} queries against {shots} ({len(data.gallery)} images)")
 
-    def embed(images, told):
-        return model.embed(images, rates=told, batch_size=batch_size)
-
-    gallery = np.concatenate(
-        [embed(prepare_images(part, image_size), 1) for part in _parts(data.gallery)]
-    )
-    features, plain, quality, plain_quality = [], [], {}, {}
+    embed, mirrored = embed_and_mirrored(model, batch_size)
+    gallery, flip_gallery = [], []
+    for part in _parts(data.gallery):
+        images = prepare_images(part, image_size)
+        gallery.append(embed(images, 1))
+        flip_gallery += [mirrored(images, 1)] if mirrored else []
+    gallery = np.concatenate(gallery)
+    features, plain, other, quality, plain_quality = [], [], [], {}, {}
     for start in range(0, len(data.query), READ_AT_A_TIME):
         records = data.query[start : start + READ_AT_A_TIME]
         own = rates[start : start + READ_AT_A_TIME]
         images = prepare_images(records, image_size)
         features.append(embed(images, own if known else None))
+        other += [mirrored(images, own if known else None)] if mirrored else []
         if control:
             plain.append(embed(images, 1))
         # Of an image that is of low resolution by itself nobody has the original.
@@ -102,10 +108,10 @@ def evaluate_fixed_rates(
                     )
     features = np.concatenate(features)
     plain = np.concatenate(plain) if control else None
-    if keep is not None:
-        keep.update(gallery=gallery, query=features, rates=rates, enlarged=plain)
+    keep = {} if keep is None else keep
+    keep.update(gallery=gallery, query=features, rates=rates, enlarged=plain, scores={})
 
-    def scores(query, told):
+    def scores(query, told, variant="plain", gallery=gallery):
         distances = LazyDistances(
             lambda rows: model.distances(query[rows], gallery, query_rates=told[rows]),
             (len(query), len(gallery)),
@@ -122,38 +128,64 @@ def evaluate_fixed_rates(
 
             everything = LazyDistances(symmetric, (len(both), len(both)))
             distances = rerank(everything, len(query))
-        return _scores(distances, data, rates if known else None, train_rates)
+        shots = {"gallery_shots": data.gallery_shots, "draws": data.gallery_draws}
+        of_each = score_queries(distances, data.query, data.gallery, **shots, seed=data.seed)
+        keep["scores"][variant] = of_each
+        return _scores(of_each, rates if known else None, train_rates)
 
-    system = scores(features, rates if known else np.ones(len(rates)))
-    enlarged = None
+    told = rates if known else np.ones(len(rates))
+    system, enlarged, flip = scores(features, told), None, None
+    if mirrored:
+        of_gallery = (gallery + np.concatenate(flip_gallery)) / 2
+        flip = scores((features + np.concatenate(other)) / 2, told, "flip", of_gallery)
     if recovers:
         system["image_quality"] = {name: mean_quality(pairs) for name, pairs in quality.items()}
         # The control must not know that its query is of low resolution, hence rate 1.
         nothing = {"per_rate": None, "mean_lr": None, "standard_error": None, "mixed": None}
-        enlarged = scores(plain, np.ones(len(rates))) if control else nothing
+        enlarged = scores(plain, np.ones(len(rates)), "upscaled") if control else nothing
         enlarged["image_quality"] = {n: mean_quality(pairs) for n, pairs in plain_quality.items()}
     if verbose:
         for name, values in {**system["per_rate"], "all": system["mixed"]}.items():
             error = system["standard_error"]["mixed" if name == "all" else name]
             label = "all queries" if name == "all" else f"rate {name}"
             print(f"  {label}: rank-1 {values['rank1']:.1f} ± {error:.1f}, mAP {values['mAP']:.1f}")
-    return {"image_quality": None, **system, "enlarged": enlarged}
+    return {"image_quality": None, **system, "enlarged": enlarged, "flip": flip}
+
+
+def embed_and_mirrored(model, batch_size):
+    """How images are embedded, without their mirror images, and how those are.
+
+    Args:
+        model: a model with `embed`, and perhaps `flip`.
+        batch_size: images a forward pass.
+
+    Returns:
+        Two functions of images and what the model is told of their rates; the second is None for a
+        model that does not average the two.
+    """
+    if not getattr(model, "flip", False):
+        return functools.partial(_embed, model, batch_size, {}), None
+    embed = functools.partial(_embed, model, batch_size, {"flip": False})
+    return embed, lambda images, told: embed(images[:, :, ::-1], told)
+
+
+def _embed(model, batch_size, flip, images, told):
+    return model.embed(images, rates=told, batch_size=batch_size, **flip)
 
 
 def _parts(records):
     return [records[i : i + READ_AT_A_TIME] for i in range(0, len(records), READ_AT_A_TIME)]
 
 
-def _scores(distances, data, rates, train_rates):
+def _scores(of_each, rates, train_rates):
     """Scores by rate and of all queries; where rates are not known, of all queries only."""
-    shots = {"gallery_shots": data.gallery_shots, "draws": data.gallery_draws, "seed": data.seed}
     if rates is None:
-        mixed = evaluate_ranking(distances, data.query, data.gallery, **shots)
-        count = int(counted_queries(data.query, data.gallery).sum())
+        mixed = mean_scores(of_each)
+        count = int(np.sum(~np.isnan(of_each[:, -1])))
         found = {"per_rate": {}, "mixed": mixed, "queries": {"mixed": count}}
         found["standard_error"] = {"mixed": standard_error(mixed["rank1"], count)}
     else:
-        found = evaluate_rates(distances, data.query, data.gallery, rates, **shots)
+        found = scores_by_rate(of_each, rates)
         found["per_rate"] = {name: value for name, value in found["per_rate"].items() if value}
     names = [f"{rate:g}" for rate in train_rates if rate > 1 and f"{rate:g}" in found["per_rate"]]
     mean = {s: float(np.mean([found["per_rate"][name][s] for name in names])) for s in SCORES}

@@ -1,4 +1,4 @@
-"""CMC and mAP over a full gallery or a single-shot one, exact or drawn, in bounded memory.
+"""CMC, mAP and mINP over a full gallery or a single-shot one, exact or drawn, in bounded memory.
 
 Two conventions hold everywhere in this file. An image of the query's person by the query's own
 camera is junk and leaves the gallery of that query, and so does every image of person -1. Images
@@ -10,13 +10,16 @@ import numpy as np
 from keras_xreid.errors import InputError
 
 RANKS = (1, 5, 10, 20)
-SCORES = ("rank1", "rank5", "rank10", "rank20", "mAP")
+SCORES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
 JUNK, DISTRACTOR = -1, 0
 BLOCK_VALUES = 8_000_000  # distances looked at a time: 32 MB in float32
 
 
 def evaluate_ranking(distances, query, gallery, gallery_shots=None, draws=None, seed=0):
-    """Scores a distance matrix: CMC at ranks 1, 5, 10 and 20 and mean average precision.
+    """Scores a distance matrix: CMC at ranks 1, 5, 10 and 20, mAP and mINP.
+
+    mAP is the mean average precision. mINP, the mean inverse negative penalty, is the mean of
+    n / R, of n true matches the last of which is at rank R: how far one has to look for all.
 
     A query whose person has no valid gallery image is not counted. Images at equal distance keep
     the order of the gallery. The matrix is read by blocks of rows, so it need not fit in memory.
@@ -28,15 +31,15 @@ def evaluate_ranking(distances, query, gallery, gallery_shots=None, draws=None, 
         gallery: list of `Record`, one for each column. Person 0 marks distractors.
         gallery_shots: None ranks the full gallery. 1 gives the expected CMC when one gallery image
             is drawn for each person, uniformly and independently: exact, nothing is sampled,
-            distractors are never drawn. mAP is that of the full gallery in both cases, for with
-            one true image a person it would only be the mean of 1/rank.
+            distractors are never drawn. mAP and mINP are those of the full gallery in both cases,
+            for with one true image a person they would only be the mean of 1/rank.
         draws: with `gallery_shots=1`, draw so many single-shot galleries for each query instead
             (papers use 10 or 100) and give the mean. A query's draws depend on `seed` and on its
             place among the queries only, and the first 10 of 100 are those of `draws=10`.
         seed: 0 or more, of the draws.
 
     Returns:
-        A dictionary of "rank1", "rank5", "rank10", "rank20" and "mAP", in percent.
+        A dictionary of "rank1", "rank5", "rank10", "rank20", "mAP" and "mINP", in percent.
 
     Raises:
         InputError: The shape does not fit the two lists, a distance is not a number, or no query
@@ -51,9 +54,12 @@ def evaluate_ranking(distances, query, gallery, gallery_shots=None, draws=None, 
 
     - Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015
       (junk images, average precision).
+    - Ye et al., Deep Learning for Person Re-identification: A Survey and Outlook, TPAMI 2022
+      (mINP).
     """
     scores = score_queries(distances, query, gallery, gallery_shots, draws, seed)
-    return _mean(scores[_counted(scores, query)])
+    _counted(scores)
+    return mean_scores(scores)
 
 
 def evaluate_rates(distances, query, gallery, rates=None, gallery_shots=None, draws=None, seed=0):
@@ -89,10 +95,27 @@ def evaluate_rates(distances, query, gallery, rates=None, gallery_shots=None, dr
         raise InputError(
             f"query {unknown.path} has no rate: give `rates`, the down-sampling rate of each query"
         )
-    scores = score_queries(distances, query, gallery, gallery_shots, draws, seed)
-    counted, rates = _counted(scores, query), np.asarray(rates)
+    return scores_by_rate(
+        score_queries(distances, query, gallery, gallery_shots, draws, seed), rates
+    )
+
+
+def scores_by_rate(scores, rates):
+    """Averages the scores of each query as `evaluate_rates` does, which ranks them first.
+
+    Args:
+        scores: what `score_queries` returned.
+        rates: (queries,) rates.
+
+    Returns:
+        As `evaluate_rates`.
+
+    Raises:
+        InputError: no query counts.
+    """
+    counted, rates = _counted(scores), np.asarray(rates)
     groups = {f"{rate:g}": counted & (rates == rate) for rate in np.unique(rates)}
-    result = {"per_rate": {}, "mixed": _mean(scores[counted]), "queries": {}, "standard_error": {}}
+    result = {"per_rate": {}, "mixed": mean_scores(scores), "queries": {}, "standard_error": {}}
     for name, rows in {**groups, "mixed": counted}.items():
         count = int(rows.sum())
         result["queries"][name] = count
@@ -100,7 +123,7 @@ def evaluate_rates(distances, query, gallery, rates=None, gallery_shots=None, dr
         error = float(np.std(scores[rows, 0]) / np.sqrt(count)) if count else None
         result["standard_error"][name] = error
         if name != "mixed":
-            result["per_rate"][name] = _mean(scores[rows]) if count else None
+            result["per_rate"][name] = mean_scores(scores[rows]) if count else None
     return result
 
 
@@ -116,9 +139,10 @@ def score_queries(distances, query, gallery, gallery_shots=None, draws=None, see
         seed: of the draws.
 
     Returns:
-        (queries, 5) float64 array: whether the query's person is found within 1, 5, 10 and 20
-        images (100 or 0; single-shot the probability or the share of the draws, in percent), and
-        its average precision. NaN for a query that does not count.
+        (queries, 6) float64 array: whether the query's person is found within 1, 5, 10 and 20
+        images (100 or 0; single-shot the probability or the share of the draws, in percent), its
+        average precision, and n / R as `evaluate_ranking` has it, in percent. NaN for a query that
+        does not count.
 
     Raises:
         InputError: as `evaluate_ranking`, but not where no query counts.
@@ -156,6 +180,7 @@ def score_queries(distances, query, gallery, gallery_shots=None, draws=None, see
         positions_of_each = _match_positions(lines, rows, matches, junk, without_person)
         for row, line, positions in zip(rows, lines, positions_of_each, strict=True):
             average_precision = np.mean(np.arange(1, len(positions) + 1) / (positions + 1))
+            inverse_penalty = len(positions) / (positions[-1] + 1)
             if people is None:
                 hits = [positions[0] < rank for rank in RANKS]
             elif draws is None:
@@ -163,8 +188,25 @@ def score_queries(distances, query, gallery, gallery_shots=None, draws=None, see
             else:
                 rng = np.random.default_rng([seed, row])
                 hits = people.drawn_hits(line, matches[row], query[row], draws, rng)
-            scores[row] = [*hits, average_precision]
+            scores[row] = [*hits, average_precision, inverse_penalty]
     return 100 * scores
+
+
+def mean_scores(scores):
+    """Averages the scores of each query over those that count.
+
+    Args:
+        scores: what `score_queries` returned.
+
+    Returns:
+        A dictionary as of `evaluate_ranking`.
+
+    Example:
+
+    >>> mean_scores(score_queries(distances, data.query, data.gallery))["rank1"]
+    """
+    means = scores[~np.isnan(scores[:, -1])].mean(axis=0)
+    return {name: float(value) for name, value in zip(SCORES, means, strict=True)}
 
 
 def counted_queries(query, gallery):
@@ -311,18 +353,14 @@ def matches_and_junk(query, gallery):
     return matches, junk, without_person
 
 
-def _counted(scores, query):
+def _counted(scores):
     counted = ~np.isnan(scores[:, -1])
     if not counted.any():
         raise InputError(
-            f"none of the {len(query)} queries has a gallery image of its person by another "
+            f"none of the {len(scores)} queries has a gallery image of its person by another "
             "camera: query and gallery must share people, seen by at least two cameras"
         )
     return counted
-
-
-def _mean(scores):
-    return {name: float(value) for name, value in zip(SCORES, scores.mean(axis=0), strict=True)}
 
 
 def _read_block(distances, rows):

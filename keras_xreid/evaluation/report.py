@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_xreid.data.mlr import PROTOCOLS
+from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation import papers
 from keras_xreid.evaluation.files import write_text_atomic
@@ -14,7 +15,7 @@ from keras_xreid.evaluation.page import write_page
 from keras_xreid.evaluation.ranking import SCORES
 
 NOT_MEASURED = "-"
-HEADINGS = ("rank-1", "rank-5", "rank-10", "rank-20", "mAP")
+HEADINGS = ("rank-1", "rank-5", "rank-10", "rank-20", "mAP", "mINP")
 
 # The paper that stands beside a system, and the data set of its Table 1 where it has not that of
 # the run. A baseline stands beside INTACT's, whose Table 1 has the most systems.
@@ -30,7 +31,7 @@ TASK = (
     "Person re-identification across resolutions: a picture of a person (the query), shrunk by a "
     "rate r as if a far camera had taken it, is looked for among high-resolution pictures by other "
     "cameras (the gallery). Rank-k says how often the right person is among the first k pictures "
-    "found, mAP how early all pictures of the person come."
+    "found, mAP how early all pictures of the person come, mINP how early the last of them."
 )
 
 # Figures of a run in the order of the page, with what to say under each.
@@ -59,10 +60,10 @@ def score_table(results):
         results: what `evaluate` returned, or the content of a metrics.json.
 
     Returns:
-        Text of several lines: for each rate rank-1 with its standard error, rank-5, 10, 20 and
-        mAP in percent, then their mean over low-resolution rates (--train-rates); where the model
-        recovers images, PSNR and SSIM of the recovered and of the merely enlarged query, and the
-        latter's scores where they were measured.
+        Text of several lines: for each rate rank-1 with its standard error, rank-5, 10, 20, mAP
+        and mINP in percent, then their mean over low-resolution rates (--train-rates); where the
+        model recovers images, PSNR and SSIM of the recovered and of the merely enlarged query, and
+        the latter's scores where they were measured.
 
     Example:
 
@@ -275,6 +276,8 @@ def _score_rows(results):
         versions = [("recovered", results), ("merely enlarged", enlarged)]
     else:
         versions = [("", results)]
+    if flip := results.get("flip"):
+        versions.append(("mirror images averaged", flip))
     rows = []
     for label, scores in versions:
         errors = scores.get("standard_error") or {}
@@ -283,10 +286,10 @@ def _score_rows(results):
         for rate, values in scores["per_rate"].items():
             row = _score_cells(values, errors.get(rate))
             for quality in qualities:
-                pair = quality.get(rate) or {}
+                pair = ({} if scores is flip else quality).get(rate) or {}
                 row += [_number(pair.get(name), digits) for name, digits in kinds]
             # At rate 1 nothing is recovered, and both versions are the query itself.
-            name = "as it is" if rate == "1" and control else label
+            name = "as it is" if rate == "1" and control and scores is not flip else label
             rows.append([f"r = {rate}" + (f", {name}" if name else ""), *row])
         if scores.get("mixed"):
             row = _score_cells(scores["mixed"], errors.get("mixed"))
@@ -319,8 +322,8 @@ def _in_words(metrics):
         short = "**A short run (--limit or --steps): its scores mean nothing.**\n\n"
     if not mean:
         return short.strip()
-    over = (metrics.get("options") or metrics).get("train_rates", (2, 3, 4))
-    rates = ", ".join(f"{r:g}" for r in over if r > 1 and f"{r:g}" in metrics["per_rate"])
+    over = lr_rates((metrics.get("options") or metrics).get("train_rates", (2, 3, 4)))
+    rates = ", ".join(f"{r:g}" for r in over if f"{r:g}" in metrics["per_rate"])
     if not enlarged.get("mean_lr"):
         return f"{short}Mean rank-1 over the rates {rates}: {mean['rank1']:.1f} %."
     difference = mean["rank1"] - enlarged["mean_lr"]["rank1"]
@@ -353,7 +356,7 @@ def _about_scores(metrics):
             text += (
                 "CMC is the mean of "
                 + (f"{rule.gallery_draws} drawn galleries" if rule.gallery_draws else "all draws")
-                + " of one image a person, mAP is that of the full gallery. "
+                + " of one image a person, mAP and mINP are those of the full gallery. "
             )
     enlarged = metrics.get("enlarged")
     if enlarged and not enlarged.get("per_rate"):
@@ -456,6 +459,7 @@ def _quality_beside_paper(metrics, paper):
 def _how_it_was_made(metrics):
     """Everything else in metrics.json that is a plain value, and the counts of the data."""
     apart = {
+        "flip",
         "per_rate",
         "mean_lr",
         "enlarged",
@@ -468,6 +472,10 @@ def _how_it_was_made(metrics):
         "seconds",
     }
     rows = []
+    command = (metrics.get("options") or {}).get("command")
+    if command:
+        rows.append(["command", f"`{command}`"])
+        apart.add("options")
     for key, value in metrics.items():
         if key not in apart and value is not None:
             rows.append([key.replace("_", " "), _setting(value)])

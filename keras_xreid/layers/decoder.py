@@ -27,7 +27,7 @@ class ToPixels(layers.Layer):
         return input_shape
 
 
-def build_decoder(maps, image_size, widths=(512, 256, 128, 64), skips=True):
+def build_decoder(maps, image_size, widths=(512, 256, 128, 64), skips=True, residual=False):
     """Builds the decoder G: residual up-blocks from the last feature map to the image.
 
     A block is BN-ReLU-(nearest x2)-conv3-BN-ReLU-conv3, beside a shortcut of x2 and conv1; there
@@ -41,6 +41,9 @@ def build_decoder(maps, image_size, widths=(512, 256, 128, 64), skips=True):
         widths: channels of the blocks. Where more are needed the first is repeated, and where
             fewer are needed the first are left out.
         skips: bool; without them all maps but the last go unread.
+        residual: bool, ours: the image itself is a last input, and BN-ReLU-conv3 is what is added
+            to it, at first 0; values may leave [0, 1] a little. No map is as fine as the image,
+            so that without it fine detail is lost.
 
     Returns:
         A functional `keras.Model` from the list of maps to the image, (n, height, width, 3) in
@@ -75,6 +78,14 @@ def build_decoder(maps, image_size, widths=(512, 256, 128, 64), skips=True):
         if skips and beside:
             x = layers.Concatenate(name=f"up{i}_skip")([x, beside[-1]])
     x = _bn_relu(x, "end")
+    if residual:
+        image = keras.Input((*size, 3), name="image")
+        added = layers.Conv2D(
+            3, 3, padding="same", kernel_initializer="zeros", data_format="channels_last",
+            name="end_conv",
+        )(x)  # fmt: skip
+        recovered = layers.Add(name="pixels")([image, added])
+        return keras.Model([*maps, image], recovered, name="decoder")
     x = layers.Conv2D(3, 3, padding="same", data_format="channels_last", name="end_conv")(x)
     return keras.Model(maps, ToPixels(name="pixels")(x), name="decoder")
 

@@ -18,6 +18,10 @@ class ResolutionMask(layers.Layer):
         levels: int, m, number of resolution levels.
         stddev: float, of the Gaussian that the M_k are drawn from, before the sigmoid.
         seed: int or `keras.random.SeedGenerator` of that drawing.
+        shared: bool, whether all levels start from one drawing, so that what sets them apart is
+            learnt (ours); else each has its own.
+        speed: float, ours: M is so many times the weight that is trained. Adam's steps do not
+            depend on a gradient's size, so that this is a learning rate so many times higher.
 
     Call arguments: a list of
         x: (n, h, w, c) feature map.
@@ -36,21 +40,26 @@ class ResolutionMask(layers.Layer):
         Wu et al., Learning Resolution-Adaptive Representations, Section III-C.
     """
 
-    def __init__(self, levels, stddev=1.0, seed=None, **kwargs):
+    def __init__(self, levels, stddev=1.0, seed=None, shared=False, speed=1.0, **kwargs):
         super().__init__(**kwargs)
         self.levels, self.stddev, self.seed = levels, stddev, seed
+        self.shared, self.speed = shared, float(speed)
 
     def build(self, input_shape):
+        draw = keras.initializers.RandomNormal(0.0, self.stddev / self.speed, self.seed)
+
+        def start(shape, dtype=None):
+            return ops.tile(draw((1, shape[1]), dtype), (shape[0], 1))
+
         self.logits = self.add_weight(
-            (self.levels, input_shape[0][-1]),
-            keras.initializers.RandomNormal(0.0, self.stddev, self.seed),
-            name="logits",
+            (self.levels, input_shape[0][-1]), start if self.shared else draw, name="logits"
         )
         self.introduced = self.add_weight((), "ones", trainable=False, name="introduced")
 
     def call(self, inputs):
         x, level = inputs
-        masks = ops.where(self.introduced > 0, ops.sigmoid(ops.convert_to_tensor(self.logits)), 1.0)
+        logits = self.speed * ops.convert_to_tensor(self.logits)
+        masks = ops.where(self.introduced > 0, ops.sigmoid(logits), 1.0)
         # A product and no `take`, whose gradient sums in an order of its own on some devices.
         chosen = ops.one_hot(level - 1, self.levels, dtype=self.compute_dtype)
         return x * ops.matmul(chosen, ops.cast(masks, self.compute_dtype))[:, None, None, :]
@@ -63,7 +72,17 @@ class ResolutionMask(layers.Layer):
         """(m, c) float32 array in [0, 1]: what each level's channels are multiplied by."""
         if not float(ops.convert_to_numpy(self.introduced)):
             return np.ones(self.logits.shape, "float32")
-        return ops.convert_to_numpy(ops.sigmoid(self.logits.value))
+        return ops.convert_to_numpy(ops.sigmoid(self.speed * self.logits.value))
+
+    @property
+    def spread(self):
+        """How far the mask has come: the deviation of M, and its mean difference between levels.
+
+        The second is the root of the mean square, over channels and pairs of levels, of M_k - M_l.
+        """
+        logits = self.speed * ops.convert_to_numpy(self.logits.value)
+        pairs = [(a - b) ** 2 for i, a in enumerate(logits) for b in logits[:i]]
+        return float(logits.std()), float(np.sqrt(np.mean(pairs))) if pairs else 0.0
 
     def get_config(self):
         return {
@@ -71,6 +90,8 @@ class ResolutionMask(layers.Layer):
             "levels": self.levels,
             "stddev": self.stddev,
             "seed": self.seed,
+            "shared": self.shared,
+            "speed": self.speed,
         }
 
 

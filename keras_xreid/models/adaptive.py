@@ -19,6 +19,11 @@ where the backbone starts, the recipe's paper preset takes ImageNet. Keras's Ada
 moments by one count of steps for all variables, PyTorch's, which the paper used, by one for each:
 the step t of a mask that came late is (1 - 0.9^t) / sqrt(1 - 0.999^t) times the schedule's where
 its gradient is steady, 3.2 times at t = 1, 6.6 near 12, 3.2 again at 100 and 2.0 at 300.
+
+`preset="strong"` is ours further: a BNNeck on v; masks that start from one narrow drawing for all
+levels and move faster; verification of prefix with prefix, as is searched (z_j is cut to the length
+of z_i); and cosine on the prefix, for a short vector of a query carries alone what the parts of an
+HR image share, so that their norms differ.
 """
 
 import keras
@@ -29,14 +34,23 @@ from keras_xreid import losses
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import build_stages
+from keras_xreid.layers.head import build_neck
 from keras_xreid.layers.mask import ResolutionMask, VaryingLength, kept_by_level
-from keras_xreid.models.base import ReIDModel, high_and_low, predict
+from keras_xreid.models.base import STRONG, ReIDModel, high_and_low, predict, preset_or
 from keras_xreid.models.baseline import Baseline, pairs_within
 from keras_xreid.training.phases import Phase
 
 PRESETS = {
     "paper": {"backbone": "resnet50", "image_size": (256, 128), "dim": 2048},
     "tiny": {"backbone": "resnet_tiny", "image_size": (128, 64), "dim": 512},
+    "strong": {
+        **STRONG,
+        "dim": 512,
+        "mask_stddev": 0.1,
+        "mask_shared": True,
+        "mask_speed": 10.0,
+        "prefixes": True,
+    },
 }
 MASKED_STAGES = 4
 
@@ -47,8 +61,9 @@ class Adaptive(ReIDModel):
 
     Args:
         people: int, number of training people.
-        preset: "paper" (ResNet-50 at 256x128, d = 2048) or "tiny" (a 3.5 M ResNet at 128x64,
-            d = 512); what is given besides replaces the preset's.
+        preset: "paper" (ResNet-50 at 256x128, d = 2048), "tiny" (a 3.5 M ResNet at 128x64,
+            d = 512) or "strong" (EfficientNet-Lite0 at 128x64, d = 512, with the field's tricks);
+            what is given besides replaces the preset's.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone; masks stand behind
             its last four feature maps.
         image_size: (height, width).
@@ -61,6 +76,13 @@ class Adaptive(ReIDModel):
         classification: float, weight of the cross-entropy; 0 for none (Table IV).
         verification: float, lambda, weight of the verification loss; 0 for none (Table IV).
         mask_stddev: float, of the Gaussian at which masks start, before the sigmoid.
+        mask_shared: bool, whether all levels start from one drawing.
+        mask_speed: float, how many times faster masks learn, see `ResolutionMask`.
+        prefixes: bool, whether pairs are verified, and galleries ranked by cosine, on the parts
+            that both images have; else pairs are padded and galleries ranked by Eq. 2.
+        label_smoothing: float in [0, 1).
+        neck: bool, a BNNeck on v, before it is cut.
+        flip: bool, whether `embed` averages an image and its mirror image, unless told.
         weights: None, "imagenet" or a model to copy from, where the backbone starts.
         last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
 
@@ -85,12 +107,17 @@ class Adaptive(ReIDModel):
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, rates=(1, 2, 3, 4), dim=None,
         sizes=None, masks=True, varying_length=True, classification=1.0, verification=0.5,
-        mask_stddev=1.0, weights=None, last_stride=1, **kwargs,
+        mask_stddev=None, weights=None, last_stride=1, mask_shared=None, mask_speed=None,
+        prefixes=None, label_smoothing=None, neck=None, flip=None, **kwargs,
     ):  # fmt: skip
-        preset_sizes = PRESETS[preset]
-        backbone = backbone or preset_sizes["backbone"]
-        image_size = image_size or preset_sizes["image_size"]
-        super().__init__(people, backbone, image_size, last_stride, **kwargs)
+        given = preset_or(
+            {"mask_stddev": 1.0, "mask_speed": 1.0, **PRESETS[preset]}, backbone=backbone,
+            image_size=image_size, mask_stddev=mask_stddev, mask_shared=mask_shared,
+            mask_speed=mask_speed, prefixes=prefixes, label_smoothing=label_smoothing, neck=neck,
+            flip=flip,
+        )  # fmt: skip
+        backbone = given.backbone
+        super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
         check_rates(rates)
         if len(set(rates)) < len(rates):
             raise InputError(f"rates {tuple(rates)}: give each level's rate once")
@@ -102,7 +129,7 @@ class Adaptive(ReIDModel):
         self.preset, self.rates = preset, sorted(rates, reverse=True)
         m = len(self.rates)
         if sizes is None:
-            dim = dim or preset_sizes["dim"]
+            dim = dim or PRESETS[preset]["dim"]
             sizes = [len(part) for part in np.array_split(np.arange(dim), m)]
         if len(sizes) != m or min(sizes) < 1 or dim not in (None, sum(sizes)):
             raise InputError(
@@ -111,7 +138,9 @@ class Adaptive(ReIDModel):
             )
         self.sizes, self.varying_length = [int(size) for size in sizes], varying_length
         self.classification, self.verification = classification, verification
-        self.mask_stddev = mask_stddev
+        self.mask_stddev, self.mask_speed = given.mask_stddev, given.mask_speed
+        self.mask_shared, self.prefixes, self.neck = given.mask_shared, given.prefixes, given.neck
+        self.label_smoothing = float(given.label_smoothing)
 
         image = keras.Input((*self.image_size, 3), name="image")
         level = keras.Input((), dtype="int32", name="level")
@@ -119,16 +148,24 @@ class Adaptive(ReIDModel):
         for number, stage in enumerate(stages, start=MASKED_STAGES - len(stages) + 1):
             x = stage(x)
             if masks and number > 0:
-                x = ResolutionMask(m, mask_stddev, name=f"mask{number}")([x, level])
+                x = ResolutionMask(
+                    m, self.mask_stddev, shared=self.mask_shared, speed=self.mask_speed,
+                    name=f"mask{number}",
+                )([x, level])  # fmt: skip
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool")(x)
         z = layers.Dense(sum(self.sizes), name="v")(x)
+        if self.neck:
+            z = build_neck(sum(self.sizes))(z)
         if varying_length:
             z = VaryingLength(self.sizes, name="z")([z, level])
         self.network = keras.Model([image, level], z, name="network")
         self.classifier = self.verifier = None
         feature = keras.Input(z.shape[1:], name="feature")
         if classification:
-            logits = layers.Dense(self.people, use_bias=False, name="logits")(feature)
+            small = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.001)}
+            logits = layers.Dense(
+                self.people, use_bias=False, name="logits", **(small if self.neck else {})
+            )(feature)
             self.classifier = keras.Model(feature, logits, name="classifier")
         if verification:
             x = layers.Activation("relu")(layers.Dense(256)(feature))
@@ -139,6 +176,11 @@ class Adaptive(ReIDModel):
     def masks(self):
         """The `ResolutionMask` layers, that of the deepest stage last; empty without masks."""
         return [layer for layer in self.network.layers if isinstance(layer, ResolutionMask)]
+
+    @property
+    def metric(self):
+        """What `distances` measures, in words."""
+        return super().metric if self.prefixes else "squared Euclidean"
 
     def compile(self, optimizer=None, **kwargs):
         """The paper's optimizer, unless given: Adam at 3.5e-4."""
@@ -154,7 +196,8 @@ class Adaptive(ReIDModel):
         if self.verification:
             parts.append("verifier")
             terms.append("verification")
-        return [Phase(tuple(parts), self._terms, tuple(terms))]
+        measures = ("id",) if self.classification else ()
+        return [Phase(tuple(parts), self._terms, tuple(terms), measures)]
 
     def prepare(self, batch):
         level = nearest_level(batch["rate"], self.rates)
@@ -163,18 +206,22 @@ class Adaptive(ReIDModel):
 
     def _terms(self, batch):
         z = self.network([batch["image"], batch["level"]], training=True)
-        terms = {}
+        terms, handed = {}, {}
         if self.classification:
             logits = self.classifier(z, training=True)
-            found = losses.cross_entropy(batch["person"], logits)
-            terms["id"] = self.classification * found
+            handed["id"] = losses.cross_entropy(batch["person"], logits, self.label_smoothing)
+            terms["id"] = self.classification * handed["id"]
         if self.verification:
             gallery, query = ops.split(z, 2)
             first, second, same = pairs_within(ops.split(batch["person"], 2)[1])
-            difference = ops.take(query, first, axis=0) - ops.take(gallery, second, axis=0)
+            query, gallery = ops.take(query, first, axis=0), ops.take(gallery, second, axis=0)
+            if self.prefixes and self.varying_length:
+                cut = self.network.get_layer("z")
+                gallery = cut([gallery, ops.take(ops.split(batch["level"], 2)[1], first)])
+            difference = query - gallery
             logits = self.verifier(difference, training=True)
             terms["verification"] = self.verification * losses.verification(logits, same)
-        return terms
+        return terms, handed
 
     def call(self, images, level=None, training=False):
         """The vectors z of images.
@@ -210,6 +257,8 @@ class Adaptive(ReIDModel):
     def distances(self, query_features, gallery_features, query_rates=None):
         """Squared Euclidean distances on what a query of its level has (Eq. 2).
 
+        With `prefixes`, 1 - cosine on the same parts.
+
         The level is that of the nearest trained rate. To compare by another level, embed the
         query and ask for its distances with that level's rate: the images stay as they are.
 
@@ -233,10 +282,16 @@ class Adaptive(ReIDModel):
         # gallery's vector in the product, so that it serves all levels at once; the square of what
         # is left of the gallery's is one row of (m, g) for each level.
         query = query * kept[level]
+        of_query = np.sum(np.square(query), axis=1)[:, None]
+        of_gallery = kept @ np.square(gallery).T
         squared = query @ gallery.T
+        if self.prefixes:
+            squared /= np.sqrt(np.maximum(of_query, 1e-24))
+            squared /= np.sqrt(np.maximum(of_gallery, 1e-24))[level]
+            return np.maximum(np.subtract(1.0, squared, out=squared), 0.0, out=squared)
         squared *= -2.0
-        squared += np.sum(np.square(query), axis=1)[:, None]
-        squared += (kept @ np.square(gallery).T)[level]
+        squared += of_query
+        squared += of_gallery[level]
         return np.maximum(squared, 0.0, out=squared)
 
     def get_config(self):
@@ -250,6 +305,11 @@ class Adaptive(ReIDModel):
             "classification": self.classification,
             "verification": self.verification,
             "mask_stddev": self.mask_stddev,
+            "mask_shared": self.mask_shared,
+            "mask_speed": self.mask_speed,
+            "prefixes": self.prefixes,
+            "label_smoothing": self.label_smoothing,
+            "neck": self.neck,
         }
 
 
@@ -306,18 +366,21 @@ class OnePerRate(ReIDModel):
 
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, rates=(2, 3, 4),
-        verification=0.5, weights=None, last_stride=1, **kwargs,
+        verification=0.5, weights=None, last_stride=1, label_smoothing=None, neck=None, flip=None,
+        **kwargs,
     ):  # fmt: skip
-        sizes = PRESETS[preset]
-        backbone = backbone or sizes["backbone"]
-        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
+        sizes = preset_or(PRESETS[preset], backbone=backbone, image_size=image_size, flip=flip)
+        backbone = sizes.backbone
+        super().__init__(people, backbone, sizes.image_size, last_stride, sizes.flip, **kwargs)
         check_rates(rates)
         self.preset, self.verification = preset, verification
+        self.label_smoothing, self.neck = label_smoothing, neck
         self.rates = sorted(rates, reverse=True)
         self.networks = [
             Baseline(
-                people, preset, backbone, self.image_size, last_stride=last_stride,
-                verification=verification, weights=weights, name=f"rate_{rate:g}".replace(".", "_"),
+                people, preset, backbone, self.image_size, label_smoothing, last_stride,
+                verification=verification, weights=weights, neck=neck, flip=False,
+                name=f"rate_{rate:g}".replace(".", "_"),
             )
             for rate in self.rates
         ]  # fmt: skip
@@ -346,4 +409,6 @@ class OnePerRate(ReIDModel):
             "preset": self.preset,
             "rates": list(self.rates),
             "verification": self.verification,
+            "label_smoothing": self.label_smoothing,
+            "neck": self.neck,
         }

@@ -1,13 +1,27 @@
 """What every system can do: embed images, measure distances, be saved and loaded."""
 
+import types
+
 import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_xreid import losses
 from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import build_backbone, own_copy
 from keras_xreid.training import autodiff
 from keras_xreid.training.phases import PhasedModel
+
+# What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
+# on a CPU, and the field's tricks (Luo et al., Bag of Tricks, CVPR Workshops 2019).
+STRONG = {
+    "backbone": "efficientnet_lite0",
+    "image_size": (128, 64),
+    "neck": True,
+    "label_smoothing": 0.1,
+    "margin": 0.3,
+    "flip": True,
+}
 
 
 class ReIDModel(PhasedModel):
@@ -18,15 +32,18 @@ class ReIDModel(PhasedModel):
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
         image_size: (height, width) in pixels of every image that the model is given.
         last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
+        flip: bool, whether `embed` averages an image and its mirror image, unless told.
         **kwargs: of `keras.Model`.
     """
 
     # Parts that only judge while training. An embedding needs none of them, so that published
     # files leave them out.
     critics = ()
+    metric = "1 - cosine"  # of `distances`, in words
 
-    def __init__(self, people, backbone, image_size, last_stride=1, **kwargs):
+    def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
         super().__init__(**kwargs)
+        self.flip = bool(flip)
         self.people = int(people)
         # Of a given object only the configuration is kept: its layers are copied into the parts,
         # and as an attribute it would be trained and saved a second time.
@@ -43,6 +60,7 @@ class ReIDModel(PhasedModel):
             "backbone": self.backbone if isinstance(self.backbone, str) else dict(self.backbone),
             "image_size": list(self.image_size),
             "last_stride": self.last_stride,
+            "flip": self.flip,
         }
 
     @classmethod
@@ -61,7 +79,7 @@ class ReIDModel(PhasedModel):
         finally:
             keras.config.set_dtype_policy(before)
 
-    def embed(self, images, rates=None, batch_size=64):
+    def embed(self, images, rates=None, batch_size=64, flip=None):
         """Turns images into embeddings.
 
         Args:
@@ -70,6 +88,8 @@ class ReIDModel(PhasedModel):
             rates: int or (n,) array, the down-sampling rate of each image; nothing is degraded
                 here. None where it is unknown.
             batch_size: int, images a forward pass; does not change the result.
+            flip: True returns the mean over each image and its mirror image, at twice the cost;
+                None does what the model was configured to.
 
         Returns:
             (n, d) float32 array.
@@ -87,9 +107,16 @@ class ReIDModel(PhasedModel):
             if rates.ndim and len(rates) != len(images):
                 raise InputError(f"{len(rates)} rates were given for {len(images)} images")
             rates = np.broadcast_to(rates, (len(images),))
-        return self._in_chunks(
-            lambda part, rate: self._embed(part, rate, batch_size), images, rates, batch_size
-        )
+        flip = self.flip if flip is None else flip
+
+        def embed(part, rate):
+            features = self._embed(part, rate, batch_size)
+            if flip:
+                mirrored = np.ascontiguousarray(part[:, :, ::-1])
+                features = (features + self._embed(mirrored, rate, batch_size)) / 2
+            return features
+
+        return self._in_chunks(embed, images, rates, batch_size)
 
     def distances(self, query_features, gallery_features, query_rates=None):
         """Distances by which a gallery is ranked: 1 - cosine of the embeddings.
@@ -137,6 +164,20 @@ class ReIDModel(PhasedModel):
             rate = None if rates is None else rates[start : start + step]
             results.append(np.asarray(function(part, rate), dtype="float32"))
         return np.concatenate(results) if results else np.zeros((0, 0), "float32")
+
+
+def preset_or(preset, **given):
+    """What was given to a constructor, and where that is None what the preset has, or nothing.
+
+    Args:
+        preset: dict of the preset.
+        **given: arguments, None where the preset is to say.
+
+    Returns:
+        A namespace of these arguments; what neither says is False, which also is a weight of 0.
+    """
+    found = {k: preset.get(k, False) if v is None else v for k, v in given.items()}
+    return types.SimpleNamespace(**found)
 
 
 def predict(part, images, batch_size):
@@ -204,6 +245,39 @@ def high_and_low(batch):
         "target": ops.concatenate([hr, target]),
         "person": ops.concatenate([batch.get("hr_person", person), person]),
     }
+
+
+def identity_terms(model, batch, feature, logits):
+    """The identity and the triplet term of a joint batch, weighted, and the shown value of "id".
+
+    Args:
+        model: has `classification`, `triplet`, `margin`, `label_smoothing` and `joint`: whether
+            the terms are over all images at once, so that triplets hold both kinds and the
+            identity term is a mean; else they are sums of one within HR and one within LR images.
+        batch: of `high_and_low`.
+        feature: (2n, d), what triplets compare.
+        logits: (2n, people), or None.
+
+    Returns:
+        A dict of terms, and a dict with "id", the mean cross-entropy of an image in nats.
+    """
+    over, terms, shown = (_at_once if model.joint else hr_and_lr), {}, {}
+    if model.classification:
+
+        def entropy(person, logits):
+            return losses.cross_entropy(person, logits, model.label_smoothing)
+
+        found = over(entropy, batch["person"], logits)
+        terms["id"] = model.classification * found
+        shown["id"] = found if model.joint else found / 2.0
+    if model.triplet:
+        found = over(lambda x, y: losses.triplet(x, y, model.margin), feature, batch["person"])
+        terms["triplet"] = model.triplet * found
+    return terms, shown
+
+
+def _at_once(loss, *tensors):
+    return loss(*tensors)
 
 
 def hr_and_lr(loss, *tensors):

@@ -5,12 +5,13 @@ from keras import layers, ops
 
 from keras_xreid import losses
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import ReIDModel, predict, scaled
+from keras_xreid.models.base import STRONG, ReIDModel, predict, preset_or, scaled
 from keras_xreid.training.phases import Phase
 
 PRESETS = {
     "paper": {"backbone": "osnet_x1_0", "image_size": (256, 128)},
     "tiny": {"backbone": "resnet_tiny", "image_size": (128, 64)},
+    "strong": {**STRONG, "triplet": 1.0},
 }
 
 
@@ -29,13 +30,17 @@ class Baseline(ReIDModel):
 
     Args:
         people: int, number of training people.
-        preset: "paper" (OSNet x1.0 at 256x128) or "tiny" (a 3.5 M ResNet at 128x64); what is
-            given besides replaces the preset's.
+        preset: "paper" (OSNet x1.0 at 256x128), "tiny" (a 3.5 M ResNet at 128x64), or "strong"
+            (EfficientNet-Lite0 at 128x64 with the field's tricks: neck, triplet term, label
+            smoothing, averages of mirror images); what is given besides replaces the preset's.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
         image_size: (height, width).
         label_smoothing: float in [0, 1).
         last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
-        triplet: float, weight of the batch-hard triplet term, 0 for none.
+        triplet: float, weight of the batch-hard triplet term, 0 for none. With a neck it compares
+            features before it.
+        neck: bool, a BNNeck before the embedding, see `build_reid_network`.
+        flip: bool, whether `embed` averages an image and its mirror image, unless told.
         verification: float, weight of the verification term, 0 for none. Its network is the part
             `verifier`, which then needs an optimizer too.
         margin: float, of the triplet term, in units of the embedding.
@@ -50,16 +55,21 @@ class Baseline(ReIDModel):
     """
 
     def __init__(
-        self, people, preset="paper", backbone=None, image_size=None, label_smoothing=0.0,
-        last_stride=1, triplet=0.0, verification=0.0, margin=0.3, weights=None, **kwargs,
+        self, people, preset="paper", backbone=None, image_size=None, label_smoothing=None,
+        last_stride=1, triplet=None, verification=0.0, margin=0.3, weights=None, neck=None,
+        flip=None, **kwargs,
     ):  # fmt: skip
-        sizes = PRESETS[preset]
-        backbone = backbone or sizes["backbone"]
-        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
-        self.preset, self.label_smoothing = preset, label_smoothing
-        self.triplet, self.verification, self.margin = triplet, verification, margin
+        given = preset_or(
+            PRESETS[preset], backbone=backbone, image_size=image_size, neck=neck, flip=flip,
+            label_smoothing=label_smoothing, triplet=triplet,
+        )  # fmt: skip
+        backbone = given.backbone
+        super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
+        self.preset, self.label_smoothing = preset, float(given.label_smoothing)
+        self.triplet, self.verification, self.margin = float(given.triplet), verification, margin
+        self.neck = given.neck
         self.network = build_reid_network(
-            self.people, backbone, self.image_size, weights, last_stride
+            self.people, backbone, self.image_size, weights, last_stride, self.neck
         )
         self.verifier = None
         if verification:
@@ -82,10 +92,11 @@ class Baseline(ReIDModel):
 
     def _terms(self, batch):
         person = batch["person"]
-        features, logits = self.network(batch["image"], training=True)
+        features, logits, *raw = self.network(batch["image"], training=True)
         terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
         if self.triplet:
-            terms["triplet"] = self.triplet * losses.triplet(features, person, self.margin)
+            compared = raw[0] if raw else features
+            terms["triplet"] = self.triplet * losses.triplet(compared, person, self.margin)
         if self.verification:
             first, second, same = pairs_within(person)
             difference = ops.take(features, first, axis=0) - ops.take(features, second, axis=0)
@@ -105,6 +116,7 @@ class Baseline(ReIDModel):
             **super().get_config(),
             "preset": self.preset,
             "label_smoothing": self.label_smoothing,
+            "neck": self.neck,
             "triplet": self.triplet,
             "verification": self.verification,
             "margin": self.margin,

@@ -15,14 +15,17 @@ are non-saturating, and E minimises both terms of Eq. 1, so that it shows D_F sw
 triplets are batch-hard; HR and LR images pass E, G and F as one batch, so that both are normalised
 as they will be in the test and D_F sees all of their difference; D_I sees real and recovered
 images in batches of their own, as G meets it; last stride 1; of the decoder's skips the deepest
-map of each size; widths of the decoder. SGD for D_F and D_I has no momentum and no weight decay,
-since only their learning rate is given.
+map of each size; widths of the decoder. `preset="strong"` has a BNNeck between u and C, triplets of
+margin 0.3 over HR and LR images together, label smoothing, ranks by cosine, and lets G add to its
+input (`residual`), which leaves no detail of the query behind. SGD for D_F and D_I has no momentum
+and no weight decay, since only their learning rate is given.
 """
 
 import functools
 
 import keras
-from keras import layers, ops
+import numpy as np
+from keras import ops
 
 from keras_xreid import losses
 from keras_xreid.errors import InputError
@@ -31,13 +34,17 @@ from keras_xreid.layers.discriminator import (
     build_feature_discriminators,
     build_resnet_discriminator,
 )
+from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.models.base import (
+    STRONG,
     ReIDModel,
     build_extractor,
     euclidean,
     high_and_low,
     hr_and_lr,
+    identity_terms,
     predict,
+    preset_or,
 )
 from keras_xreid.training.phases import Phase
 
@@ -56,6 +63,13 @@ PRESETS = {
         "decoder_widths": (96, 64, 32, 16),
         "discriminator_width": 16,
     },
+    "strong": {
+        **STRONG,
+        "decoder_widths": (96, 64, 32, 16),
+        "discriminator_width": 16,
+        "joint": True,
+        "residual": True,
+    },
 }
 
 
@@ -68,8 +82,9 @@ class CADNet(ReIDModel):
 
     Args:
         people: int, number of training people.
-        preset: "paper" (ResNet-50 at 256x128) or "tiny" (3.5 M ResNets at 128x64); what is given
-            besides replaces the preset's.
+        preset: "paper" (ResNet-50 at 256x128), "tiny" (3.5 M ResNets at 128x64) or "strong"
+            (EfficientNet-Lite0 at 128x64, with the field's tricks); what is given besides replaces
+            the preset's.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, of E and of F,
             which share no weights.
         image_size: (height, width), multiples of 16; of 32 where the backbone's stride is 32.
@@ -78,7 +93,13 @@ class CADNet(ReIDModel):
         reconstruction: float, lambda_rec (Eq. 6).
         adversarial_features: float, lambda of L_adv^D_F (Eq. 6).
         adversarial_images: float, lambda of L_adv^D_I (Eq. 6).
-        margin: float, of the triplet loss, in units of the features' distance.
+        margin: float, of the triplet loss, in units of the features' distance; 2 in "paper".
+        label_smoothing: float in [0, 1).
+        neck: bool, a BNNeck between u and C: the embedding lies behind it, triplets before it.
+            Distances are cosine then.
+        joint: bool, whether identity and triplet terms are over HR and LR images at once.
+        residual: bool, whether G returns what is to be added to its image, see `build_decoder`.
+        flip: bool, whether `embed` averages an image and its mirror image, unless told.
         weights: None, "imagenet" or a model to copy from, where E and F start.
         last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
         decoder_widths: channels of the decoder's up-blocks.
@@ -104,15 +125,21 @@ class CADNet(ReIDModel):
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, features="fg",
         classification=1.0, reconstruction=1.0, adversarial_features=1.0, adversarial_images=1.0,
-        margin=2.0, weights=None, last_stride=1, decoder_widths=None, discriminator_width=None,
-        **kwargs,
+        margin=None, weights=None, last_stride=1, decoder_widths=None, discriminator_width=None,
+        label_smoothing=None, neck=None, joint=None, residual=None, flip=None, **kwargs,
     ):  # fmt: skip
-        sizes = PRESETS[preset]
-        backbone = backbone or sizes["backbone"]
-        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
+        sizes = preset_or(
+            PRESETS[preset], backbone=backbone, image_size=image_size, margin=margin, neck=neck,
+            label_smoothing=label_smoothing, joint=joint, flip=flip, residual=residual,
+            decoder_widths=decoder_widths, discriminator_width=discriminator_width,
+        )  # fmt: skip
+        backbone = sizes.backbone
+        super().__init__(people, backbone, sizes.image_size, last_stride, sizes.flip, **kwargs)
         if features not in FEATURES:
             raise InputError(f"features {features!r}: give one of {', '.join(FEATURES)}")
-        self.preset, self.features, self.margin = preset, features, margin
+        self.preset, self.features, self.margin = preset, features, sizes.margin or 2.0
+        self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
+        self.residual = sizes.residual
         self.classification, self.reconstruction = classification, reconstruction
         self.adversarial_features = adversarial_features
         self.adversarial_images = adversarial_images
@@ -122,8 +149,8 @@ class CADNet(ReIDModel):
                 f"weights of the losses {', '.join(f'{w:g}' for w in given)}: "
                 "give 0 (off) or more, and not all 0"
             )
-        self.decoder_widths = tuple(decoder_widths or sizes["decoder_widths"])
-        self.discriminator_width = discriminator_width or sizes["discriminator_width"]
+        self.decoder_widths = tuple(sizes.decoder_widths)
+        self.discriminator_width = sizes.discriminator_width
 
         extractor = functools.partial(
             build_extractor, backbone, self.image_size, weights, last_stride
@@ -133,7 +160,9 @@ class CADNet(ReIDModel):
         self.feature_discriminator = self.image_discriminator = None
         maps = [x.shape[1:] for x in self.encoder.outputs[:-1]]
         if features != "f" or reconstruction or adversarial_images:
-            self.decoder = build_decoder(maps, self.image_size, self.decoder_widths)
+            self.decoder = build_decoder(
+                maps, self.image_size, self.decoder_widths, residual=self.residual
+            )
         if features != "f":
             self.image_encoder = extractor(name="image_encoder")
         if adversarial_features:
@@ -147,13 +176,15 @@ class CADNet(ReIDModel):
 
         # Networks for the test, of the same parts.
         image = keras.Input((*self.image_size, 3), name="image")
-        u, recovered = self._embedding_and_recovered(image, training=False)
-        self._predict_embedding = functools.partial(predict, keras.Model(image, u))
+        u, recovered = self._joint_and_recovered(image, training=False)
+        self.neck = build_neck(u.shape[-1]) if sizes.neck else None
+        embedding = u if self.neck is None else self.neck(u)
+        self._predict_embedding = functools.partial(predict, keras.Model(image, embedding))
         if self.decoder is not None:
             self._predict_recovered = functools.partial(predict, keras.Model(image, recovered))
         if classification:
             feature = keras.Input(u.shape[1:], name="u")
-            logits = layers.Dense(self.people, name="logits")(feature)
+            logits = classifier(self.people, sizes.neck, "logits")(feature)
             self.classifier = keras.Model(feature, logits, name="classifier")
         self.built = True
 
@@ -170,7 +201,7 @@ class CADNet(ReIDModel):
         if self.classification or self.reconstruction or self.adversarial_images:
             parts.append("decoder")
         if self.classification:
-            parts += ["image_encoder", "classifier"]
+            parts += ["image_encoder", "neck", "classifier"]
         parts = [part for part in parts if getattr(self, part) is not None]
         terms = {
             "id": self.classification,
@@ -180,13 +211,18 @@ class CADNet(ReIDModel):
             "adversarial_images": self.adversarial_images,
         }
         terms = tuple(term for term, weight in terms.items() if weight)
-        steps = [Phase(tuple(parts), self._recover_and_identify, terms)]
+        measures = {
+            "id": self.classification,
+            "feature_discriminator_accuracy": self.adversarial_features,
+        }
+        measures = tuple(name for name, weight in measures.items() if weight)
+        steps = [Phase(tuple(parts), self._recover_and_identify, terms, measures)]
         if self.feature_discriminator is not None:
             step = self._judge_features
             steps.append(Phase(("feature_discriminator",), step, ("feature_discriminator",)))
         if self.image_discriminator is not None:
-            step = self._judge_images
-            steps.append(Phase(("image_discriminator",), step, ("image_discriminator",)))
+            own = ("image_discriminator",)
+            steps.append(Phase(own, self._judge_images, own, ("image_discriminator_accuracy",)))
         return steps
 
     def prepare(self, batch):
@@ -195,15 +231,13 @@ class CADNet(ReIDModel):
     def _recover_and_identify(self, batch):
         """E, G, F and C minimise Eq. 6."""
         *maps, f = self.encoder(batch["image"], training=True)
-        recovered = None if self.decoder is None else self.decoder(maps, training=True)
-        terms = {}
+        recovered = self._recovered(maps, batch["image"], training=True)
+        terms, handed = {}, {}
         if self.classification:
-            u, person = self._joint(f, recovered, training=True), batch["person"]
-            logits = self.classifier(u, training=True)
-            terms["id"] = self.classification * hr_and_lr(losses.cross_entropy, person, logits)
-            terms["triplet"] = self.classification * hr_and_lr(
-                lambda x, y: losses.triplet(x, y, self.margin), u, person
-            )
+            u = self._joint(f, recovered, training=True)
+            embedding = u if self.neck is None else self.neck(u, training=True)
+            logits = self.classifier(embedding, training=True)
+            terms, handed = identity_terms(self, batch, u, logits)
         if self.reconstruction:
             found = hr_and_lr(losses.absolute_error, recovered, batch["target"])
             terms["reconstruction"] = self.reconstruction * found
@@ -211,11 +245,15 @@ class CADNet(ReIDModel):
             hr, lr = ops.split(self.feature_discriminator(maps[-1], training=True), 2)
             found = losses.discriminator_loss(real_logits=lr, fake_logits=hr)
             terms["adversarial_features"] = self.adversarial_features * found
+            # D_F's own step comes after this one: it has not learnt from this batch.
+            handed["feature_discriminator_accuracy"] = losses.critic_accuracy(hr, lr)
         if self.image_discriminator is not None:
             fake = self.image_discriminator(recovered, training=True)
             found = hr_and_lr(losses.generator_loss, fake)
             terms["adversarial_images"] = self.adversarial_images * found
-        return terms, {"f": maps[-1]} | ({} if recovered is None else {"recovered": recovered})
+        if recovered is not None:
+            handed["recovered"] = recovered
+        return terms, {"f": maps[-1], **handed}
 
     def _judge_features(self, batch):
         """D_F tells features of HR images from those of LR images (Eq. 1)."""
@@ -227,7 +265,8 @@ class CADNet(ReIDModel):
         real = self.image_discriminator(ops.split(batch["image"], 2)[0], training=True)
         fake = self.image_discriminator(batch["recovered"], training=True)
         found = hr_and_lr(lambda x: losses.discriminator_loss(real, x), fake)
-        return {"image_discriminator": found}
+        right = losses.critic_accuracy(real, fake)
+        return {"image_discriminator": found}, {"image_discriminator_accuracy": right}
 
     def _joint(self, f, recovered, training):
         """The feature that C takes, u = GAP([f, g]), which is [GAP(f), GAP(g)]."""
@@ -236,19 +275,30 @@ class CADNet(ReIDModel):
         g = self.image_encoder(recovered, training=training)[-1]
         return g if self.features == "g" else ops.concatenate([f, g], axis=-1)
 
-    def _embedding_and_recovered(self, images, training):
+    def _recovered(self, maps, images, training):
+        if self.decoder is None:
+            return None
+        return self.decoder([*maps, images] if self.residual else maps, training=training)
+
+    def _joint_and_recovered(self, images, training):
         *maps, f = self.encoder(images, training=training)
-        recovered = None if self.decoder is None else self.decoder(maps, training=training)
+        recovered = self._recovered(maps, images, training)
         return self._joint(f, recovered, training), recovered
 
+    @property
+    def triplet(self):
+        """Weight of the triplet term, a part of L_cls (Eq. 5)."""
+        return self.classification
+
     def call(self, images, training=False):
-        return self._embedding_and_recovered(images, training)[0]
+        u = self._joint_and_recovered(images, training)[0]
+        return u if self.neck is None else self.neck(u, training=training)
 
     def _embed(self, images, rates, batch_size):
         return self._predict_embedding(images, batch_size)[0]
 
     def distances(self, query_features, gallery_features, query_rates=None):
-        """Euclidean distances of the embeddings u, by which the paper ranks a gallery.
+        """Euclidean distances of the embeddings u, as the paper ranks; behind a neck 1 - cosine.
 
         Args:
             query_features: (q, d) array from `embed`.
@@ -258,7 +308,14 @@ class CADNet(ReIDModel):
         Returns:
             (q, g) float32 array.
         """
+        if self.neck is not None:
+            return super().distances(query_features, gallery_features)
         return euclidean(query_features, gallery_features)
+
+    @property
+    def metric(self):
+        """What `distances` measures, in words."""
+        return "Euclidean" if self.neck is None else super().metric
 
     @property
     def recover(self):
@@ -273,7 +330,7 @@ class CADNet(ReIDModel):
 
     def _recover(self, images, batch_size=64):
         return self._in_chunks(
-            lambda part, _: self._predict_recovered(part, batch_size)[0],
+            lambda part, _: np.clip(self._predict_recovered(part, batch_size)[0], 0.0, 1.0),
             self._checked(images), None, batch_size,
         )  # fmt: skip
 
@@ -287,6 +344,10 @@ class CADNet(ReIDModel):
             "adversarial_features": self.adversarial_features,
             "adversarial_images": self.adversarial_images,
             "margin": self.margin,
+            "label_smoothing": self.label_smoothing,
+            "neck": self.neck is not None,
+            "joint": self.joint,
+            "residual": self.residual,
             "decoder_widths": list(self.decoder_widths),
             "discriminator_width": self.discriminator_width,
         }

@@ -11,22 +11,25 @@ identity loss is its cross-entropy on G(x_l), and the gradient passes through it
 
 Where the paper is silent, ours: norms are means over elements, so pixels are multiplied by
 `pixel_scale` before the squared error of Eq. 4, chosen so that no weighted term dominates at the
-start; the generator's adversarial loss is non-saturating; while G is trained, D and phi normalise
-by the batch, as they did in their own phase; no batch normalization in G's residual blocks, which
-would halve the speed on a CPU (a switch); Adam; gallery images and queries known to be of high
-resolution bypass G; embeddings are compared by cosine. The text also speaks of regularising D
-with Eq. 8; Algorithm 1 and Figure 2 say G only, and they are followed.
+start; the generator's adversarial loss is non-saturating; while they are not trained themselves, D
+and phi normalise by moving statistics (`critic_statistics="moving"`, the strong preset), or by the
+batch, which hides what shifts or scales a whole batch of fc; phi starts at `first_scale`; no batch
+normalization in G's residual blocks, which would halve the speed on a CPU (a switch); Adam; gallery
+images and queries known to be of high resolution bypass G; embeddings are compared by cosine. The
+text also speaks of regularising D with Eq. 8; Algorithm 1 and Figure 2 say G only, and they are
+followed.
 """
 
 import keras
 import numpy as np
 
 from keras_xreid import losses
+from keras_xreid.errors import InputError
 from keras_xreid.layers.association import Association
 from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import build_generator
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import ReIDModel, predict, scaled
+from keras_xreid.models.base import STRONG, ReIDModel, predict, preset_or, scaled
 from keras_xreid.training.phases import Phase
 
 SUPERVISIONS = ("mse", "mse+id", "mse+id+gan", "full")
@@ -44,6 +47,13 @@ PRESETS = {
         "generator_widths": (16, 24, 32, 48),
         "discriminator_width": 16,
     },
+    "strong": {
+        **STRONG,
+        "generator_widths": (16, 24, 32, 48),
+        "discriminator_width": 16,
+        "critic_statistics": "moving",
+        "first_scale": 0.1,
+    },
 }
 
 
@@ -53,7 +63,7 @@ class INTACT(ReIDModel):
 
     Args:
         people: int, number of training people.
-        preset: "paper" or "tiny"; what is given besides replaces the preset's.
+        preset: "paper", "tiny" or "strong"; what is given besides replaces the preset's.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, of C.
         image_size: (height, width), multiples of 16.
         supervision: "mse" (Sole SR), "mse+id" (SR+ID), "mse+id+gan" or "full" (Tables 2, 3).
@@ -68,6 +78,15 @@ class INTACT(ReIDModel):
         generator_widths: four ints, channels of the generator's groups.
         discriminator_width: int, channels of the discriminator's first convolutions.
         last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
+        neck: bool, whether C has a BNNeck.
+        flip: bool, whether `embed` averages an image and its mirror image, unless told.
+        label_smoothing: float in [0, 1), of the identity term.
+        critic_statistics: "moving" or "batch": what D and phi normalise by in steps that do not
+            train them. By the batch, Eq. 8 is blind to any shift and scale of fc.
+        first_scale: float, deviation of phi's output at first, see `Association`.
+        match: float, weight of 1 - cosine between the embeddings of the recovered image and of its
+            HR twin; 0 for none (ours). L_id is nearly 0 on people whom C knows by heart; this
+            term is not.
 
     Example:
 
@@ -88,11 +107,17 @@ class INTACT(ReIDModel):
         self, people, preset="paper", backbone=None, image_size=None, supervision="full",
         association="r-to-d", bridge=True, lambda_g=0.1, lambda_c=0.3, association_weight=1.0,
         pixel_scale=16.0, batch_normalization=False, generator_widths=None,
-        discriminator_width=None, last_stride=1, **kwargs,
+        discriminator_width=None, last_stride=1, neck=None, flip=None, label_smoothing=None,
+        critic_statistics=None, first_scale=None, match=0.0, **kwargs,
     ):  # fmt: skip
-        sizes = PRESETS[preset]
-        backbone = backbone or sizes["backbone"]
-        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
+        given = preset_or(
+            PRESETS[preset], backbone=backbone, image_size=image_size, neck=neck, flip=flip,
+            label_smoothing=label_smoothing, critic_statistics=critic_statistics,
+            first_scale=first_scale, generator_widths=generator_widths,
+            discriminator_width=discriminator_width,
+        )  # fmt: skip
+        backbone = given.backbone
+        super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
         if supervision not in SUPERVISIONS:
             raise ValueError(f"supervision {supervision!r} is not one of {', '.join(SUPERVISIONS)}")
         self.preset, self.supervision = preset, supervision
@@ -100,11 +125,16 @@ class INTACT(ReIDModel):
         self.lambda_g, self.lambda_c = lambda_g, lambda_c
         self.association_weight, self.pixel_scale = association_weight, pixel_scale
         self.batch_normalization = batch_normalization
-        self.generator_widths = tuple(generator_widths or sizes["generator_widths"])
-        self.discriminator_width = discriminator_width or sizes["discriminator_width"]
+        self.generator_widths = tuple(given.generator_widths)
+        self.discriminator_width = given.discriminator_width
+        self.neck, self.label_smoothing = given.neck, float(given.label_smoothing)
+        self.critic_statistics = given.critic_statistics or "batch"
+        if self.critic_statistics not in ("moving", "batch"):
+            raise InputError(f"critic_statistics {critic_statistics!r}: give moving or batch")
+        self.first_scale, self.match = given.first_scale or 1.0, match
 
         self.reid = build_reid_network(
-            self.people, backbone, self.image_size, last_stride=last_stride
+            self.people, backbone, self.image_size, last_stride=last_stride, neck=self.neck
         )
         self.reid.trainable = False
         self.generator = build_generator(
@@ -119,6 +149,8 @@ class INTACT(ReIDModel):
             self.association = Association(
                 self.reid.outputs[0].shape[-1], self.discriminator.outputs[0].shape[-1],
                 association, bridge,
+                # fc's deviation is near 1, so that phi from D to R starts there.
+                first_scale=self.first_scale if association == "r-to-d" else 1.0,
             )  # fmt: skip
         self.built = True
 
@@ -138,19 +170,23 @@ class INTACT(ReIDModel):
         if self.supervision != "mse":
             terms.append("id")
         if self.discriminator is not None:
-            steps.append(Phase(("discriminator",), self._step_1, ("discriminator",)))
+            own = ("discriminator",)
+            steps.append(Phase(own, self._step_1, own, ("discriminator_accuracy",)))
             terms.append("gan")
         if self.association is not None:
             terms_2 = ("phi", "bridge") if self.association.bridge else ("phi",)
             steps.append(Phase(("association",), self._step_2, terms_2))
             terms.append("association")
-        return [*steps, Phase(("generator",), self._step_3, tuple(terms))]
+        if self.match:
+            terms.append("match")
+        measures = ("id",) if self.supervision != "mse" else ()
+        return [*steps, Phase(("generator",), self._step_3, tuple(terms), measures)]
 
     def prepare(self, batch):
         batch = {"hr": scaled(batch["hr"]), "lr": scaled(batch["lr"]), "person": batch["person"]}
         if self.discriminator is not None:
             batch["recovered"] = self.generator(batch["lr"], training=True)
-        if self.association is not None:
+        if self.association is not None or self.match:
             batch["fc"] = self.reid(batch["hr"], training=False)[0]
         return batch
 
@@ -158,11 +194,12 @@ class INTACT(ReIDModel):
         """D tells HR images from recovered ones (Eq. 1, 2)."""
         _, real = self.discriminator(batch["hr"], training=True)
         _, fake = self.discriminator(batch["recovered"], training=True)
-        return {"discriminator": losses.discriminator_loss(real, fake)}
+        terms = {"discriminator": losses.discriminator_loss(real, fake)}
+        return terms, {"discriminator_accuracy": losses.critic_accuracy(real, fake)}
 
     def _step_2(self, batch):
         """phi and sigma learn how fc and fd of HR images belong together (Eq. 5 to 7)."""
-        fd, _ = self.discriminator(batch["hr"], training=True)
+        fd, _ = self.discriminator(batch["hr"], training=self._by_batch)
         found = self.association.distances(batch["fc"], keras.ops.stop_gradient(fd))
         return dict(zip(("phi", "bridge"), found, strict=False))
 
@@ -170,17 +207,26 @@ class INTACT(ReIDModel):
         """G recovers images that C knows, D believes and phi finds consistent (Eq. 4, 8)."""
         recovered = self.generator(batch["lr"], training=True)
         pixels = losses.squared_error(recovered, batch["hr"])
-        terms = {"mse": self.pixel_scale**2 * pixels}
+        terms, handed = {"mse": self.pixel_scale**2 * pixels}, {}
+        if self.supervision != "mse" or self.match:
+            fc, logits, *_ = self.reid(recovered, training=False)
         if self.supervision != "mse":
-            fc, logits = self.reid(recovered, training=False)
-            terms["id"] = self.lambda_c * losses.cross_entropy(batch["person"], logits)
+            nats = losses.cross_entropy(batch["person"], logits, self.label_smoothing)
+            terms["id"], handed["id"] = self.lambda_c * nats, nats
         if self.discriminator is not None:
-            fd, logit = self.discriminator(recovered, training=True)
+            fd, logit = self.discriminator(recovered, training=self._by_batch)
             terms["gan"] = self.lambda_g * losses.generator_loss(logit)
         if self.association is not None:
-            distance = self.association.distances(fc, fd)[0]
+            distance = self.association.distances(fc, fd, training=self._by_batch)[0]
             terms["association"] = self.association_weight * distance
-        return terms
+        if self.match:
+            terms["match"] = self.match * losses.cosine_distance(fc, batch["fc"])
+        return terms, handed
+
+    @property
+    def _by_batch(self):
+        """Whether a critic normalises by the batch while it is not trained."""
+        return self.critic_statistics == "batch"
 
     def call(self, images, training=False):
         return self.reid(self.generator(images, training=training), training=False)[0]
@@ -224,4 +270,9 @@ class INTACT(ReIDModel):
             "batch_normalization": self.batch_normalization,
             "generator_widths": list(self.generator_widths),
             "discriminator_width": self.discriminator_width,
+            "neck": self.neck,
+            "label_smoothing": self.label_smoothing,
+            "critic_statistics": self.critic_statistics,
+            "first_scale": self.first_scale,
+            "match": self.match,
         }

@@ -20,25 +20,30 @@ is 2 on ours in [0, 1].
 Where both are silent, ours: norms are means over elements; adversarial terms are non-saturating;
 triplets are batch-hard, within the HR and within the LR images; HR and LR images pass F, G and D
 as one batch, so that both are normalised as they will be in the test and D sees all of their
-difference; last stride 1; Euclidean distances.
+difference; last stride 1; Euclidean distances. `preset="strong"` has a BNNeck between v and C,
+triplets of margin 0.3 over HR and LR images together, label smoothing, and ranks by cosine.
 """
 
 import functools
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from keras_xreid import losses
 from keras_xreid.errors import InputError
 from keras_xreid.layers.decoder import build_decoder
 from keras_xreid.layers.discriminator import build_feature_discriminators
+from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.models.base import (
+    STRONG,
     ReIDModel,
     build_extractor,
     euclidean,
     high_and_low,
     hr_and_lr,
+    identity_terms,
     predict,
+    preset_or,
 )
 from keras_xreid.models.cadnet import paper_sgd
 from keras_xreid.training.phases import Phase
@@ -58,6 +63,12 @@ PRESETS = {
         "decoder_widths": (96, 64, 32, 16),
         "discriminator_width": 16,
     },
+    "strong": {
+        **STRONG,
+        "decoder_widths": (96, 64, 32, 16),
+        "discriminator_width": 16,
+        "joint": True,
+    },
 }
 
 
@@ -69,8 +80,9 @@ class RAIN(ReIDModel):
 
     Args:
         people: int, number of training people.
-        preset: "paper" (ResNet-50 at 256x128) or "tiny" (a 3.5 M ResNet at 128x64); what is given
-            besides replaces the preset's.
+        preset: "paper" (ResNet-50 at 256x128), "tiny" (a 3.5 M ResNet at 128x64) or "strong"
+            (EfficientNet-Lite0 at 128x64, with the field's tricks); what is given besides replaces
+            the preset's.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, of F.
         image_size: (height, width), multiples of 16; of 32 where the backbone's stride is 32.
         levels: which feature maps are aligned, 5 the last: (4, 5) multi-level, (5,) single-level.
@@ -79,7 +91,12 @@ class RAIN(ReIDModel):
         triplet: float, weight of L_tri (Eq. 6).
         reconstruction: float, weight of L_rec (Eq. 2).
         adversarial: float, weight of L_adv (Eq. 1), summed over the levels.
-        margin: float, of the triplet loss, in units of the features' distance.
+        margin: float, of the triplet loss, in units of the features' distance; 2 in "paper".
+        label_smoothing: float in [0, 1).
+        neck: bool, a BNNeck between v and C: the embedding lies behind it, triplets before it.
+            Distances are cosine then.
+        joint: bool, whether identity and triplet terms are over HR and LR images at once.
+        flip: bool, whether `embed` averages an image and its mirror image, unless told.
         weights: None, "imagenet" or a model to copy from, where F starts.
         last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
         decoder_widths: channels of the decoder's up-blocks.
@@ -105,15 +122,20 @@ class RAIN(ReIDModel):
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, levels=(4, 5),
         settings="paper", classification=None, triplet=None, reconstruction=None, adversarial=None,
-        margin=2.0, weights=None, last_stride=1, decoder_widths=None, discriminator_width=None,
-        **kwargs,
+        margin=None, weights=None, last_stride=1, decoder_widths=None, discriminator_width=None,
+        label_smoothing=None, neck=None, joint=None, flip=None, **kwargs,
     ):  # fmt: skip
-        sizes = PRESETS[preset]
-        backbone = backbone or sizes["backbone"]
-        super().__init__(people, backbone, image_size or sizes["image_size"], last_stride, **kwargs)
+        sizes = preset_or(
+            PRESETS[preset], backbone=backbone, image_size=image_size, margin=margin, neck=neck,
+            label_smoothing=label_smoothing, joint=joint, flip=flip,
+            decoder_widths=decoder_widths, discriminator_width=discriminator_width,
+        )  # fmt: skip
+        backbone = sizes.backbone
+        super().__init__(people, backbone, sizes.image_size, last_stride, sizes.flip, **kwargs)
         if settings not in SETTINGS:
             raise InputError(f"settings {settings!r}: give one of {', '.join(SETTINGS)}")
-        self.preset, self.settings, self.margin = preset, settings, margin
+        self.preset, self.settings, self.margin = preset, settings, sizes.margin or 2.0
+        self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
         self.levels = tuple(sorted(set(levels)))
         defaults = (1.0, 1.0, 1.0, 1.0)
         if settings == "authors-code":
@@ -129,8 +151,8 @@ class RAIN(ReIDModel):
                 f"weights of the losses {', '.join(f'{w:g}' for w in given)}: "
                 "give 0 (off) or more, and not all 0"
             )
-        self.decoder_widths = tuple(decoder_widths or sizes["decoder_widths"])
-        self.discriminator_width = discriminator_width or sizes["discriminator_width"]
+        self.decoder_widths = tuple(sizes.decoder_widths)
+        self.discriminator_width = sizes.discriminator_width
 
         code = settings == "authors-code"
         self.extractor = build_extractor(backbone, self.image_size, weights, last_stride)
@@ -139,9 +161,10 @@ class RAIN(ReIDModel):
         if not self.levels or not set(self.levels) <= set(known):
             raise InputError(f"levels {self.levels}: give some of {known[0]} to 5")
         self.classifier = self.decoder = self.discriminator = None
+        self.neck = build_neck(v.shape[-1]) if sizes.neck else None
         if self.classification:
             feature = keras.Input(v.shape[1:], name="v")
-            logits = layers.Dense(self.people, name="logits")(feature)
+            logits = classifier(self.people, sizes.neck, "logits")(feature)
             self.classifier = keras.Model(feature, logits, name="classifier")
         if self.adversarial:
             self.discriminator = build_feature_discriminators(
@@ -151,7 +174,8 @@ class RAIN(ReIDModel):
             )
         # Networks for the test, of the same parts.
         image = self.extractor.inputs[0]
-        self._predict_embedding = functools.partial(predict, keras.Model(image, v))
+        embedding = v if self.neck is None else self.neck(v)
+        self._predict_embedding = functools.partial(predict, keras.Model(image, embedding))
         if self.reconstruction:
             self.decoder = build_decoder(
                 [x.shape[1:] for x in maps], self.image_size, self.decoder_widths, skips=code
@@ -171,7 +195,8 @@ class RAIN(ReIDModel):
         super().compile(optimizer=optimizer, **kwargs)
 
     def phases(self):
-        parts = [p for p in ("extractor", "decoder", "classifier") if getattr(self, p) is not None]
+        parts = ("extractor", "decoder", "neck", "classifier")
+        parts = [part for part in parts if getattr(self, part) is not None]
         terms = {
             "id": self.classification,
             "triplet": self.triplet,
@@ -179,7 +204,10 @@ class RAIN(ReIDModel):
             "adversarial": self.adversarial,
         }
         terms = tuple(term for term, weight in terms.items() if weight)
-        steps = [Phase(tuple(parts), self._extract, terms)]
+        measures = ["id"] if self.classification else []
+        if self.discriminator is not None:
+            measures += [f"discriminator_accuracy_{level}" for level in self.levels]
+        steps = [Phase(tuple(parts), self._extract, terms, tuple(measures))]
         if self.discriminator is not None:
             steps.append(Phase(("discriminator",), self._judge, ("discriminator",)))
         return steps
@@ -190,24 +218,23 @@ class RAIN(ReIDModel):
     def _extract(self, batch):
         """F, G and C minimise Eq. 7."""
         *maps, v = self.extractor(batch["image"], training=True)
-        terms, person = {}, batch["person"]
-        if self.classification:
-            logits = self.classifier(v, training=True)
-            terms["id"] = self.classification * hr_and_lr(losses.cross_entropy, person, logits)
-        if self.triplet:
-            if self.settings == "authors-code":
-                v = ops.normalize(ops.cast(v, "float32"), axis=-1)
-            terms["triplet"] = self.triplet * hr_and_lr(
-                lambda x, y: losses.triplet(x, y, self.margin), v, person
-            )
+        embedding = v if self.neck is None else self.neck(v, training=True)
+        logits = self.classifier(embedding, training=True) if self.classification else None
+        if self.settings == "authors-code":
+            v = ops.normalize(ops.cast(v, "float32"), axis=-1)
+        terms, handed = identity_terms(self, batch, v, logits)
         if self.reconstruction:
             recovered = self.decoder(maps, training=True)
             found = hr_and_lr(losses.absolute_error, recovered, batch["target"])
             terms["reconstruction"] = self.reconstruction * found
         if self.adversarial:
-            found = [self._confusion(hr, lr) for hr, lr in self._logits(self._aligned(maps))]
+            judged = self._logits(self._aligned(maps))
+            found = [self._confusion(hr, lr) for hr, lr in judged]
             terms["adversarial"] = self.adversarial * sum(found)
-        return terms, {"maps": self._aligned(maps)}
+            # D's own step comes after this one: it has not learnt from this batch.
+            for level, both in zip(self.levels, judged, strict=True):
+                handed[f"discriminator_accuracy_{level}"] = losses.critic_accuracy(*both)
+        return terms, {"maps": self._aligned(maps), **handed}
 
     def _judge(self, batch):
         """D tells features of HR images from those of LR images, at each level (Eq. 1)."""
@@ -229,13 +256,14 @@ class RAIN(ReIDModel):
         return [ops.split(x, 2) for x in (logits if len(maps) > 1 else [logits])]
 
     def call(self, images, training=False):
-        return self.extractor(images, training=training)[-1]
+        v = self.extractor(images, training=training)[-1]
+        return v if self.neck is None else self.neck(v, training=training)
 
     def _embed(self, images, rates, batch_size):
         return self._predict_embedding(images, batch_size)[0]
 
     def distances(self, query_features, gallery_features, query_rates=None):
-        """Euclidean distances of the embeddings v (ours).
+        """Euclidean distances of the embeddings v (ours); behind a neck 1 - cosine.
 
         Args:
             query_features: (q, d) array from `embed`.
@@ -245,7 +273,14 @@ class RAIN(ReIDModel):
         Returns:
             (q, g) float32 array.
         """
+        if self.neck is not None:
+            return super().distances(query_features, gallery_features)
         return euclidean(query_features, gallery_features)
+
+    @property
+    def metric(self):
+        """What `distances` measures, in words."""
+        return "Euclidean" if self.neck is None else super().metric
 
     @property
     def recover(self):
@@ -275,6 +310,9 @@ class RAIN(ReIDModel):
             "reconstruction": self.reconstruction,
             "adversarial": self.adversarial,
             "margin": self.margin,
+            "label_smoothing": self.label_smoothing,
+            "neck": self.neck is not None,
+            "joint": self.joint,
             "decoder_widths": list(self.decoder_widths),
             "discriminator_width": self.discriminator_width,
         }

@@ -55,6 +55,17 @@ class Progressive(keras.callbacks.Callback):
         # another, where their variables' shapes follow each other alike: both trace the step anew.
         self.model.make_train_function(force=True)
 
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.masks:
+            return
+        deviation, apart = self.masks[self.current].spread
+        logs.update(mask_deviation=deviation, mask_difference=apart)
+        if epoch + 1 in np.cumsum(self.epochs):
+            print(
+                f"{self.masks[self.current].name}: deviation of its logits {deviation:.3f}, "
+                f"difference between levels {apart:.3f}"
+            )
+
     def on_train_end(self, logs=None):
         for mask in self.masks:
             mask.trainable = True

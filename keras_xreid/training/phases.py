@@ -17,6 +17,8 @@ class Phase(NamedTuple):
             sum is minimised. It may return a second dict, of tensors that the phases after it
             find in the batch, without a gradient: what was computed once need not be again.
         terms: names of those terms, in the order in which they are shown.
+        measures: names of scalars in the second dict that are shown too: how often a critic is
+            right, say. One that has the name of a term is shown in its place.
 
     Example:
 
@@ -26,6 +28,17 @@ class Phase(NamedTuple):
     updates: tuple[str, ...]
     losses: Callable
     terms: tuple[str, ...]
+    measures: tuple[str, ...] = ()
+
+
+def _only(losses, term):
+    """A phase's losses, of which one term is left."""
+
+    def alone(batch):
+        found = losses(batch)
+        return {term: (found[0] if isinstance(found, tuple) else found)[term]}
+
+    return alone
 
 
 class _PartOptimizers(keras.optimizers.MultiOptimizer):
@@ -71,7 +84,9 @@ class PhasedModel(keras.Model):
         """
         return batch
 
-    def compile(self, optimizer, jit_compile=None, run_eagerly=False, steps_per_execution=1):
+    def compile(
+        self, optimizer, jit_compile=None, run_eagerly=False, steps_per_execution=1, l2=None
+    ):  # fmt: skip
         """Gives each trained part its own optimizer.
 
         Args:
@@ -80,6 +95,9 @@ class PhasedModel(keras.Model):
             jit_compile: bool; None takes what is fastest on this backend and device.
             run_eagerly: bool, as in Keras.
             steps_per_execution: int, as in Keras.
+            l2: dict from part name to a float: so many times a weight is added to its gradient, as
+                `torch.optim.Adam(weight_decay=...)` does. The `weight_decay` of Keras's
+                optimizers bypasses the moments instead.
 
         Raises:
             ValueError: where a phase updates a part that has no optimizer, or two parts share
@@ -87,6 +105,9 @@ class PhasedModel(keras.Model):
         """
         phases = self.phases()
         optimizers = {part: keras.optimizers.get(o) for part, o in optimizer.items()}
+        self._l2 = dict(l2 or {})
+        if not set(self._l2) <= set(optimizers):
+            raise ValueError(f"l2 is given for {', '.join(self._l2)}, of which one is not trained")
         missing = {part for phase in phases for part in phase.updates} - set(optimizers)
         if missing:
             raise ValueError(
@@ -112,6 +133,7 @@ class PhasedModel(keras.Model):
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
+            "l2": self._l2,
         }
         if jit_compile is None:
             jit_compile = autodiff.default_jit_compile()
@@ -124,7 +146,9 @@ class PhasedModel(keras.Model):
             auto_scale_loss=False,
         )
         self._trackers = {
-            term: keras.metrics.Mean(name=term) for phase in phases for term in phase.terms
+            name: keras.metrics.Mean(name=name)
+            for phase in phases
+            for name in dict.fromkeys((*phase.terms, *phase.measures))
         }
 
     @property
@@ -175,9 +199,13 @@ class PhasedModel(keras.Model):
             gradients = iter(gradients)
             for part, trained in zip(phase.updates, of_parts[0], strict=True):
                 if trained:
-                    self._part_optimizers[part].apply([next(gradients) for _ in trained], trained)
-            for term, value in logs.items():
-                self._trackers[term].update_state(value)
+                    own = [next(gradients) for _ in trained]
+                    if decay := self._l2.get(part):
+                        own = [g + decay * v for g, v in zip(own, trained, strict=True)]
+                    self._part_optimizers[part].apply(own, trained)
+            logs.update({name: batch[name] for name in phase.measures})
+            for name, value in logs.items():
+                self._trackers[name].update_state(value)
         self.optimizer.iterations.assign_add(1)
         return {term: tracker.result() for term, tracker in self._trackers.items()}
 
@@ -193,6 +221,29 @@ class PhasedModel(keras.Model):
             of the parts it updates, part by part.
         """
         return self._phase_gradients(phase, batch, self._state, *self._variables_of(phase))
+
+    def gradient_norms(self, batch):
+        """How hard each weighted term pulls: the norm of its own gradient.
+
+        Nothing changes by it. Phases of one term are left out.
+
+        Args:
+            batch: what `__getitem__` of the data returned.
+
+        Returns:
+            Dict from a term's name to the norm over all weights that its phase updates.
+        """
+        raw = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+        batch = autodiff.without_gradient(lambda: self.prepare(raw), self._state)
+        norms = {}
+        for phase in self.phases():
+            trained, _ = self._variables_of(phase)
+            for term in phase.terms if len(phase.terms) > 1 else ():
+                alone = phase._replace(losses=_only(phase.losses, term), terms=(term,))
+                _, gradients = self._phase_gradients(alone, dict(batch), self._state, trained, [])
+                squares = [keras.ops.sum(keras.ops.square(g)) for g in gradients]
+                norms[term] = float(keras.ops.convert_to_numpy(sum(squares))) ** 0.5
+        return norms
 
     def _look_up(self):
         """Every variable, and those of each phase."""

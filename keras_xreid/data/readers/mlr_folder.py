@@ -125,7 +125,7 @@ def _read_built(root, need):
     first = rows[0]
     return DataSet(
         "mlr", **lists, split=first["split"], root=str(root), protocol=first["protocol"],
-        split_id=first["split_id"], seed=first["seed"],
+        split_id=first["split_id"], seed=first["seed"], fold=first.get("fold", 0),
     )  # fmt: skip
 
 

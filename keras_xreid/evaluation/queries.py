@@ -1,0 +1,88 @@
+"""The scores of each query, as a file beside metrics.json: what two runs are compared by."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from keras_xreid.data.manifest import query_names
+from keras_xreid.errors import InputError
+from keras_xreid.evaluation.files import write_text_atomic
+from keras_xreid.evaluation.ranking import SCORES
+
+COLUMNS = ("query", "person", "camera", "rate", "variant", "rank1", "AP", "INP")
+KEPT = [SCORES.index(name) for name in ("rank1", "mAP", "mINP")]
+
+
+def write_queries(path, data, kept):
+    """Writes the scores of every query that counts, in percent and full precision.
+
+    `variant` is "plain", the model as it is, or "upscaled", the control that is merely enlarged.
+
+    Args:
+        path: the file, queries.csv of a run folder; written whole or not at all.
+        data: the `DataSet` that was scored.
+        kept: the dictionary that `evaluate(model, data, keep=kept)` filled.
+
+    Example:
+
+    >>> kept = {}
+    >>> results = evaluate(model, data, keep=kept)
+    >>> write_queries("runs/mine/queries.csv", data, kept)
+    """
+    names = query_names(data)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for variant, scores in kept["scores"].items():
+        if not isinstance(scores, dict):  # the protocol gave each query its rate
+            scores = {None: scores}
+        for rate, of_each in scores.items():
+            for row in np.flatnonzero(~np.isnan(of_each[:, -1])):
+                record = data.query[row]
+                own = kept["rates"][row] if rate is None else rate
+                shown = "" if np.isnan(own) else f"{own:g}"  # a rate that nobody knows
+                who = [names[row], record.person, record.camera, shown, variant]
+                writer.writerow([*who, *of_each[row, KEPT].tolist()])
+    write_text_atomic(path, text.getvalue())
+
+
+def read_queries(path, variant="plain"):
+    """Reads the scores of each query.
+
+    Args:
+        path: a queries.csv.
+        variant: "plain", "upscaled" or whatever else was scored.
+
+    Returns:
+        A dictionary from (query, rate), as written, to (person, rank1, AP, INP): person is text,
+        the others are in percent.
+
+    Raises:
+        InputError: the file is missing or broken, or holds nothing of this variant.
+
+    Example:
+
+    >>> read_queries("runs/mine/queries.csv")["query/0001_c1s1_001051_00.jpg", "4"]
+    ('1', 100.0, 83.3, 66.7)
+    """
+    path, found = Path(path), {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["variant"] == variant:
+                    scores = (float(row[name]) for name in COLUMNS[-3:])
+                    found[row["query"], row["rate"]] = (row["person"], *scores)
+    except OSError as error:
+        reason = os.strerror(error.errno)
+        raise InputError(f"{path} cannot be read ({reason}): run again what wrote it") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is no list of queries with the columns {', '.join(COLUMNS)}: run again what "
+            "wrote it"
+        ) from error
+    if not found:
+        raise InputError(f"{path} holds no {variant} scores")
+    return found
