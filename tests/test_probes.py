@@ -32,7 +32,7 @@ def embeddings(name):
 @pytest.mark.parametrize("name", FILES)
 def test_the_embeddings_come_again(name):
     with np.load(RECORDED) as recorded:
-        assert name in recorded, f"not recorded yet: python tests/test_probes.py"
+        assert name in recorded, "not recorded yet: python tests/test_probes.py"
         expected = recorded[name].astype("float32")
     found = embeddings(name)
     # They are stored as float16, of which the last digit is half a thousandth.
