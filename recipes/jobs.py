@@ -24,7 +24,12 @@ SCORING = 0.05  # hours
 # longest run, second seeds.
 FIRST, CONTROL, SYSTEM, ROW, LONG, SEED = range(6)
 # What a later scoring of a trained model puts in the place of the run's own.
-SCORED = ("per_rate", "mean_lr", "mixed", "enlarged", "image_quality", "queries", "summary")
+SCORED = (
+    "per_rate", "mean_lr", "mixed", "enlarged", "image_quality", "flip", "queries",
+    "queries_per_rate", "standard_error", "summary", "protocol", "split_id", "manifest_sha256",
+)  # fmt: skip
+# Data sets and protocols that are trained on other images than each-rate has, or refuse it.
+OWN_IMAGES = ("caviar", "mlr", "csv", "rain-code")
 
 
 def recipe_options(recipe):
@@ -128,6 +133,8 @@ class Job:
 class Jobs:
     """The jobs of some rows, what they begin from included; each command is there once.
 
+    A protocol changes no training image, so a trained row is scored by it afterwards.
+
     Args:
         options: `tables.TableOptions` with a preset.
         root: folder of the runs, which lie in NAME or NAME/run.
@@ -137,7 +144,9 @@ class Jobs:
 
     def __init__(self, options, root, control, train=True):
         self.options, self.root, self.control, self.train = options, Path(root), control, train
-        self.jobs = {}
+        self.jobs, o = {}, options
+        apart = o.protocol not in (None, "each-rate") and not {o.data, o.protocol} & {*OWN_IMAGES}
+        self.scored_by = o.protocol if apart else None
 
     def of_row(self, row, seeds):
         """Adds the jobs of a row; returns the names of the last ones, one a split and seed."""
@@ -146,10 +155,11 @@ class Jobs:
             for seed in seeds:
                 name = self._train(row, seed, split_id)
                 labels, scored = list(row.scored[:1]), list(row.scored[1:])
+                labels += [self.scored_by] if self.scored_by else []
                 if self.options.repeats > 1:
                     scored += ["--repeats", str(self.options.repeats)]
                     labels.append(f"repeats{self.options.repeats}")
-                if scored:
+                if labels:
                     words = ["--weights", f"{{run:{name}}}", *self._shared("evaluate", split_id)]
                     again, words = "-".join([name, *labels]), [*words, *scored]
                     self._add(again, "evaluate", words, self.jobs[name].stage, 0, name)
@@ -158,7 +168,10 @@ class Jobs:
         return names
 
     def metrics(self, name):
-        """What a job found, with its "folder"; None where it is not finished and not to be run."""
+        """What a job found; None where it is not finished and not to be run.
+
+        "folder" is its folder, and "trained" that of the model.
+        """
         job, folder = self.jobs[name], self.finished(name)
         base = self.metrics(job.scores) if job.scores else {}
         if not self.train and (folder is None or base is None):
@@ -173,7 +186,7 @@ class Jobs:
         found = report.read_metrics(folder / "metrics.json")
         if job.scores:
             found = {**base, **{key: found[key] for key in SCORED if key in found}}
-        return {**found, "folder": base.get("folder", folder)}
+        return {"trained": folder, **found, "folder": folder}
 
     def finished(self, name):
         """The folder of a finished run, or None."""
@@ -207,7 +220,7 @@ class Jobs:
     def _train(self, row, seed, split_id):
         recipe, *settings = row.command.split()
         o, name = self.options, row.name or f"row-{name_of(row.command)}"
-        name += _suffix(seed, split_id)
+        name += self._suffix(seed, split_id)
         in_turn = not {"mask", "--end-to-end", "--one-per-rate"} & set(settings)
         if recipe == "adaptive" and o.preset == "strong" and not in_turn:
             settings.append("--no-restart")
@@ -236,13 +249,13 @@ class Jobs:
             return given
         if row.start == self.control.name:
             return ["--weights", f"{{run:{self._control(split_id)}}}"]
-        return ["--weights", f"{{run:{row.start}{_suffix(seed, split_id)}}}"]
+        return ["--weights", f"{{run:{row.start}{self._suffix(seed, split_id)}}}"]
 
     def _control(self, split_id):
         return self._train(self.control, 0, split_id)
 
     def _reid(self, seed, split_id, given):
-        o, name = self.options, f"reid{_suffix(seed, split_id)}"
+        o, name = self.options, f"reid{self._suffix(seed, split_id)}"
         words = [*self._shared("baseline", split_id, seed), *given]
         words += ["--epochs", str(o.reid_epochs)] if o.reid_epochs else []
         epochs = o.reid_epochs or importlib.import_module("baseline").EPOCHS[o.preset]
@@ -258,9 +271,11 @@ class Jobs:
             kind = recipe_options(recipe)
         asked = {
             "preset": o.preset, "data": o.data, "data_dir": o.data_dir, "split": o.split,
-            "fold": o.fold, "protocol": o.protocol, "split_id": split_id, "seed": seed,
+            "fold": o.fold, "split_id": split_id, "seed": seed, "protocol": o.protocol,
             "precision": o.precision, "backbone": o.backbone, "limit": o.limit, "steps": o.steps,
         }  # fmt: skip
+        if recipe != "evaluate" and self.scored_by:
+            del asked["protocol"]
         default = {field.name: field.default for field in dataclasses.fields(kind)}
         words = []
         for name, value in asked.items():
@@ -272,6 +287,6 @@ class Jobs:
     def _add(self, name, recipe, words, stage, images=0, scores=None):
         self.jobs.setdefault(name, Job(name, recipe, tuple(words), stage, images, scores))
 
-
-def _suffix(seed, split_id):
-    return (f"-split{split_id}" if split_id else "") + (f"-seed{seed}" if seed else "")
+    def _suffix(self, seed, split_id):
+        dev = f"-dev{self.options.fold or ''}" if self.options.split == "dev" else ""
+        return dev + f"-split{split_id}" * bool(split_id) + f"-seed{seed}" * bool(seed)

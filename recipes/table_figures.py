@@ -62,7 +62,7 @@ def draw(figure, folder, found, options):
                 f"{label} was run on {run['dataset']}, and --data is {options.data}: give its own "
                 "--data and --data-dir"
             )
-    models = {label: xr.load(run["folder"], precision="float32") for label, run in found.items()}
+    models = {label: xr.load(run["trained"], precision="float32") for label, run in found.items()}
     size = next(iter(models.values())).image_size
     data = xr.datasets.load(
         options.data, options.data_dir, split=options.split, fold=options.fold,

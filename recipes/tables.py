@@ -206,7 +206,8 @@ class TableOptions:
     fold: int = 0
     """Which people dev holds out: 0, 1 or 2."""
     protocol: str | None = None
-    """each-rate, if not given; or one that fixes each query's rate: paper, see baseline.py."""
+    """each-rate, if not given; or one that fixes each query's rate: paper, see baseline.py. Trained
+    rows are scored by it once more, and not trained again."""
     split_id: tuple[int, ...] = (0,)
     """Splits of the data set; of several, the table prints mean, deviation and 95 % interval."""
     splits: int | None = None
@@ -320,9 +321,14 @@ def rows_of(table, options):
 
 
 def seeds_of(options, table):
-    """Seeds of a table's rows; the control that others begin from has one."""
+    """Seeds of a table, where they are not given."""
     several = table == "main" and (options.plan or options.from_)
     return options.seeds or ((0, 1) if several else (0,))
+
+
+def one_seed(row, seeds):
+    """The seeds of a row: of the control that others begin from 0, of the longest run one."""
+    return {FIRST: (0,), LONG: seeds[:1]}.get(row.stage, seeds)
 
 
 def jobs_of(tables, options, root):
@@ -330,9 +336,7 @@ def jobs_of(tables, options, root):
     jobs, names = Jobs(options, root, control(options), train=not options.from_), {}
     for table in tables:
         names[table] = {
-            label: jobs.of_row(
-                row, (0,) if row.stage in (FIRST, LONG) else seeds_of(options, table)
-            )
+            label: jobs.of_row(row, one_seed(row, seeds_of(options, table)))
             for label, row in rows_of(table, options).items()
         }
     return jobs, names
@@ -362,6 +366,10 @@ def settle(options):
         raise xr.InputError(
             f"--repeats is {options.repeats}: give 1 or more, and a --protocol that draws rates"
         )
+    if options.protocol not in (None, "each-rate"):
+        if TABLE_5 in options.tables:
+            raise xr.InputError(f"{TABLE_5} tells the model other rates: give no --protocol")
+        chosen = [table for table in chosen if table != TABLE_5]
     return list(dict.fromkeys(chosen))
 
 

@@ -180,17 +180,24 @@ def test_options_are_passed_on():
     told = {"protocol": "paper", "split": "dev", "fold": 1, "backbone": "resnet50", "limit": 9}
     told |= {"precision": "mixed_bfloat16", "steps": 3, "split_id": (0, 2), "seeds": (1,)}
     found = {job.name: job for job in planned("rain-3", repeats=10, **told)}
-    words = " ".join(found["row-rain-split2-seed1"].words)
-    assert words.startswith(
-        "--preset strong --data market1501 --split dev --fold 1 --protocol paper --split-id 2 "
-        "--seed 1 --precision mixed_bfloat16 --backbone resnet50 --limit 9 --steps 3 --epochs 1"
+    words = " ".join(found["row-rain-dev1-split2-seed1"].words)
+    assert words == (
+        "--preset strong --data market1501 --split dev --fold 1 --split-id 2 --seed 1 --precision "
+        "mixed_bfloat16 --backbone resnet50 --limit 9 --steps 3 --epochs 1 --weights "
+        "{run:control-hr-dev1-split2}"
     )
-    assert words.endswith("--weights {run:control-hr-split2}")
-    again = " ".join(found["row-rain-split2-seed1-repeats10"].words)
+    # A protocol changes no training image: what is trained is scored by it.
+    again = " ".join(found["row-rain-dev1-split2-seed1-paper-repeats10"].words)
     assert again == (
-        "--weights {run:row-rain-split2-seed1} --data market1501 --split dev --fold 1 "
-        "--protocol paper --split-id 2 --limit 9 --repeats 10"
+        "--weights {run:row-rain-dev1-split2-seed1} --data market1501 --split dev --fold 1 "
+        "--split-id 2 --protocol paper --limit 9 --repeats 10"
     )
+
+
+def test_what_each_rate_refuses_is_trained_by_its_protocol():
+    found = {job.name: job for job in planned("adaptive-3", data="caviar", protocol="paper")}
+    assert "--protocol paper" in " ".join(found["row-adaptive"].words)
+    assert set(found) == {"control-hr", "row-adaptive", "row-adaptive-end-to-end"}
 
 
 @pytest.mark.parametrize(
@@ -199,11 +206,12 @@ def test_options_are_passed_on():
         ({"preset": "large"}, "unknown preset 'large'"),
         ({"repeats": 3}, "--repeats is 3: give 1 or more, and a --protocol"),
         ({"splits": 2, "split_id": (1,)}, "no --split-id beside it"),
+        ({"table": "adaptive-5", "protocol": "paper"}, "give no --protocol"),
     ],
 )
 def test_bad_options(more, words):
     with pytest.raises(xr.InputError, match=re.escape(words)):
-        planned("rain-3", **more)
+        planned(more.pop("table", "rain-3"), **more)
     with pytest.raises(xr.InputError, match=r"unknown table 'rain-9'.*rain-figure-5"):
         planned("rain-9")
 
@@ -267,8 +275,16 @@ def test_ten_splits_by_the_papers_protocol(tmp_path):
     for split, rank1 in enumerate((40.0, 42.0, 47.0)):
         folder = tmp_path / ("row-rain-without-adv" + f"-split{split}" * bool(split))
         mixed = dict.fromkeys(("rank1", "rank5", "rank10", "rank20", "mAP", "mINP"), rank1)
-        told = {"dataset": "viper", "protocol": "paper", "split_id": split, "data": counts}
-        made_run(folder, "rain", mixed=mixed, options={"split_id": split}, **told)
+        told = {"protocol": "paper", "split_id": split}
+        made_run(
+            folder,
+            "rain",
+            split_id=split,
+            dataset="viper",
+            options={"split_id": split},
+            data=counts,
+        )
+        made_run(folder.with_name(f"{folder.name}-paper"), "rain", mixed=mixed, **told)
     tables.main(
         tables.TableOptions(
             ("rain-3", "rain-1"), from_=str(tmp_path), out=str(tmp_path / "page"), data="viper",
@@ -287,8 +303,9 @@ def test_ten_splits_by_the_papers_protocol(tmp_path):
 def test_data_that_are_not_the_papers_are_said(tmp_path):
     counts = {role: {"people": n} for role, n in (("train", 401), ("query", 100))}
     mixed = dict.fromkeys(("rank1", "rank5", "rank10", "rank20", "mAP", "mINP"), 71.25)
-    more = {"dataset": "market1501", "protocol": "paper", "mixed": mixed, "data": counts}
-    made_run(tmp_path / "rain", "rain", to_embed={"parameters": 1, "flops": 2}, **more)
+    cost = {"parameters": 1, "flops": 2}
+    made_run(tmp_path / "rain", "rain", to_embed=cost, data=counts, dataset="market1501")
+    made_run(tmp_path / "rain-paper", "rain", protocol="paper", mixed=mixed)
     page = main_table(tmp_path, protocol="paper")
     assert "trained on 401 people, 100 looked for; the papers have 751 and 750" in page
     assert "| all queries |" in page and "| 71.2 |" in page and "| paper's rank-1 |" in page
