@@ -25,6 +25,7 @@ from common import (
     check_groups,
     check_losses,
     check_unused,
+    defaults,
     l2_of,
     pairs_a_step,
     rising_and_falling,
@@ -141,10 +142,11 @@ def check(options):
     check_groups(options, pairs_a_step(options), "the verification loss")
     known = [*MECHANISMS, *LOSSES]
     check_losses([w for w in options.without if w not in MECHANISMS], LOSSES, known)
+    default = defaults(AdaptiveOptions, options.preset)
     given = [
         name
         for name in ("without", "end_to_end", "mask_epochs", "restart")
-        if getattr(options, name)
+        if getattr(options, name) and getattr(options, name) != getattr(default, name)
     ]
     flags = [f"--{name.replace('_', '-')}" for name in given]
     if options.one_per_rate and given:

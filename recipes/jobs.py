@@ -221,9 +221,6 @@ class Jobs:
         recipe, *settings = row.command.split()
         o, name = self.options, row.name or f"row-{name_of(row.command)}"
         name += self._suffix(seed, split_id)
-        in_turn = not {"mask", "--end-to-end", "--one-per-rate"} & set(settings)
-        if recipe == "adaptive" and o.preset == "strong" and not in_turn:
-            settings.append("--no-restart")
         words = [*self._shared(recipe, split_id, seed), "--epochs", str(row.epochs), *settings]
         words += self._start(row, recipe, seed, split_id)
         if recipe == "baseline" and o.preset == "paper" and not o.backbone:

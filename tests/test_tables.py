@@ -414,7 +414,7 @@ def test_strong_rows_begin_from_the_control(tmp_path, queue):
     tables.main(options(tmp_path, "adaptive-2", preset="strong"))
     names = [name for _, name, _ in queue.asked]
     assert names[:2] == ["control-hr", "row-adaptive-without-mask-val"]
-    assert queue.asked[1][2][-3:] == ("--no-restart", "--weights", f"{tmp_path}/rows/control-hr")
+    assert queue.asked[1][2][-2:] == ("--weights", f"{tmp_path}/rows/control-hr")
     assert "Adaptive Table 2" in (tmp_path / "rows" / "adaptive-2.md").read_text()
 
 
