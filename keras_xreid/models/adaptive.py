@@ -34,7 +34,7 @@ from keras_xreid import losses
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.layers.backbone import build_stages
-from keras_xreid.layers.head import build_neck
+from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.layers.mask import ResolutionMask, VaryingLength, kept_by_level
 from keras_xreid.models.base import STRONG, ReIDModel, high_and_low, predict, preset_or
 from keras_xreid.models.baseline import Baseline, pairs_within
@@ -162,10 +162,10 @@ class Adaptive(ReIDModel):
         self.classifier = self.verifier = None
         feature = keras.Input(z.shape[1:], name="feature")
         if classification:
-            small = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.001)}
-            logits = layers.Dense(
-                self.people, use_bias=False, name="logits", **(small if self.neck else {})
-            )(feature)
+            # W has no bias, with a neck or without.
+            of_paper = layers.Dense(self.people, use_bias=False, name="logits")
+            layer = classifier(self.people, True, "logits") if self.neck else of_paper
+            logits = layer(feature)
             self.classifier = keras.Model(feature, logits, name="classifier")
         if verification:
             x = layers.Activation("relu")(layers.Dense(256)(feature))
