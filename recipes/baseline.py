@@ -61,7 +61,8 @@ def train_network(run, epochs, rates=(1,), triplet=0.0, verification=0.0, warm=N
     batches = run.batches(xr.ImageBatches, bool(triplet or verification), rates=rates, **step)
     model = xr.Baseline(
         batches.people, preset=o.preset, backbone=run.backbone, triplet=triplet,
-        verification=verification, weights=run.starting_weights(o.weights), **tricks(o),
+        verification=verification, unit_triplet=o.unit_triplet,
+        weights=run.starting_weights(o.weights), **tricks(o),
     )  # fmt: skip
     steps, warm = epochs * len(batches), warm or len(batches)
     rate = rising_and_falling(steps, warm, o.learning_rate)

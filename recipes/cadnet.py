@@ -92,7 +92,7 @@ def main(options):
     weights |= {LOSSES[name]: 0.0 for name in options.without}
     model = xr.CADNet(
         batches.people, preset=options.preset, backbone=run.backbone, features=options.features,
-        margin=options.margin, residual=options.residual,
+        margin=options.margin, unit_triplet=options.unit_triplet, residual=options.residual,
         weights=run.starting_weights(options.weights), **tricks(options), **weights,
     )  # fmt: skip
     run.begin()

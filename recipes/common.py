@@ -144,7 +144,8 @@ class BackboneOptions(Options):
     PRESETS: ClassVar = {
         "strong": {
             "weights": "imagenet", "train_rates": ("1..4",), "kernel": RANDOM, "erase": True,
-            "l2": 5e-4, **{name: STRONG[name] for name in ("neck", "label_smoothing", "flip")},
+            "l2": 5e-4,
+            **{name: STRONG[name] for name in ("neck", "label_smoothing", "flip", "unit_triplet")},
         }
     }  # fmt: skip
 
@@ -165,6 +166,8 @@ class BackboneOptions(Options):
     """Share of the target's probability spread over all people."""
     neck: bool = False
     """Batch normalization between feature and embedding, and a classifier without bias (BNNeck)."""
+    unit_triplet: bool = False
+    """Compare unit vectors in triplets; else features as they are, long or short."""
     flip: bool = False
     """Embed the mean of an image and its mirror image; scores are given with and without."""
 

@@ -100,7 +100,7 @@ def main(options):
         off |= {"classification": 0.0, "triplet": 0.0}
     model = xr.RAIN(
         batches.people, preset=options.preset, backbone=run.backbone, levels=options.levels,
-        settings=options.settings, margin=options.margin,
+        settings=options.settings, margin=options.margin, unit_triplet=options.unit_triplet,
         weights=run.starting_weights(options.weights), **tricks(options), **off,
     )  # fmt: skip
     run.begin()

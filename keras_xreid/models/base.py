@@ -20,6 +20,7 @@ STRONG = {
     "neck": True,
     "label_smoothing": 0.1,
     "margin": 0.3,
+    "unit_triplet": True,
     "flip": True,
 }
 
@@ -251,9 +252,10 @@ def identity_terms(model, batch, feature, logits):
     """The identity and the triplet term of a joint batch, weighted, and the shown value of "id".
 
     Args:
-        model: has `classification`, `triplet`, `margin`, `label_smoothing` and `joint`: whether
-            the terms are over all images at once, so that triplets hold both kinds and the
-            identity term is a mean; else they are sums of one within HR and one within LR images.
+        model: has `classification`, `triplet`, `margin`, `unit_triplet`, `label_smoothing` and
+            `joint`: whether the terms are over all images at once, so that triplets hold both
+            kinds and the identity term is a mean; else they are sums of one within HR and one
+            within LR images.
         batch: of `high_and_low`.
         feature: (2n, d), what triplets compare.
         logits: (2n, people), or None.
@@ -271,6 +273,8 @@ def identity_terms(model, batch, feature, logits):
         terms["id"] = model.classification * found
         shown["id"] = found if model.joint else found / 2.0
     if model.triplet:
+        if model.unit_triplet:
+            feature = ops.normalize(ops.cast(feature, "float32"), axis=-1)
         found = over(lambda x, y: losses.triplet(x, y, model.margin), feature, batch["person"])
         terms["triplet"] = model.triplet * found
     return terms, shown

@@ -39,6 +39,8 @@ class Baseline(ReIDModel):
         last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
         triplet: float, weight of the batch-hard triplet term, 0 for none. With a neck it compares
             features before it.
+        unit_triplet: bool, whether triplets compare unit vectors. Of a network that starts from
+            ImageNet the features are long, and a margin of 0.3 is met by making them short.
         neck: bool, a BNNeck before the embedding, see `build_reid_network`.
         flip: bool, whether `embed` averages an image and its mirror image, unless told.
         verification: float, weight of the verification term, 0 for none. Its network is the part
@@ -57,17 +59,17 @@ class Baseline(ReIDModel):
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, label_smoothing=None,
         last_stride=1, triplet=None, verification=0.0, margin=0.3, weights=None, neck=None,
-        flip=None, **kwargs,
+        flip=None, unit_triplet=None, **kwargs,
     ):  # fmt: skip
         given = preset_or(
             PRESETS[preset], backbone=backbone, image_size=image_size, neck=neck, flip=flip,
-            label_smoothing=label_smoothing, triplet=triplet,
+            label_smoothing=label_smoothing, triplet=triplet, unit_triplet=unit_triplet,
         )  # fmt: skip
         backbone = given.backbone
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
         self.preset, self.label_smoothing = preset, float(given.label_smoothing)
         self.triplet, self.verification, self.margin = float(given.triplet), verification, margin
-        self.neck = given.neck
+        self.neck, self.unit_triplet = given.neck, given.unit_triplet
         self.network = build_reid_network(
             self.people, backbone, self.image_size, weights, last_stride, self.neck
         )
@@ -96,6 +98,8 @@ class Baseline(ReIDModel):
         terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
         if self.triplet:
             compared = raw[0] if raw else features
+            if self.unit_triplet:
+                compared = ops.normalize(ops.cast(compared, "float32"), axis=-1)
             terms["triplet"] = self.triplet * losses.triplet(compared, person, self.margin)
         if self.verification:
             first, second, same = pairs_within(person)
@@ -117,6 +121,7 @@ class Baseline(ReIDModel):
             "preset": self.preset,
             "label_smoothing": self.label_smoothing,
             "neck": self.neck,
+            "unit_triplet": self.unit_triplet,
             "triplet": self.triplet,
             "verification": self.verification,
             "margin": self.margin,

@@ -97,6 +97,7 @@ class CADNet(ReIDModel):
         label_smoothing: float in [0, 1).
         neck: bool, a BNNeck between u and C: the embedding lies behind it, triplets before it.
             Distances are cosine then.
+        unit_triplet: bool, whether triplets compare unit vectors.
         joint: bool, whether identity and triplet terms are over HR and LR images at once.
         residual: bool, whether G returns what is to be added to its image, see `build_decoder`.
         flip: bool, whether `embed` averages an image and its mirror image, unless told.
@@ -126,11 +127,13 @@ class CADNet(ReIDModel):
         self, people, preset="paper", backbone=None, image_size=None, features="fg",
         classification=1.0, reconstruction=1.0, adversarial_features=1.0, adversarial_images=1.0,
         margin=None, weights=None, last_stride=1, decoder_widths=None, discriminator_width=None,
-        label_smoothing=None, neck=None, joint=None, residual=None, flip=None, **kwargs,
+        label_smoothing=None, neck=None, joint=None, residual=None, flip=None, unit_triplet=None,
+        **kwargs,
     ):  # fmt: skip
         sizes = preset_or(
             PRESETS[preset], backbone=backbone, image_size=image_size, margin=margin, neck=neck,
             label_smoothing=label_smoothing, joint=joint, flip=flip, residual=residual,
+            unit_triplet=unit_triplet,
             decoder_widths=decoder_widths, discriminator_width=discriminator_width,
         )  # fmt: skip
         backbone = sizes.backbone
@@ -139,7 +142,7 @@ class CADNet(ReIDModel):
             raise InputError(f"features {features!r}: give one of {', '.join(FEATURES)}")
         self.preset, self.features, self.margin = preset, features, sizes.margin or 2.0
         self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
-        self.residual = sizes.residual
+        self.residual, self.unit_triplet = sizes.residual, sizes.unit_triplet
         self.classification, self.reconstruction = classification, reconstruction
         self.adversarial_features = adversarial_features
         self.adversarial_images = adversarial_images
@@ -347,6 +350,7 @@ class CADNet(ReIDModel):
             "label_smoothing": self.label_smoothing,
             "neck": self.neck is not None,
             "joint": self.joint,
+            "unit_triplet": self.unit_triplet,
             "residual": self.residual,
             "decoder_widths": list(self.decoder_widths),
             "discriminator_width": self.discriminator_width,

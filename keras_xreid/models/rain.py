@@ -95,6 +95,7 @@ class RAIN(ReIDModel):
         label_smoothing: float in [0, 1).
         neck: bool, a BNNeck between v and C: the embedding lies behind it, triplets before it.
             Distances are cosine then.
+        unit_triplet: bool, whether triplets compare unit vectors, as the authors' code does.
         joint: bool, whether identity and triplet terms are over HR and LR images at once.
         flip: bool, whether `embed` averages an image and its mirror image, unless told.
         weights: None, "imagenet" or a model to copy from, where F starts.
@@ -123,11 +124,11 @@ class RAIN(ReIDModel):
         self, people, preset="paper", backbone=None, image_size=None, levels=(4, 5),
         settings="paper", classification=None, triplet=None, reconstruction=None, adversarial=None,
         margin=None, weights=None, last_stride=1, decoder_widths=None, discriminator_width=None,
-        label_smoothing=None, neck=None, joint=None, flip=None, **kwargs,
+        label_smoothing=None, neck=None, joint=None, flip=None, unit_triplet=None, **kwargs,
     ):  # fmt: skip
         sizes = preset_or(
             PRESETS[preset], backbone=backbone, image_size=image_size, margin=margin, neck=neck,
-            label_smoothing=label_smoothing, joint=joint, flip=flip,
+            label_smoothing=label_smoothing, joint=joint, flip=flip, unit_triplet=unit_triplet,
             decoder_widths=decoder_widths, discriminator_width=discriminator_width,
         )  # fmt: skip
         backbone = sizes.backbone
@@ -136,6 +137,7 @@ class RAIN(ReIDModel):
             raise InputError(f"settings {settings!r}: give one of {', '.join(SETTINGS)}")
         self.preset, self.settings, self.margin = preset, settings, sizes.margin or 2.0
         self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
+        self.unit_triplet = sizes.unit_triplet or settings == "authors-code"
         self.levels = tuple(sorted(set(levels)))
         defaults = (1.0, 1.0, 1.0, 1.0)
         if settings == "authors-code":
@@ -220,8 +222,6 @@ class RAIN(ReIDModel):
         *maps, v = self.extractor(batch["image"], training=True)
         embedding = v if self.neck is None else self.neck(v, training=True)
         logits = self.classifier(embedding, training=True) if self.classification else None
-        if self.settings == "authors-code":
-            v = ops.normalize(ops.cast(v, "float32"), axis=-1)
         terms, handed = identity_terms(self, batch, v, logits)
         if self.reconstruction:
             recovered = self.decoder(maps, training=True)
@@ -313,6 +313,7 @@ class RAIN(ReIDModel):
             "label_smoothing": self.label_smoothing,
             "neck": self.neck is not None,
             "joint": self.joint,
+            "unit_triplet": self.unit_triplet,
             "decoder_widths": list(self.decoder_widths),
             "discriminator_width": self.discriminator_width,
         }
