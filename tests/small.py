@@ -2,11 +2,17 @@
 
 import keras
 import numpy as np
+import pytest
 
 import keras_xreid as xr
 
 SIZE = (64, 32)
 PEOPLE = 5
+
+# Of what a whole network computes; `test_parity.py` and the systems' own steps are enough there.
+not_on_jax = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX compiles each network anew, which takes minutes"
+)
 
 
 def fill(model, seed=0):

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from layer_checks import as_list, run_layer_test
-from small import fill
+from small import fill, not_on_jax
 
 import keras_xreid as xr
 from keras_xreid.errors import InputError
@@ -43,6 +43,7 @@ def test_taps_and_parameters(name):
     assert {layer.momentum for layer in backbone.layers if hasattr(layer, "momentum")} == {0.9}
 
 
+@not_on_jax
 @pytest.mark.backend
 @pytest.mark.parametrize("name", ["resnet_tiny", "efficientnet_lite0", "osnet_x0_25"])
 def test_life_of_a_backbone(name, tmp_path):
@@ -59,6 +60,7 @@ def test_resnet50_saves_and_loads(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@not_on_jax
 @pytest.mark.backend
 def test_resnet50_computes_what_keras_applications_does(monkeypatch):
     # Published weights, as far as we are concerned: any, with biases.
@@ -125,6 +127,7 @@ def test_normalise_layer(tmp_path):
     run_layer_test(make, (8, 4, 3), tmp_path, (8, 4, 3))
 
 
+@not_on_jax
 @pytest.mark.backend
 @pytest.mark.parametrize("name", ["resnet_tiny", "resnet50", "osnet_x0_25"])
 def test_the_global_data_format_does_not_matter(name):
@@ -200,6 +203,7 @@ def test_a_pyramid_of_kerashub_is_accepted():
     assert taps_of(build_backbone(hub, SIZE)) == [(16, 8, 4), (8, 4, 8)]
 
 
+@not_on_jax
 @pytest.mark.backend
 @pytest.mark.slow
 def test_kerascv_backbone_is_accepted(tmp_path):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from layer_checks import as_list, run_layer_test
-from small import fill
+from small import fill, not_on_jax
 
 from keras_xreid.errors import InputError
 from keras_xreid.layers.decoder import ToPixels, build_decoder
@@ -66,6 +66,7 @@ def test_pixels(tmp_path):
     run_layer_test(ToPixels, (4, 2, 3), tmp_path, (4, 2, 3))
 
 
+@not_on_jax
 @pytest.mark.parametrize("skips", [True, False])
 def test_decoder_in_a_network(skips, tmp_path):
     run_layer_test(

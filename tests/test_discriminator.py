@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import layers
 from layer_checks import as_list, run_layer_test
-from small import fill
+from small import fill, not_on_jax
 
 from keras_xreid.errors import InputError
 from keras_xreid.layers.discriminator import (
@@ -73,6 +73,7 @@ def test_levels_do_not_mix():
         assert np.abs(other - first).max() > 1e-4
 
 
+@not_on_jax
 @pytest.mark.parametrize("layout", ["tsai", "rain-code"])
 def test_feature_discriminators_in_a_network(layout, tmp_path):
     shapes = [(8, 4, 6), (4, 2, 7)]
@@ -83,6 +84,7 @@ def test_feature_discriminators_in_a_network(layout, tmp_path):
     )  # fmt: skip
 
 
+@not_on_jax
 def test_image_discriminator_in_a_network(tmp_path):
     run_layer_test(
         lambda: fill(build_resnet_discriminator((64, 32), width=2)), (64, 32, 3), tmp_path, (1,)

@@ -17,6 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from small import not_on_jax
 
 import keras_xreid as xr
 from keras_xreid.errors import InputError
@@ -58,6 +59,7 @@ def recorded(monkeypatch):
     return read
 
 
+@not_on_jax
 @pytest.mark.backend
 @pytest.mark.parametrize("name", WIDTHS)
 def test_same_maps_and_embedding_as_torchreid(name, recorded):

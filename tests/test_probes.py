@@ -8,9 +8,9 @@ are recorded by
 
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
+from small import not_on_jax
 
 import keras_xreid as xr
 
@@ -28,7 +28,7 @@ def embeddings(name):
 
 
 @pytest.mark.backend
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX compiles each network anew")
+@not_on_jax
 @pytest.mark.parametrize("name", FILES)
 def test_the_embeddings_come_again(name):
     with np.load(RECORDED) as recorded:

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from small import not_on_jax
 
 import keras_xreid as xr
 from keras_xreid.evaluation import run_figures
@@ -114,12 +115,7 @@ def finished(people, tmp_path_factory):
     return out, printed
 
 
-no_jax = pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="JAX compiles each network anew, which takes minutes"
-)
-
-
-@no_jax
+@not_on_jax
 @pytest.mark.backend
 def test_a_run_folder_holds_what_it_promises(finished):
     out, printed = finished
@@ -148,7 +144,7 @@ def test_a_run_folder_holds_what_it_promises(finished):
     assert len(history) == 3 and history[1].startswith("reid,1,")
 
 
-@no_jax
+@not_on_jax
 @pytest.mark.backend
 def test_the_saved_weights_score_as_the_run_did(finished, people):
     out, _ = finished
