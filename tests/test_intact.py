@@ -157,6 +157,7 @@ def test_the_whole_step_leaves_the_reid_network_alone():
     assert moved(before, model.reid) == set()
     assert set(logs) == {
         "discriminator", "phi", "bridge", "mse", "id", "gan", "association",
+        "discriminator_accuracy",
     }  # fmt: skip
     assert all(np.isfinite(list(logs.values())))
 
@@ -171,7 +172,8 @@ def gradients_of_association(model, cut=()):
         return design(stop(fc) if "fc" in cut else fc, stop(fd) if "fd" in cut else fd, training)
 
     def losses_of(batch):
-        return {"association": phase.losses(batch)["association"]}
+        terms, _ = phase.losses(batch)
+        return {"association": terms["association"]}
 
     object.__setattr__(model.association, "distances", distances)
     alone = phase._replace(losses=losses_of, terms=("association",))
