@@ -49,6 +49,11 @@ def test_every_term_by_hand():
         "id": 2 * entropy(logits, persons),
         "verification": 3 * (softplus(-positive) + softplus(negative)) / 2,
     }
+    on_device = {name: keras.ops.convert_to_tensor(value) for name, value in batch.items()}
+    terms, _ = model.phases()[0].losses(model.prepare(on_device))
+    found = {name: float(keras.ops.convert_to_numpy(term)) for name, term in terms.items()}
+    assert found == pytest.approx(expected, rel=1e-3)
+    expected["id"] /= 2  # shown as the mean over images, whatever its weight
     assert step(model, batch) == pytest.approx(expected, rel=1e-3)
 
 

@@ -17,6 +17,7 @@ from small import (
     fill,
     intact,
     levels,
+    not_on_jax,
     on_device,
     pairs,
     rain,
@@ -113,6 +114,7 @@ def test_the_identity_term_may_be_smoothed():
 # --- CAD-Net ---------------------------------------------------------------------------------
 
 
+@not_on_jax
 def test_the_decoder_begins_with_its_input():
     """A recovered image is at first no worse than the query: no map is as fine as the image."""
     images = pairs()["lr"]
@@ -193,7 +195,7 @@ def test_masks_move_as_fast_as_told(speed):
     layer = masks(stddev=0.1, shared=True, speed=speed)
     before = speed * snapshot(layer)[0]
     optimizer = keras.optimizers.Adam(0.01)
-    optimizer.apply([keras.ops.ones_like(layer.logits)], [layer.logits])
+    optimizer.apply([keras.ops.ones(layer.logits.shape)], [layer.logits])
     np.testing.assert_allclose(speed * snapshot(layer)[0], before - 0.01 * speed, atol=1e-4)
     x = np.ones((1, 2, 1, 512), "float32")
     (found,) = arrays(layer([x, np.array([2])]))
