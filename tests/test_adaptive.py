@@ -13,6 +13,7 @@ from small import (
     entropy,
     fill,
     levels,
+    not_on_jax,
     reached,
     snapshot,
     softplus,
@@ -211,6 +212,7 @@ def test_saved_whole(tmp_path):
     assert step(again, levels(seed=1)) == pytest.approx(step(model, levels(seed=1)), rel=1e-5)
 
 
+@not_on_jax
 @pytest.mark.backend
 def test_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -16,6 +16,7 @@ from small import (
     independent,
     moved,
     moved_by,
+    not_on_jax,
     on_device,
     reached,
     snapshot,
@@ -249,6 +250,7 @@ def test_saved_whole(tmp_path):
     assert step(again, couples(seed=1)) == pytest.approx(step(model, couples(seed=1)), rel=1e-5)
 
 
+@not_on_jax
 @pytest.mark.backend
 def test_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")

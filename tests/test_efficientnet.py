@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from small import not_on_jax
 
 from keras_xreid.errors import InputError
 from keras_xreid.layers import efficientnet
@@ -26,6 +27,7 @@ def needs_weights(name):
         pytest.skip("the ImageNet weights need the [imagenet] extra")
 
 
+@not_on_jax
 @pytest.mark.backend
 @either
 def test_it_tells_cats_from_coffee_as_it_was_published(name):

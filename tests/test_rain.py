@@ -16,6 +16,7 @@ from small import (
     independent,
     moved,
     moved_by,
+    not_on_jax,
     on_device,
     rain,
     reached,
@@ -238,6 +239,7 @@ def test_saved_whole(tmp_path):
     assert moved(before, backbone) == set()  # the given backbone was copied
 
 
+@not_on_jax
 @pytest.mark.backend
 def test_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
