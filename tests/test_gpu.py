@@ -19,7 +19,7 @@ SPEC = importlib.util.spec_from_file_location("gpu", FILE)
 gpu = importlib.util.module_from_spec(SPEC)
 sys.modules["gpu"] = gpu  # where its data classes look for themselves
 SPEC.loader.exec_module(gpu)
-ablations = importlib.import_module("ablations")
+jobs = importlib.import_module("jobs")
 CARD = "NVIDIA H200"
 
 
@@ -48,7 +48,7 @@ class Machine:
         words = dict(itertools.pairwise(command))
         run, system = Path(words["--out"]), Path(command[1]).stem
         # The recipe takes these options.
-        options = ablations.recipe_options(system)
+        options = jobs.recipe_options(system)
         importlib.import_module(system).check(gpu.common.parsed(options, command[2:]))
         summary = self.folder / "summary.md"
         rows = summary.read_text().count("| control") if summary.exists() else 0
