@@ -490,7 +490,8 @@ def _read_history(path):
     with open(path, newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), 1):
             for column, text in row.items():
-                if not column or column in apart or not text:
+                # Norms are for the table: a panel each would be as many as the losses.
+                if not column or column in apart or column.startswith("norm_") or not text:
                     continue
                 try:
                     value, epoch = float(text), float(row.get("epoch") or number)
