@@ -185,6 +185,7 @@ def test_the_queries_scores_are_kept(finished, people):
     assert {(row["query"], row["person"], row["camera"]) for row in rows} == listed
 
 
+@pytest.mark.slow
 def test_a_bfloat16_run_is_scored_in_float32(people, tmp_path):
     run("rain", *short(people, tmp_path / "run"), "--precision", "mixed_bfloat16")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -222,15 +223,17 @@ def test_first_stage_is_reused(finished, people, tmp_path):
 @pytest.mark.parametrize(
     "recipe, options, terms",
     [
-        (
+        pytest.param(
             "rain",
             ("--settings", "authors-code", "--labeled-fraction", 0.5, "--without", "tri"),
             {"discriminator", "id", "reconstruction", "adversarial"},
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "cadnet",
             ("--features", "g", "--without", "adv_f"),
             {"image_discriminator", "id", "triplet", "reconstruction", "adversarial_images"},
+            marks=pytest.mark.slow,
         ),
         (
             "adaptive",
