@@ -1,67 +1,69 @@
-"""Cross-resolution person re-identification in Keras 3."""
+"""Cross-resolution person re-identification in Keras 3.
+
+Names are imported when they are first used, so that `import keras_xreid` does not wait for Keras.
+Where Keras was imported before, all of them are: `keras.models.load_model` then knows the models.
+"""
+
+import importlib
+import sys
 
 from keras_xreid import _backend as _backend  # before Keras
 
-# isort: split
-from keras_xreid.data import datasets
-from keras_xreid.data.batches import ImageBatches, PairBatches
-from keras_xreid.data.datasets import DataSet, Record, hide_labels
-from keras_xreid.data.manifest import manifest_rows, write_manifest
-from keras_xreid.data.resolution import (
-    degrade,
-    prepare_images,
-    rates_from_sizes,
-)
-from keras_xreid.errors import InputError
-from keras_xreid.evaluation.distances import LazyDistances, feature_distances
-from keras_xreid.evaluation.each_rate import evaluate
-from keras_xreid.evaluation.ranking import evaluate_ranking, evaluate_rates, summarise
-from keras_xreid.evaluation.reranking import rerank
-from keras_xreid.models.adaptive import Adaptive, OnePerRate
-from keras_xreid.models.base import ReIDModel
-from keras_xreid.models.baseline import Baseline
-from keras_xreid.models.cadnet import CADNet
-from keras_xreid.models.intact import INTACT
-from keras_xreid.models.rain import RAIN
-from keras_xreid.training.checkpoint import Checkpoint
-from keras_xreid.training.freezing import Progressive
-from keras_xreid.training.phases import Phase, PhasedModel
-from keras_xreid.weights import load, published, save
-
 __version__ = "0.1.0"
 
-__all__ = [
-    "INTACT",
-    "RAIN",
-    "Adaptive",
-    "Baseline",
-    "CADNet",
-    "Checkpoint",
-    "DataSet",
-    "ImageBatches",
-    "InputError",
-    "LazyDistances",
-    "OnePerRate",
-    "PairBatches",
-    "Phase",
-    "PhasedModel",
-    "Progressive",
-    "ReIDModel",
-    "Record",
-    "datasets",
-    "degrade",
-    "evaluate",
-    "evaluate_ranking",
-    "evaluate_rates",
-    "feature_distances",
-    "hide_labels",
-    "load",
-    "manifest_rows",
-    "prepare_images",
-    "published",
-    "rates_from_sizes",
-    "rerank",
-    "save",
-    "summarise",
-    "write_manifest",
-]
+# Where each public name lives.
+_PLACES = {
+    "Adaptive": "models.adaptive",
+    "Baseline": "models.baseline",
+    "CADNet": "models.cadnet",
+    "Checkpoint": "training.checkpoint",
+    "DataSet": "data.records",
+    "ImageBatches": "data.batches",
+    "INTACT": "models.intact",
+    "InputError": "errors",
+    "LazyDistances": "evaluation.distances",
+    "OnePerRate": "models.adaptive",
+    "PairBatches": "data.batches",
+    "Phase": "training.phases",
+    "PhasedModel": "training.phases",
+    "Progressive": "training.freezing",
+    "RAIN": "models.rain",
+    "Record": "data.records",
+    "ReIDModel": "models.base",
+    "datasets": "data.datasets",
+    "degrade": "data.resolution",
+    "evaluate": "evaluation.each_rate",
+    "evaluate_ranking": "evaluation.ranking",
+    "evaluate_rates": "evaluation.ranking",
+    "feature_distances": "evaluation.distances",
+    "hide_labels": "data.datasets",
+    "load": "weights",
+    "manifest_rows": "data.manifest",
+    "prepare_images": "data.resolution",
+    "published": "weights",
+    "rates_from_sizes": "data.resolution",
+    "rerank": "evaluation.reranking",
+    "save": "weights",
+    "summarise": "evaluation.ranking",
+    "write_manifest": "data.manifest",
+}
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name):
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_PLACES[name]}")
+    found = module if name == "datasets" else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+if "keras" in sys.modules:
+    for _name in __all__:
+        __getattr__(_name)

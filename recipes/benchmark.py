@@ -83,7 +83,8 @@ class BenchmarkOptions:
 
 def main(options):
     import keras_xreid as xr
-    from keras_xreid.evaluation import files, report
+    from keras_xreid import files
+    from keras_xreid.report import report
 
     check(options)
     contenders, left_out = [], {}

@@ -50,7 +50,7 @@ class RankingOptions:
 
 def main(options):
     import keras_xreid as xr
-    from keras_xreid.evaluation import report
+    from keras_xreid.report import report
 
     unknown = [case for case in options.cases if case not in CASES]
     if unknown or not options.cases:

@@ -47,16 +47,17 @@ import keras_xreid as xr  # noqa: E402  # before Keras: see its _backend.py
 import keras  # noqa: E402
 import tyro  # noqa: E402
 
+from keras_xreid import files  # noqa: E402
+from keras_xreid.backbones.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.data.batches import check_people  # noqa: E402
 from keras_xreid.data.decoded import decode  # noqa: E402
 from keras_xreid.data.manifest import file_sha256  # noqa: E402
 from keras_xreid.data.resolution import KERNELS, RANDOM, lr_rates, rate_range  # noqa: E402
-from keras_xreid.evaluation import files, report, run_figures  # noqa: E402
 from keras_xreid.evaluation.flops import embedding_cost  # noqa: E402
 from keras_xreid.evaluation.queries import write_queries  # noqa: E402
 from keras_xreid.evaluation.ranking import counted_queries  # noqa: E402
-from keras_xreid.layers.backbone import NAMES as BACKBONES  # noqa: E402
 from keras_xreid.models.base import STRONG  # noqa: E402
+from keras_xreid.report import report, run_figures  # noqa: E402
 from keras_xreid.training import autodiff  # noqa: E402
 from keras_xreid.training.norms import TermNorms  # noqa: E402
 from keras_xreid.weights import PRECISIONS  # noqa: E402

@@ -29,12 +29,13 @@ import jobs
 import tyro
 
 import keras_xreid as xr
+from keras_xreid import files
 from keras_xreid.data.resolution import lr_rates
-from keras_xreid.evaluation import figures, files, report
 from keras_xreid.evaluation.flops import embedding_cost
-from keras_xreid.evaluation.page import write_page
 from keras_xreid.evaluation.paired import DRAWS, paired_difference
 from keras_xreid.evaluation.queries import read_queries
+from keras_xreid.report import figures, report
+from keras_xreid.report.page import write_page
 
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
 NOT_A_VARIANT = (

@@ -48,16 +48,16 @@ import keras
 import numpy as np
 
 import keras_xreid as xr
-from keras_xreid.errors import InputError
-from keras_xreid.layers.backbone import (
+from keras_xreid.backbones.backbone import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     build_backbone,
     copy_resnet50,
 )
-from keras_xreid.layers.efficientnet import LITES, imagenet_file
-from keras_xreid.layers.osnet import WIDTHS, load_torchreid_weights
-from keras_xreid.layers.torch_weights import read_state_dict
+from keras_xreid.backbones.efficientnet import LITES, imagenet_file
+from keras_xreid.backbones.osnet import WIDTHS, load_torchreid_weights
+from keras_xreid.backbones.torch_weights import read_state_dict
+from keras_xreid.errors import InputError
 
 
 @dataclass

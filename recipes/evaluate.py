@@ -13,9 +13,10 @@ import common  # first: it chooses the backend
 import keras  # isort: skip
 
 import keras_xreid as xr
-from keras_xreid.evaluation import files, report
+from keras_xreid import files
 from keras_xreid.evaluation.lpips import load_lpips
 from keras_xreid.evaluation.queries import write_queries
+from keras_xreid.report import report
 
 
 @dataclasses.dataclass

@@ -43,7 +43,7 @@ import numpy as np
 
 import keras_xreid as xr
 from keras_xreid.data.manifest import file_sha256
-from keras_xreid.data.synthetic import draw_person
+from keras_xreid.data.synthetic.people import draw_person
 from keras_xreid.export import build_graph, takes_level
 from keras_xreid.layers.mask import kept_by_level
 from keras_xreid.training import fast_torch

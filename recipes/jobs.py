@@ -13,7 +13,7 @@ import common  # first: it chooses the backend
 import keras  # isort: skip
 
 import keras_xreid as xr
-from keras_xreid.evaluation import report
+from keras_xreid.report import report
 
 HERE = Path(__file__).parent
 

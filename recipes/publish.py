@@ -25,9 +25,10 @@ import keras  # isort: skip
 import numpy as np
 
 import keras_xreid as xr
+from keras_xreid import files
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import lr_rates
-from keras_xreid.evaluation import files, report
+from keras_xreid.report import report
 from keras_xreid.weights import published
 
 FILE_BYTES, ALL_BYTES = 16e6, 72e6

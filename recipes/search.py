@@ -32,10 +32,11 @@ import numpy as np
 import PIL
 
 import keras_xreid as xr
+from keras_xreid import files
 from keras_xreid.data.datasets import IMAGE_SUFFIXES
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
-from keras_xreid.evaluation import figures, files
+from keras_xreid.report import figures
 
 AT_A_TIME = 256  # gallery images; what is done of them is kept
 LOW = 1.25  # the smallest rate estimated: nearer to 1, people's own heights differ as much

@@ -10,9 +10,9 @@ import numpy as np
 
 import keras_xreid as xr
 from keras_xreid.data.resolution import lr_rates, prepare_images
-from keras_xreid.evaluation import figures, run_figures
 from keras_xreid.evaluation.ranking import counted_queries
 from keras_xreid.models.base import as_float, euclidean, predict
+from keras_xreid.report import figures, run_figures
 
 # What each shows: rows of the main table by their names, or a recipe with its options.
 RUNS = {

@@ -27,9 +27,10 @@ import tyro
 from jobs import CONTROL, FIRST, LONG, SYSTEM, Jobs, Row, name_of
 
 import keras_xreid as xr
-from keras_xreid.evaluation import figures, files, papers, report
-from keras_xreid.evaluation.page import write_page
+from keras_xreid import files
 from keras_xreid.evaluation.ranking import standard_error
+from keras_xreid.report import figures, papers, report
+from keras_xreid.report.page import write_page
 
 # The project's own table: a row's folder, recipe and options. An HR stage that strong systems
 # begin from, and a second stage of as many images each.

@@ -7,7 +7,7 @@ import jobs
 import keras
 
 from keras_xreid.evaluation.ranking import SCORES
-from keras_xreid.evaluation.report import PAIRED
+from keras_xreid.report.report import PAIRED
 
 RATES = ("1", "2", "3", "4", "8")
 

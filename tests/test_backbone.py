@@ -5,8 +5,13 @@ from layer_checks import as_list, run_layer_test
 from small import fill, not_on_jax
 
 import keras_xreid as xr
+from keras_xreid.backbones.backbone import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NormalizeImage,
+    build_backbone,
+)
 from keras_xreid.errors import InputError
-from keras_xreid.layers.backbone import IMAGENET_MEAN, IMAGENET_STD, NormalizeImage, build_backbone
 
 SIZE = (64, 32)
 # Strides and channels of the five taps, and the parameters trained.

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from small import not_on_jax
 
+from keras_xreid.backbones import efficientnet
+from keras_xreid.backbones.backbone import build_backbone
+from keras_xreid.backbones.efficientnet import imagenet_file, load_imagenet_weights
+from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.errors import InputError
-from keras_xreid.layers import efficientnet
-from keras_xreid.layers.backbone import build_backbone
-from keras_xreid.layers.efficientnet import imagenet_file, load_imagenet_weights
-from keras_xreid.layers.torch_weights import read_state_dict
 
 SIZE = (64, 32)
 LITE0, LITE2 = "efficientnet_lite0", "efficientnet_lite2"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation import image_quality, lpips
 from keras_xreid.evaluation.lpips import ALEXNET_SHA256, HEADS, NAMES, build_lpips, load_lpips
-from keras_xreid.layers.torch_weights import read_state_dict
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "lpips"
 SHAPES = ((64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3))

@@ -20,12 +20,12 @@ import pytest
 from small import not_on_jax
 
 import keras_xreid as xr
+from keras_xreid.backbones import osnet
+from keras_xreid.backbones.backbone import build_backbone
+from keras_xreid.backbones.osnet import WIDTHS, load_torchreid_weights
+from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.errors import InputError
-from keras_xreid.layers import osnet
-from keras_xreid.layers.backbone import build_backbone
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.layers.osnet import WIDTHS, load_torchreid_weights
-from keras_xreid.layers.torch_weights import read_state_dict
 
 pytest.importorskip("tyro", reason="the conversion recipe needs the [recipes] extra")
 RECORDED = Path(__file__).parent / "recorded"

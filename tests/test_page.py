@@ -10,7 +10,7 @@ import keras_xreid as xr
 
 pytest.importorskip("markdown_it", reason='pages need pip install "keras-xreid[recipes]"')
 
-from keras_xreid.evaluation.page import write_page
+from keras_xreid.report.page import write_page
 
 TEXT = """# Runs & people
 

@@ -13,7 +13,7 @@ import small
 
 import keras_xreid as xr
 from keras_xreid import weights
-from keras_xreid.data.synthetic import draw_person
+from keras_xreid.data.synthetic.people import draw_person
 
 missing = [m for m in ("tyro", "matplotlib", "skimage") if importlib.util.find_spec(m) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")

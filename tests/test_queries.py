@@ -10,7 +10,7 @@ from test_each_rate import Recovering, drawn_data
 from test_fixed_rates import Plain
 
 import keras_xreid as xr
-from keras_xreid.data.mlr import apply_protocol
+from keras_xreid.data.protocols import apply_protocol
 from keras_xreid.evaluation.queries import COLUMNS, read_queries, write_queries
 
 CONTENT = "query,person,camera,rate,variant,rank1,AP,INP\nq/a.jpg,7,1,4,plain,100.0,62.5,50.0\n"

@@ -24,7 +24,7 @@ from PIL import Image
 from small import not_on_jax
 
 import keras_xreid as xr
-from keras_xreid.evaluation import run_figures
+from keras_xreid.report import run_figures
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MARKET = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"

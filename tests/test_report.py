@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_xreid import files
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation import figures, files, papers, report, run_figures
 from keras_xreid.evaluation.ranking import SCORES
+from keras_xreid.report import figures, papers, report, run_figures
 
 
 def scores(rank1):

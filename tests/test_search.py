@@ -13,7 +13,7 @@ from PIL import Image
 
 import keras_xreid as xr
 from keras_xreid.data.manifest import file_sha256
-from keras_xreid.data.synthetic import draw_person
+from keras_xreid.data.synthetic.people import draw_person
 
 missing = [m for m in ("tyro", "matplotlib") if importlib.util.find_spec(m) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")

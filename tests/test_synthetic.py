@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_xreid.data import drawing, synthetic
-from keras_xreid.data.synthetic import describe_person, draw_person, load_synthetic
+from keras_xreid.data.synthetic import people as synthetic
+from keras_xreid.data.synthetic.people import describe_person, draw_person, drawing, load_synthetic
 from keras_xreid.errors import InputError
 
 # The version and the means of two by four parts of one image.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import keras_xreid as xr
-from keras_xreid.evaluation import papers
+from keras_xreid.report import papers
 
 for needed in ("tyro", "matplotlib"):
     pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_xreid.data.mlr import MANIFEST, ROLES, apply_protocol, find_protocol
+from keras_xreid.data.protocols import MANIFEST, ROLES, apply_protocol, find_protocol
 from keras_xreid.data.readers.csv_list import read_csv
 from keras_xreid.data.readers.cuhk03 import read_cuhk03
 from keras_xreid.data.readers.market import read_dukemtmc, read_market1501
 from keras_xreid.data.readers.mlr_folder import protocol_of_mlr, read_mlr
 from keras_xreid.data.readers.viper_caviar import read_caviar, read_viper
 from keras_xreid.data.records import DataSet, Record
-from keras_xreid.data.synthetic import load_synthetic
+from keras_xreid.data.synthetic.people import load_synthetic
 from keras_xreid.errors import InputError
 
 __all__ = [
@@ -80,7 +80,7 @@ def load(
         split_id: which split. "cuhk03" has 20 official ones, 0 to 19; "viper" and "caviar" are
             halved anew for each number (by hash of number and person, whatever the seed). The
             people of the others are fixed: a protocol then redraws cameras and rates.
-        seed: 0 or more; what the protocol draws. See `keras_xreid.data.mlr.apply_protocol`.
+        seed: 0 or more; what the protocol draws. See `keras_xreid.data.protocols.apply_protocol`.
         rates: rates that the protocol draws from.
         kernel: how queries are shrunk, see `degrade`; the protocol's if None.
         boxes: images of "cuhk03": "detected", "labeled", "both", or the protocol's if None.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from keras_xreid.data.mlr import PROTOCOLS
+from keras_xreid.data.protocols import PROTOCOLS
 from keras_xreid.data.readers.cuhk03_file import read_cuhk03_image
 from keras_xreid.data.resolution import degrade
 from keras_xreid.errors import InputError

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from keras_xreid.data.mlr import find_protocol
+from keras_xreid.data.protocols import find_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances

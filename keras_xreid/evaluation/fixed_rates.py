@@ -1,4 +1,4 @@
-"""Protocols that fix each query's rate, such as the papers' MLR: see `keras_xreid.data.mlr`."""
+"""Scores by protocols that fix each query's rate: see `keras_xreid.data.protocols`."""
 
 import functools
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.errors import InputError
-from keras_xreid.layers.torch_weights import read_state_dict
 
 ALEXNET = "alexnet-owt-7be5be79.pth"
 ALEXNET_URL = f"https://download.pytorch.org/models/{ALEXNET}"

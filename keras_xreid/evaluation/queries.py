@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_xreid.data.manifest import query_names
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation.files import write_text_atomic
 from keras_xreid.evaluation.ranking import SCORES
+from keras_xreid.files import write_text_atomic
 
 COLUMNS = ("query", "person", "camera", "rate", "variant", "rank1", "AP", "INP")
 KEPT = [SCORES.index(name) for name in ("rank1", "mAP", "mINP")]

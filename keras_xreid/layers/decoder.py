@@ -3,8 +3,8 @@
 import keras
 from keras import layers, ops
 
+from keras_xreid.backbones.osnet import batch_norm, convolution
 from keras_xreid.errors import InputError
-from keras_xreid.layers.osnet import batch_norm, convolution
 
 
 @keras.saving.register_keras_serializable("keras_xreid")

@@ -3,9 +3,9 @@
 import keras
 from keras import layers
 
+from keras_xreid.backbones.backbone import NormalizeImage, basic_block
+from keras_xreid.backbones.osnet import stem
 from keras_xreid.errors import InputError
-from keras_xreid.layers.backbone import NormalizeImage, basic_block
-from keras_xreid.layers.osnet import stem
 
 
 def build_image_discriminator(image_size, width=64, features=1024):

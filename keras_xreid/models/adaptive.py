@@ -31,9 +31,9 @@ import numpy as np
 from keras import layers, ops
 
 from keras_xreid import losses
+from keras_xreid.backbones.backbone import build_stages
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
-from keras_xreid.layers.backbone import build_stages
 from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.layers.mask import ResolutionMask, VaryingLength, kept_by_level
 from keras_xreid.models.base import STRONG, ReIDModel, high_and_low, predict, preset_or

@@ -7,8 +7,8 @@ import numpy as np
 from keras import layers, ops
 
 from keras_xreid import losses
+from keras_xreid.backbones.backbone import build_backbone, own_copy
 from keras_xreid.errors import InputError
-from keras_xreid.layers.backbone import build_backbone, own_copy
 from keras_xreid.training import autodiff
 from keras_xreid.training.phases import PhasedModel
 

@@ -57,8 +57,9 @@ from benchmark import machine, summarise  # noqa: E402
 from benchmark_cases import Handwritten, Ours, cores  # noqa: E402
 
 import keras_xreid as xr  # noqa: E402
-from keras_xreid.evaluation import files, report  # noqa: E402
-from keras_xreid.layers.efficientnet import imagenet_file  # noqa: E402
+from keras_xreid import files  # noqa: E402
+from keras_xreid.backbones.efficientnet import imagenet_file  # noqa: E402
+from keras_xreid.report import report  # noqa: E402
 
 # A row's recipe, what it is told besides, and how much slower an image is than in the first row:
 # a guess that only says which rows fit.

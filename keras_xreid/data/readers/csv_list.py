@@ -4,7 +4,7 @@ import csv
 import re
 from pathlib import Path
 
-from keras_xreid.data.mlr import ROLES
+from keras_xreid.data.protocols import ROLES
 from keras_xreid.data.readers.folders import check_not_empty
 from keras_xreid.data.records import DataSet, Record
 from keras_xreid.errors import InputError

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from keras_xreid.data.mlr import ROLES
+from keras_xreid.data.protocols import ROLES
 from keras_xreid.data.readers.folders import (
     check_answers,
     describe,

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from keras_xreid.data.manifest import MANIFEST, ROLES, read_rows
-from keras_xreid.data.mlr import find_protocol
+from keras_xreid.data.protocols import find_protocol
 from keras_xreid.data.readers.folders import (
     check_answers,
     describe,

@@ -6,15 +6,15 @@ import itertools
 import keras
 from keras import layers, ops
 
-from keras_xreid.errors import InputError
-from keras_xreid.layers.efficientnet import (
+from keras_xreid.backbones.efficientnet import (
     LITE_MEAN,
     LITE_STD,
     LITES,
     efficientnet_lite,
     load_imagenet_weights,
 )
-from keras_xreid.layers.osnet import WIDTHS, batch_norm, convolution, osnet, stem
+from keras_xreid.backbones.osnet import WIDTHS, batch_norm, convolution, osnet, stem
+from keras_xreid.errors import InputError
 
 NAMES = ("resnet50", "resnet_tiny", *LITES, *WIDTHS)
 ON_IMAGENET = ("resnet50", *LITES)

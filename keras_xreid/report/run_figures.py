@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_xreid.data.resolution import prepare_images
-from keras_xreid.evaluation import figures
 from keras_xreid.evaluation.ranking import counted_queries, matches_and_junk
+from keras_xreid.report import figures
 
 
 def draw_figures(

@@ -6,9 +6,9 @@ resolution: build, skin, hair, its bag, the kinds and the mean colours of its cl
 differ in details two to six pixels wide: the pattern or the print of the top, the trims of sleeves
 and legs, the shoes, the pocket of the bag. Shrinking an image takes these away step by step.
 
-The file is its own worker: `python synthetic.py FOLDER ...` draws a share of the images. It and
-`drawing.py` import nothing but NumPy and Pillow at the top, so that a worker starts at once, and
-the program that called it needs no guard for its processes.
+The module is its own worker: `python -m keras_xreid.data.synthetic.people FOLDER ...` draws a share
+of the images. It does not import Keras, so a worker starts at once. The calling program needs no
+guard for its processes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-if __name__.startswith("keras_xreid."):
-    from keras_xreid.data import drawing
-else:  # a worker: by way of the package it would wait for Keras
-    sys.path.insert(0, os.path.dirname(__file__))
-    import drawing
-
-    sys.path.pop(0)
+from keras_xreid.data.synthetic import drawing
 
 VERSION = "7"  # part of the cache's name: raise it whenever a single pixel changes
 PEOPLE = 100  # in the training part, and as many others in the test part
@@ -248,21 +242,15 @@ def _draw_all(folder, image_size, people, seed, verbose):
 
             print(f"Drawing {2 * people} people, once, into {folder}")
             progress = keras.utils.Progbar(2 * people, unit_name="person")
+        # A worker finds the package where this process has it.
+        places = (str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH"))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
         count = min(os.cpu_count() or 1, 8)
         for worker in range(count):
-            words = (
-                sys.executable,
-                "-P",
-                __file__,
-                building,
-                *image_size,
-                people,
-                seed,
-                worker,
-                count,
-            )
-            command = [str(word) for word in words]
-            workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            words = (building, *image_size, people, seed, worker, count)
+            command = [sys.executable, "-P", "-m", __name__, *(str(word) for word in words)]
+            started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+            workers.append(started)
         lock = threading.Lock()
 
         def follow(worker):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_xreid.data.datasets import DataSet, Record, load
 from keras_xreid.data.manifest import manifest_rows, read_rows, write_manifest
-from keras_xreid.data.mlr import PROTOCOLS, apply_protocol, build, verify
+from keras_xreid.data.protocols import PROTOCOLS, apply_protocol, build, verify
 from keras_xreid.data.resolution import degrade, write_views
 from keras_xreid.errors import InputError
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from keras import layers
 
+from keras_xreid.backbones.torch_weights import keras_layout, read_state_dict
 from keras_xreid.errors import InputError
-from keras_xreid.layers.torch_weights import keras_layout, read_state_dict
 
 LAST = "last_stride"
 # (blocks, kernel, stride of the first block, expansion, channels) of Lite0's stages.

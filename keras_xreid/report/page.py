@@ -7,7 +7,7 @@ import urllib.parse
 from pathlib import Path
 
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation.files import write_text_atomic
+from keras_xreid.files import write_text_atomic
 
 STYLE = """
 :root { color-scheme: light; }

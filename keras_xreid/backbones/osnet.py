@@ -2,8 +2,8 @@
 
 from keras import layers
 
+from keras_xreid.backbones.torch_weights import keras_layout, read_state_dict
 from keras_xreid.errors import InputError
-from keras_xreid.layers.torch_weights import keras_layout, read_state_dict
 
 WIDTHS = {"osnet_x1_0": 1.0, "osnet_x0_75": 0.75, "osnet_x0_5": 0.5, "osnet_x0_25": 0.25}
 

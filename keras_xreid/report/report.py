@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_xreid.data.mlr import PROTOCOLS
+from keras_xreid.data.protocols import PROTOCOLS
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation import papers
-from keras_xreid.evaluation.files import write_text_atomic
-from keras_xreid.evaluation.page import write_page
 from keras_xreid.evaluation.ranking import SCORES
+from keras_xreid.files import write_text_atomic
+from keras_xreid.report import papers
+from keras_xreid.report.page import write_page
 
 NOT_MEASURED = "-"
 HEADINGS = ("rank-1", "rank-5", "rank-10", "rank-20", "mAP", "mINP")
