@@ -1,9 +1,9 @@
 """The tables of this project and of the papers: rows are trained one after another, and printed.
 
-    python recipes/tables.py rain-3
-    python recipes/tables.py cadnet --seeds 0 1 2
-    python recipes/tables.py --plan all --data market1501 --data-dir DIR > jobs.tsv
-    python recipes/tables.py main --from FOLDER
+    xreid tables rain-3
+    xreid tables cadnet --seeds 0 1 2
+    xreid tables --plan all --data market1501 --data-dir DIR > jobs.tsv
+    xreid tables main --from FOLDER
 
 `main` has every system with one budget; `rain-3` is a table of a paper beside its numbers; `rain`
 has a system's tables, `all` every one. A row that two tables print is run once. A finished row is
@@ -14,20 +14,17 @@ nothing; --from prints what is finished in a folder and says which rows are not 
 
 import dataclasses
 import functools
-import importlib
 import itertools
 import statistics
 from pathlib import Path
 from typing import Annotated
 
-import common  # first: it chooses the backend
-import compare
-import table_figures
 import tyro
-from jobs import CONTROL, FIRST, LONG, SYSTEM, Jobs, Row, name_of
 
 import keras_xreid as xr
-from keras_xreid import files
+from keras_xreid import app, files
+from keras_xreid.app import compare, recipes, table_figures
+from keras_xreid.app.jobs import CONTROL, FIRST, LONG, SYSTEM, Jobs, Row, name_of
 from keras_xreid.evaluation.ranking import standard_error
 from keras_xreid.report import figures, papers, report
 from keras_xreid.report.page import write_page
@@ -189,7 +186,7 @@ NOT_RUN = "not run"
 
 
 @dataclasses.dataclass
-class TableOptions:
+class Options:
     tables: tyro.conf.Positional[tuple[str, ...]]
     """main; a paper's table, rain-3; a system's tables, rain; all tables; or a figure of a paper,
     rain-figure-5: intact-figure-4, cadnet-figure-3 and 4, rain-figure-3 and 4, adaptive-figure-4
@@ -247,7 +244,7 @@ def epochs_of(options, command, whole=None):
     recipe = command.split()[0]
     epochs = options.epochs
     if epochs is None and options.preset == "paper":
-        epochs = importlib.import_module(recipe).EPOCHS["paper"]
+        epochs = recipes.load(recipe).EPOCHS["paper"]
     if epochs is None:
         epochs = whole or EPOCHS[options.preset]["rain" if recipe == "baseline" else recipe]
     return 2 * epochs if recipe == "baseline" else epochs
@@ -789,5 +786,5 @@ def main(options):
     print(f"\nWritten to {page}")
 
 
-if __name__ == "__main__":
-    common.start(main, TableOptions, __doc__)
+def cli():
+    app.command(main, Options, __doc__)
