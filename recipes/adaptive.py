@@ -65,7 +65,7 @@ def main(o):
     app.unused(o, o.preset == "paper", "--preset paper has its own", "learning_rate")
     without = "mask" in o.without
     app.unused(o, without, "--without mask has no masks to train", "end_to_end")
-    app.unused(o, without or o.end_to_end, "no mask comes after another", "mask_epochs")
+    app.unused(o, without or o.end_to_end, "no mask comes after another", "mask_epochs", "restart")
     run = app.Run("adaptive", o, xr.Adaptive)
     # A level for each whole rate of a range; what is drawn from it has the nearest level.
     rates = tuple(sorted({1, *lr_rates(o.train_rates)}))

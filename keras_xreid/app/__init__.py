@@ -28,9 +28,11 @@ def leave(message):
     sys.exit(2)
 
 
-def run_command(function, options):
-    """Runs `function(options)`; bad input ends in one line and exit status 2."""
+def run_command(function, read):
+    """Runs `function(read())`; bad input ends in one line and exit status 2."""
+    options = None
     try:
+        options = read()
         _backend.check()
         function(options)
     except InputError as error:
@@ -51,15 +53,12 @@ def main(function, own, description):
         own: dataclass of the recipe's own options; the shared ones are added.
         description: what `--help` says first.
     """
-    run_command(function, _settings().parsed(own, description=description))
+    run_command(function, lambda: _settings().parsed(own, description=description))
 
 
 def command(function, kind, description):
     """Runs any other command from its command line; `kind` is the dataclass of its options."""
-    _settings()
-    import tyro
-
-    run_command(function, tyro.cli(kind, description=description))
+    run_command(function, lambda: _settings().one_line(kind, description=description))
 
 
 def _settings():

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import sys
 from pathlib import Path
 
 from keras_xreid.errors import InputError
@@ -33,6 +34,7 @@ def load(name):
         raise InputError(f"no recipe {name!r} that trains: known are {', '.join(names())}")
     spec = importlib.util.spec_from_file_location(f"recipes.{name}", folder() / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the parser looks up what its options mean
     spec.loader.exec_module(module)
     return module
 

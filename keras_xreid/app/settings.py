@@ -4,10 +4,13 @@ A recipe declares a dataclass of its own options. `options_class` puts the share
 Nothing here imports Keras: `--help` answers at once.
 """
 
+import contextlib
 import dataclasses
 import functools
+import io
 import itertools
 import json
+import re
 import sys
 from typing import Annotated, Literal
 
@@ -166,9 +169,27 @@ def parsed(own, arguments=None, **about):
             for name, kind in groups.items()
         }
     )
-    read = tyro.cli(nested, args=words, default=default, **about)
+    read = one_line(nested, args=words, default=default, **about)
     flat = {k: v for name in groups for k, v in vars(getattr(read, name)).items()}
     return options_class(own)(**flat)
+
+
+def one_line(kind, **about):
+    """Reads a command line by `tyro.cli`; what is wrong with it is said in one line.
+
+    Raises:
+        InputError: instead of the parser's box and exit.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, **about)
+    except SystemExit as left:
+        if not left.code:
+            raise  # --help
+        text = re.sub(r"\x1b\[[0-9;]*m|^[╭╰].*$|│", "", said.getvalue(), flags=re.MULTILINE)
+        text = re.split(r"─{9}|Got errors:", text)[0]
+        raise InputError(f"{' '.join(text.split()).rstrip('.')}; --help tells more") from None
 
 
 def plain(options):
