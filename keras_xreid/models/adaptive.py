@@ -31,7 +31,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_xreid import losses
-from keras_xreid.backbones.backbone import build_stages
+from keras_xreid.backbones import build_stages
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.layers.head import build_neck, classifier

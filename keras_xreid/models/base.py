@@ -4,10 +4,9 @@ import types
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from keras_xreid import losses
-from keras_xreid.backbones.backbone import build_backbone, own_copy
 from keras_xreid.errors import InputError
 from keras_xreid.training import autodiff
 from keras_xreid.training.phases import PhasedModel
@@ -202,28 +201,6 @@ def scaled(images):
     if keras.backend.standardize_dtype(images.dtype) == "uint8":
         return keras.ops.cast(images, "float32") / 255.0
     return keras.ops.cast(images, "float32")
-
-
-def build_extractor(backbone, image_size, weights=None, last_stride=1, name="extractor"):
-    """Builds a feature extractor: a backbone's maps, and the average of the last one.
-
-    Args:
-        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
-        image_size: (height, width) of its input.
-        weights: None, "imagenet" or a model to copy from, for a backbone given by name.
-        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
-        name: the model's name.
-
-    Returns:
-        A functional `keras.Model` from (n, height, width, 3) in [0, 1] to a list: the feature
-        maps, finest first, and last the feature v = GAP(f5), (n, d).
-    """
-    # A copy: two extractors on one backbone share no weights, and the given one stays as it is.
-    backbone = own_copy(backbone)
-    network = build_backbone(backbone, image_size, weights=weights, last_stride=last_stride)
-    maps = network.outputs
-    v = layers.GlobalAveragePooling2D(data_format="channels_last", name="v")(maps[-1])
-    return keras.Model(network.inputs[0], [*maps, v], name=name)
 
 
 def high_and_low(batch):

@@ -28,6 +28,7 @@ import numpy as np
 from keras import ops
 
 from keras_xreid import losses
+from keras_xreid.backbones import build_extractor
 from keras_xreid.errors import InputError
 from keras_xreid.layers.decoder import build_decoder
 from keras_xreid.layers.discriminator import (
@@ -38,7 +39,6 @@ from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.models.base import (
     STRONG,
     ReIDModel,
-    build_extractor,
     euclidean,
     high_and_low,
     hr_and_lr,

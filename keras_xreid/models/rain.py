@@ -30,6 +30,7 @@ import keras
 from keras import ops
 
 from keras_xreid import losses
+from keras_xreid.backbones import build_extractor
 from keras_xreid.errors import InputError
 from keras_xreid.layers.decoder import build_decoder
 from keras_xreid.layers.discriminator import build_feature_discriminators
@@ -37,7 +38,6 @@ from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.models.base import (
     STRONG,
     ReIDModel,
-    build_extractor,
     euclidean,
     high_and_low,
     hr_and_lr,
