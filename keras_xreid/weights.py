@@ -14,10 +14,11 @@ import keras
 import numpy as np
 
 from keras_xreid.errors import InputError
-from keras_xreid.models.adaptive import Adaptive, OnePerRate
+from keras_xreid.models.adaptive import Adaptive
 from keras_xreid.models.baseline import Baseline
 from keras_xreid.models.cadnet import CADNet
 from keras_xreid.models.intact import INTACT
+from keras_xreid.models.one_per_rate import OnePerRate
 from keras_xreid.models.rain import RAIN
 
 SYSTEMS = {

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xreid import losses
 from keras_xreid.errors import InputError
 from keras_xreid.training import autodiff
 from keras_xreid.training.phases import PhasedModel
@@ -180,6 +179,22 @@ def preset_or(preset, **given):
     return types.SimpleNamespace(**found)
 
 
+def check_loss_weights(*weights):
+    """Refuses a negative weight, and weights that leave no loss.
+
+    Args:
+        *weights: floats.
+
+    Raises:
+        InputError: such a weight.
+    """
+    if min(weights) < 0 or not any(weights):
+        raise InputError(
+            f"weights of the losses {', '.join(f'{w:g}' for w in weights)}: "
+            "give 0 (off) or more, and not all 0"
+        )
+
+
 def predict(part, images, batch_size):
     """Runs a functional part in inference mode; a list of float32 arrays, one an output."""
     if part._jit_compile is None:
@@ -223,56 +238,6 @@ def high_and_low(batch):
         "target": ops.concatenate([hr, target]),
         "person": ops.concatenate([batch.get("hr_person", person), person]),
     }
-
-
-def identity_terms(model, batch, feature, logits):
-    """The identity and the triplet term of a joint batch, weighted, and the shown value of "id".
-
-    Args:
-        model: has `classification`, `triplet`, `margin`, `unit_triplet`, `label_smoothing` and
-            `joint`: whether the terms are over all images at once, so that triplets hold both
-            kinds and the identity term is a mean; else they are sums of one within HR and one
-            within LR images.
-        batch: of `high_and_low`.
-        feature: (2n, d), what triplets compare.
-        logits: (2n, people), or None.
-
-    Returns:
-        A dict of terms, and a dict with "id", the mean cross-entropy of an image in nats.
-    """
-    over, terms, shown = (_at_once if model.joint else hr_and_lr), {}, {}
-    if model.classification:
-
-        def entropy(person, logits):
-            return losses.cross_entropy(person, logits, model.label_smoothing)
-
-        found = over(entropy, batch["person"], logits)
-        terms["id"] = model.classification * found
-        shown["id"] = found if model.joint else found / 2.0
-    if model.triplet:
-        if model.unit_triplet:
-            feature = ops.normalize(ops.cast(feature, "float32"), axis=-1)
-        found = over(lambda x, y: losses.triplet(x, y, model.margin), feature, batch["person"])
-        terms["triplet"] = model.triplet * found
-    return terms, shown
-
-
-def _at_once(loss, *tensors):
-    return loss(*tensors)
-
-
-def hr_and_lr(loss, *tensors):
-    """Adds up a loss within the HR images and within the LR images of a joint batch.
-
-    Args:
-        loss: function of as many tensors as are given, returning a scalar.
-        *tensors: (2n, ...) each, HR first.
-
-    Returns:
-        A scalar.
-    """
-    halves = [ops.split(x, 2) for x in tensors]
-    return loss(*(hr for hr, _ in halves)) + loss(*(lr for _, lr in halves))
 
 
 def euclidean(a, b):
