@@ -242,6 +242,14 @@ class Adaptive(ReIDModel):
             level = ops.cast(ops.zeros_like(images[:, 0, 0, 0]), "int32") + len(self.rates)
         return self.network([images, level], training=training)
 
+    @property
+    def query_levels(self):
+        """How many levels embeddings depend on: m with masks or a varying length, else none."""
+        return len(self.rates) if self.masks or self.varying_length else 0
+
+    def graph(self, images, level=None):
+        return {"embedding": self.call(images, level)}
+
     def levels_of(self, rates):
         """The levels of images: that of the nearest trained rate, the lower resolution of two.
 

@@ -39,6 +39,7 @@ class ReIDModel(PhasedModel):
     # files leave them out.
     critics = ()
     metric = "1 - cosine"  # of `distances`, in words
+    query_levels = 0  # how many levels of resolution `graph` is told apart; 0: it is told none
 
     def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
         super().__init__(**kwargs)
@@ -130,6 +131,25 @@ class ReIDModel(PhasedModel):
         """
         cosine = _unit(query_features) @ _unit(gallery_features).T
         return np.maximum(1.0 - cosine, 0.0)  # rounding may leave a little less
+
+    def graph(self, images, level=None):
+        """What a search needs of images, on tensors; `keras_xreid.export.build_graph` calls it.
+
+        Args:
+            images: (n, height, width, 3) float32 tensor in [0, 1].
+            level: (n,) int32 tensor, 1 to `query_levels`; None where that is 0.
+
+        Returns:
+            A dict of tensors: "embedding"; of a system that recovers also "recovered"; and where
+            images of high resolution bypass the recovery "embedding_high".
+
+        Raises:
+            InputError: where the system is several networks.
+        """
+        raise InputError(
+            f"{type(self).__name__} is not one network from an image to an embedding: "
+            "it cannot be exported as one graph"
+        )
 
     def _embed(self, images, rates, batch_size):
         """Embeds float images in [0, 1]; `rates` is (n,) or None. Systems say how."""

@@ -274,6 +274,13 @@ class CADNet(DualModel):
         u = self._joint_and_recovered(images, training)[0]
         return u if self.neck is None else self.neck(u, training=training)
 
+    def graph(self, images, level=None):
+        u, recovered = self._joint_and_recovered(images, training=False)
+        found = {"embedding": u if self.neck is None else self.neck(u, training=False)}
+        if recovered is not None:
+            found["recovered"] = ops.clip(recovered, 0.0, 1.0) if self.residual else recovered
+        return found
+
     def get_config(self):
         return {
             **super().get_config(),

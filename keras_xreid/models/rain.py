@@ -238,6 +238,13 @@ class RAIN(DualModel):
         v = self.extractor(images, training=training)[-1]
         return v if self.neck is None else self.neck(v, training=training)
 
+    def graph(self, images, level=None):
+        *maps, v = self.extractor(images, training=False)
+        found = {"embedding": v if self.neck is None else self.neck(v, training=False)}
+        if self.decoder is not None:
+            found["recovered"] = self.decoder(maps, training=False)
+        return found
+
     def get_config(self):
         return {
             **super().get_config(),
