@@ -22,7 +22,7 @@ _PLACES = {
     "INTACT": "models.intact",
     "InputError": "errors",
     "LazyDistances": "evaluation.distances",
-    "OnePerRate": "models.adaptive",
+    "OnePerRate": "models.one_per_rate",
     "PairBatches": "data.batches",
     "Phase": "training.phases",
     "PhasedModel": "training.phases",

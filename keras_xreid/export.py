@@ -4,11 +4,6 @@ import keras
 from keras import layers, ops
 
 from keras_xreid.errors import InputError
-from keras_xreid.models.adaptive import Adaptive
-from keras_xreid.models.baseline import Baseline
-from keras_xreid.models.cadnet import CADNet
-from keras_xreid.models.intact import INTACT
-from keras_xreid.models.rain import RAIN
 
 
 def build_graph(model):
@@ -47,49 +42,20 @@ def build_graph(model):
     level = None
     if takes_level(model):
         inputs.append(keras.Input((), dtype="int32", name="level"))
-        level = ops.clip(inputs[1], 1, len(model.rates))  # of another, all would be 0
+        level = ops.clip(inputs[1], 1, model.query_levels)  # of another, all would be 0
     image = ops.cast(inputs[0], "float32") / 255.0
-    found = _found(model, image, level)
+    found = model.graph(image, level)
     if model.flip:
-        mirrored = _found(model, ops.flip(image, axis=2), level)
+        mirrored = model.graph(ops.flip(image, axis=2), level)
         for name in ("embedding", "embedding_high"):
-            if found[name] is not None:
+            if name in found:
                 found[name] = (found[name] + mirrored[name]) / 2.0
-    outputs = [layers.Identity(name=k)(x) for k, x in found.items() if x is not None]
+    outputs = [layers.Identity(name=name)(x) for name, x in found.items()]
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name="graph")
 
 
-def _found(model, image, level):
-    """What a system makes of images, without their mirror images."""
-    recovered = high = None
-    if isinstance(model, Adaptive):
-        embedding = model.call(image, level, training=False)
-    elif isinstance(model, Baseline):
-        embedding = model.network(image, training=False)[0]
-    elif isinstance(model, CADNet):
-        u, recovered = model._joint_and_recovered(image, training=False)
-        embedding = u if model.neck is None else model.neck(u, training=False)
-        if model.residual and recovered is not None:
-            recovered = ops.clip(recovered, 0.0, 1.0)
-    elif isinstance(model, INTACT):
-        recovered = ops.clip(model.generator(image, training=False), 0.0, 1.0)
-        embedding = model.reid(recovered, training=False)[0]
-        high = model.reid(image, training=False)[0]
-    elif isinstance(model, RAIN):
-        *maps, v = model.extractor(image, training=False)
-        embedding = v if model.neck is None else model.neck(v, training=False)
-        if model.decoder is not None:
-            recovered = model.decoder(maps, training=False)
-    else:
-        raise InputError(
-            f"{type(model).__name__} is not one network from an image to an embedding: "
-            "it cannot be exported as one graph"
-        )
-    return {"embedding": embedding, "recovered": recovered, "embedding_high": high}
-
-
 def takes_level(model):
-    """Whether embeddings depend on a level: of `Adaptive` with masks or a varying length.
+    """Whether embeddings depend on a level of resolution.
 
     Args:
         model: a system of this library.
@@ -97,4 +63,4 @@ def takes_level(model):
     Returns:
         bool.
     """
-    return isinstance(model, Adaptive) and (bool(model.masks) or model.varying_length)
+    return model.query_levels > 0

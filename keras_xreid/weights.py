@@ -13,21 +13,9 @@ import h5py
 import keras
 import numpy as np
 
+import keras_xreid
 from keras_xreid.errors import InputError
-from keras_xreid.models.adaptive import Adaptive, OnePerRate
-from keras_xreid.models.baseline import Baseline
-from keras_xreid.models.cadnet import CADNet
-from keras_xreid.models.intact import INTACT
-from keras_xreid.models.rain import RAIN
 
-SYSTEMS = {
-    "Adaptive": Adaptive,
-    "Baseline": Baseline,
-    "CADNet": CADNet,
-    "INTACT": INTACT,
-    "OnePerRate": OnePerRate,
-    "RAIN": RAIN,
-}
 ATTRIBUTE = "keras_xreid"
 PRECISIONS = ("float32", "mixed_bfloat16")
 # The repository's folder, where this is one, and what of it an installed package has.
@@ -179,14 +167,14 @@ def load(path, precision=None):
         ) from error
     if not path.name.endswith(".weights.h5"):
         raise InputError(f"{path} was renamed: give it a name that ends in .weights.h5 again")
-    if name not in SYSTEMS:
+    if name not in _systems():
         raise InputError(
-            f"{path} holds a {name}; this version knows {', '.join(SYSTEMS)}: update keras_xreid"
+            f"{path} holds a {name}; this version knows {', '.join(_systems())}: update keras_xreid"
         )
     if precision:
         config = {**config, "dtype": precision}
     try:
-        model = SYSTEMS[name].from_config(config)
+        model = getattr(keras_xreid, name).from_config(config)
     except Exception as error:  # whatever a constructor says to what it does not know
         raise InputError(
             f"{path} describes a {name} that this version cannot build ({_short(error)}): update "
@@ -205,6 +193,12 @@ def load(path, precision=None):
             f"({_short(error)}): copy it again"
         ) from error
     return model
+
+
+def _systems():
+    """The names of the systems that `keras_xreid` lists."""
+    places = keras_xreid._PLACES.items()
+    return [name for name, place in places if place.startswith("models.") and name != "ReIDModel"]
 
 
 def _load_without(model, path, left_out):

@@ -40,14 +40,10 @@ import keras
 
 from keras_xreid import app
 from keras_xreid.app.convert import convert
-from keras_xreid.backbones.backbone import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    build_backbone,
-    copy_resnet50,
-)
+from keras_xreid.backbones.build import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from keras_xreid.backbones.efficientnet import LITES, imagenet_file
 from keras_xreid.backbones.osnet import WIDTHS
+from keras_xreid.backbones.resnet import copy_resnet50
 from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.errors import InputError
 

@@ -5,12 +5,9 @@ from layer_checks import as_list, run_layer_test
 from small import fill, not_on_jax
 
 import keras_xreid as xr
-from keras_xreid.backbones.backbone import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    NormalizeImage,
-    build_backbone,
-)
+from keras_xreid.backbones import NAMES, build_backbone
+from keras_xreid.backbones.blocks import NormalizeImage
+from keras_xreid.backbones.build import IMAGENET_MEAN, IMAGENET_STD
 from keras_xreid.errors import InputError
 
 SIZE = (64, 32)
@@ -35,6 +32,10 @@ def images(n=2, size=SIZE):
 def taps_of(backbone):
     assert isinstance(backbone.output, list)
     return [f.shape[1:] for f in backbone.output]
+
+
+def test_every_named_backbone_is_tested():
+    assert set(NAMES) == set(BACKBONES)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from keras_xreid.data import batches as batches_module
 from keras_xreid.data import decoded
+from keras_xreid.data import workers as workers_module
 from keras_xreid.data.batches import ImageBatches, PairBatches, check_people
 from keras_xreid.data.datasets import Record
 from keras_xreid.data.resolution import KERNELS, degrade, resize
@@ -538,7 +538,7 @@ def test_workers_leave_no_shared_memory_behind(records):
 @pytest.mark.parametrize("kept", [False, True])
 def test_started_afresh_workers_give_the_same_batches(records, monkeypatch, tmp_path, kept):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(batches_module, "START_METHOD", "spawn")
+    monkeypatch.setattr(workers_module, "START_METHOD", "spawn")
     monkeypatch.setattr(decoded, "STORE_FROM", 1 if kept else 200)
     options = {"image_size": (16, 8), "batch_size": 4}
     assert_equal(PairBatches(records, workers=1, **options)[2], PairBatches(records, **options)[2])

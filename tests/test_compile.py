@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 from small import intact, pairs
 
-from keras_xreid.backbones.backbone import NormalizeImage
+from keras_xreid.backbones.blocks import NormalizeImage
 from keras_xreid.training import autodiff, fast_torch
 from keras_xreid.training.phases import Phase, PhasedModel
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from small import not_on_jax
 
-from keras_xreid.backbones import efficientnet
-from keras_xreid.backbones.backbone import build_backbone
+from keras_xreid.backbones import build_backbone, efficientnet
 from keras_xreid.backbones.efficientnet import imagenet_file, load_imagenet_weights
 from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.errors import InputError

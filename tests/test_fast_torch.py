@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import keras_xreid as xr
-from keras_xreid.backbones.backbone import build_backbone
+from keras_xreid.backbones import build_backbone
 from keras_xreid.layers.association import Association
 from keras_xreid.layers.decoder import build_decoder
 from keras_xreid.layers.discriminator import (

@@ -94,3 +94,8 @@ def test_every_public_name_is_there():
     for name in xr.__all__:
         assert getattr(xr, name) is not None
         assert (getattr(xr, name).__doc__ or "").strip(), name
+
+
+def test_backbones_are_named_without_keras():
+    code = "import sys; from keras_xreid.backbones import NAMES; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

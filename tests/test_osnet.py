@@ -20,8 +20,7 @@ import pytest
 from small import not_on_jax
 
 import keras_xreid as xr
-from keras_xreid.backbones import osnet
-from keras_xreid.backbones.backbone import build_backbone
+from keras_xreid.backbones import build_backbone, osnet
 from keras_xreid.backbones.osnet import WIDTHS, load_torchreid_weights
 from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.errors import InputError

@@ -96,9 +96,7 @@ def coarse(monkeypatch):
 
 def options(tmp_path, weights, gallery, *queries, **more):
     given = {"out": str(tmp_path / "out"), "cache": str(tmp_path / "cache"), **more}
-    return search.Options(
-        str(gallery), tuple(map(str, queries)), weights=str(weights), **given
-    )
+    return search.Options(str(gallery), tuple(map(str, queries)), weights=str(weights), **given)
 
 
 def ranked(tmp_path):

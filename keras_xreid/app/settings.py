@@ -16,15 +16,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from keras_xreid.backbones import NAMES as BACKBONES
 from keras_xreid.data.datasets import NAMES
 from keras_xreid.data.protocols import PROTOCOLS
 from keras_xreid.data.resolution import KERNELS, RANDOM
 from keras_xreid.errors import InputError
 
-BACKBONES = (
-    "resnet50", "resnet_tiny", "efficientnet_lite0", "efficientnet_lite2", "osnet_x1_0",
-    "osnet_x0_75", "osnet_x0_5", "osnet_x0_25",
-)  # fmt: skip
 Protocol = Literal[tuple(PROTOCOLS)]
 
 # What --preset strong changes in every recipe. A recipe's own PRESETS come on top.

@@ -5,21 +5,10 @@ with any number of workers. `fit(batches, shuffle=False)` is needed for that: Ke
 draws from Python's global random numbers.
 """
 
-import concurrent.futures
-import copy
-import functools
-import math
-import mmap
-import multiprocessing
-import os
-import sys
-import threading
-import warnings
-import weakref
-
 import keras
 import numpy as np
 
+from keras_xreid.data.augment import jittered, random_box, random_hole
 from keras_xreid.data.decoded import decode
 from keras_xreid.data.resolution import (
     KERNELS,
@@ -29,14 +18,8 @@ from keras_xreid.data.resolution import (
     rate_range,
     write_views,
 )
+from keras_xreid.data.workers import Ahead
 from keras_xreid.errors import InputError
-
-# Smallest share of each edge that a random crop keeps.
-CROP_KEEPS = 7 / 8
-# Forked workers start in milliseconds. They use Pillow and NumPy only, so no lock held by a thread
-# of the backend can stop them. Elsewhere than on Linux, fork is not to be relied on: there each
-# worker imports the package.
-START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 def check_people(records):
@@ -68,29 +51,47 @@ def check_people(records):
     return images
 
 
-class _Batches(keras.utils.PyDataset):
-    """What pairs and single images share: epochs, people, augmentation, memory and workers."""
+class Batches(keras.utils.PyDataset):
+    """What pairs and single images share: epochs, people, augmentation, memory and workers.
+
+    Args:
+        records: list of `Record` to train on, two or more of each person; those whose person is
+            None are visited like the others, with label -1.
+        image_size: (height, width) in pixels of all images.
+        rates: down-sampling rates of 1 or more, one drawn for each image; or a range, "1..4".
+        batch_size: pairs or images a batch; P x K takes its place where `people_per_batch` is
+            given.
+        people_per_batch: P, or None for all images in random order.
+        images_per_person: K.
+        seed: 0 or more; batches are a pure function of (seed, epoch, index).
+        crop: crop at random.
+        flip: mirror left to right at random.
+        erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
+        jitter: change brightness and saturation by up to 20 % and contrast by up to 15 %.
+        workers: processes that make the coming batches, 0 for none. The batches stay the same.
+        kernel: how images are shrunk, see `degrade`; or "random": each image draws area, bilinear,
+            bicubic or lanczos.
+        steps: at most so many batches an epoch, for a short run. (`steps_per_epoch` of `fit` would
+            leave epochs unfinished, and the order of the data with them.)
+
+    Attributes:
+        people: number of people; labels are 0 to people - 1 in sorted order of person.
+        epoch: number of the epoch that comes next or is under way. It goes up when an epoch has
+            been drawn to its end; set it to resume.
+
+    Raises:
+        InputError: a person with a single image, fewer people than P, a rate below 1, or a broken
+            image (all are read at the first batch).
+    """
 
     _names = ()  # names of a batch's images
     _hr_share = 0.0  # of the visits, where rates are a range
 
     def __init__(
-        self,
-        records,
-        image_size,
-        rates,
-        batch_size,
-        people_per_batch,
-        images_per_person,
-        seed,
-        crop,
-        flip,
-        erase,
-        jitter,
-        workers,
-        kernel,
-        steps,
-    ):
+        self, records, image_size, rates, batch_size=32, people_per_batch=None,
+        images_per_person=4, seed=0, crop=True, flip=True, erase=False, jitter=False, workers=0,
+        kernel="area", steps=None,
+    ):  # fmt: skip
         # Keras's own workers stay off: the batches they still hold when `fit` builds a model are
         # handed out again as the first ones of the epoch, and each epoch starts new processes.
         super().__init__(workers=0, use_multiprocessing=False)
@@ -157,7 +158,7 @@ class _Batches(keras.utils.PyDataset):
         if not self._processes:
             return self.batch(self.epoch, index)
         if self._ahead is None:
-            self._ahead = _Ahead(self, self._processes)
+            self._ahead = Ahead(self, self._processes)
         return self._ahead.get(self.epoch, index)
 
     def on_epoch_begin(self):
@@ -257,9 +258,9 @@ class _Batches(keras.utils.PyDataset):
         """
         image = self._image(position)
         if self.crop:
-            image = image[_random_box(*image.shape[:2], rng)]
+            image = image[random_box(*image.shape[:2], rng)]
         if self.jitter:
-            image = _jittered(image, rng)
+            image = jittered(image, rng)
         mirror = self.flip and rng.random() < 0.5
         rates = [1] * (len(pixels) - 1) + [rate]
         kernel = self.kernel
@@ -267,11 +268,11 @@ class _Batches(keras.utils.PyDataset):
             kernel = list(KERNELS)[rng.integers(len(KERNELS))]
         write_views(pixels, image, rates, kernel, mirror)
         if self.erase and rng.random() < 0.5:
-            rows, columns = _random_hole(*self.image_size, rng)
+            rows, columns = random_hole(*self.image_size, rng)
             pixels[:, rows, columns] = image.mean((0, 1)).round()
 
 
-class PairBatches(_Batches):
+class PairBatches(Batches):
     """Batches of pairs: an image at high resolution, and the same crop shrunk and enlarged.
 
     Each image is visited once an epoch, at one rate drawn anew from `rates`, all equally likely.
@@ -287,39 +288,17 @@ class PairBatches(_Batches):
     its "target" are the pairs, and "hr" shows other images, with labels "hr_person".
 
     Args:
-        records: list of `Record` to train on, two or more of each person; those whose person is
-            None are visited like the others, with label -1.
+        records: list of `Record` to train on, see `Batches`.
         image_size: (height, width) in pixels of all images.
         rates: down-sampling rates of 1 or more; or a range, "1..4", which draws from (1, 4].
-        batch_size: pairs a batch; P x K takes its place where `people_per_batch` is given.
-        people_per_batch: P, or None for all images in random order.
-        images_per_person: K.
         independent: draw the images at high resolution apart from those at low resolution.
-        seed: 0 or more; batches are a pure function of (seed, epoch, index).
-        crop: crop at random.
-        flip: mirror left to right at random.
-        erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
-        jitter: change brightness and saturation by up to 20 % and contrast by up to 15 %.
-        workers: processes that make the coming batches, 0 for none. The batches stay the same.
-        kernel: how images are shrunk, see `degrade`; or "random": each image draws area, bilinear,
-            bicubic or lanczos.
-        steps: at most so many batches an epoch, for a short run. (`steps_per_epoch` of `fit` would
-            leave epochs unfinished, and the order of the data with them.)
-
-    Attributes:
-        people: number of people; labels are 0 to people - 1 in sorted order of person.
-        epoch: number of the epoch that comes next or is under way. It goes up when an epoch has
-            been drawn to its end; set it to resume.
+        **common: of `Batches`: `batch_size`, `people_per_batch`, `crop` and so on.
 
     Returns:
         `batches[index]` is a dict: "hr" and "lr" (n, height, width, 3) uint8, "person" (n,) int32
         labels, "rate" (n,) int32 (float32 where a rate is no whole number). With `independent`
         also "target", like "hr": the image at high resolution of each in "lr"; "person" and
         "rate" belong to "lr", and "hr_person" (n,) int32 to "hr".
-
-    Raises:
-        InputError: a person with a single image, fewer people than P, a rate below 1, or a broken
-            image (all are read at the first batch).
 
     Example:
 
@@ -329,28 +308,8 @@ class PairBatches(_Batches):
 
     _names = ("hr", "lr")
 
-    def __init__(
-        self,
-        records,
-        image_size=(128, 64),
-        rates=(2, 3, 4),
-        batch_size=32,
-        people_per_batch=None,
-        images_per_person=4,
-        independent=False,
-        seed=0,
-        crop=True,
-        flip=True,
-        erase=False,
-        jitter=False,
-        workers=0,
-        kernel="area",
-        steps=None,
-    ):
-        super().__init__(
-            records, image_size, rates, batch_size, people_per_batch, images_per_person, seed,
-            crop, flip, erase, jitter, workers, kernel, steps,
-        )  # fmt: skip
+    def __init__(self, records, image_size=(128, 64), rates=(2, 3, 4), independent=False, **common):
+        super().__init__(records, image_size, rates, **common)
         self.independent = independent
         if independent:
             self._names = ("hr", "target", "lr")
@@ -366,7 +325,7 @@ class PairBatches(_Batches):
         return pixels, entries
 
 
-class ImageBatches(_Batches):
+class ImageBatches(Batches):
     """Batches of single images at random rates: all in random order, or P people x K images.
 
     Images are made as in `PairBatches`. With `people_per_batch`, a batch holds K images of each of
@@ -380,35 +339,15 @@ class ImageBatches(_Batches):
     Where none has, all images come in random order.
 
     Args:
-        records: list of `Record` to train on, two or more of each person; those whose person is
-            None are visited like the others, with label -1.
+        records: list of `Record` to train on, see `Batches`.
         image_size: (height, width) in pixels of all images.
         rates: down-sampling rates of 1 or more, one drawn for each image; or a range, "1..4", which
             draws 1 for a third of the images, and from (1, 4] for the others.
-        batch_size: images a batch; P x K takes its place where `people_per_batch` is given.
-        people_per_batch: P, or None for all images in random order.
-        images_per_person: K.
-        seed: 0 or more; batches are a pure function of (seed, epoch, index).
-        crop: crop at random.
-        flip: mirror left to right at random.
-        erase: put the image's mean colour in a random rectangle of 2 to 40 % of the area.
-        jitter: change brightness and saturation by up to 20 % and contrast by up to 15 %.
-        workers: processes that make the coming batches, 0 for none. The batches stay the same.
-        kernel: how images are shrunk, see `degrade`; or "random": each image draws area, bilinear,
-            bicubic or lanczos.
-        steps: at most so many batches an epoch, for a short run.
-
-    Attributes:
-        people: number of people; labels are 0 to people - 1 in sorted order of person.
-        epoch: number of the epoch that comes next or is under way; set it to resume.
+        **common: of `Batches`: `batch_size`, `people_per_batch`, `crop` and so on.
 
     Returns:
         `batches[index]` is a dict: "image" (n, height, width, 3) uint8, "person" (n,) int32
         labels, "rate" (n,) int32 (float32 where a rate is no whole number), "camera" (n,) int32.
-
-    Raises:
-        InputError: a person with a single image, fewer people than P, a rate below 1, or a broken
-            image (all are read at the first batch).
 
     Example:
 
@@ -418,27 +357,8 @@ class ImageBatches(_Batches):
     _names = ("image",)
     _hr_share = 1 / 3
 
-    def __init__(
-        self,
-        records,
-        image_size=(128, 64),
-        rates=(1,),
-        batch_size=32,
-        people_per_batch=None,
-        images_per_person=4,
-        seed=0,
-        crop=True,
-        flip=True,
-        erase=False,
-        jitter=False,
-        workers=0,
-        kernel="area",
-        steps=None,
-    ):
-        super().__init__(
-            records, image_size, rates, batch_size, people_per_batch, images_per_person, seed,
-            crop, flip, erase, jitter, workers, kernel, steps,
-        )  # fmt: skip
+    def __init__(self, records, image_size=(128, 64), rates=(1,), **common):
+        super().__init__(records, image_size, rates, **common)
         self.cameras = np.array([record.camera for record in records], np.int32)
 
     def _entries(self, positions, rates):
@@ -455,123 +375,3 @@ def _in_turn(count, share, index, rng):
         again = np.isin(things, begun)
         order += [*things[~again], *things[again]]
     return order[begin:end]
-
-
-def _random_box(height, width, rng):
-    """Slices of a random part of an image that keeps at least `CROP_KEEPS` of each edge."""
-    rows = rng.integers(int(np.ceil(height * CROP_KEEPS)), height, endpoint=True)
-    columns = rng.integers(int(np.ceil(width * CROP_KEEPS)), width, endpoint=True)
-    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
-    return slice(top, top + rows), slice(left, left + columns)
-
-
-def _jittered(image, rng):
-    """An image (height, width, 3) uint8 as another camera might see it: other light, other colours.
-
-    Brightness moves the mean, contrast scales what is about it, saturation what is beside grey.
-    """
-    brightness, contrast, saturation = (rng.uniform(1 - d, 1 + d) for d in (0.2, 0.15, 0.2))
-    x = image.astype("float32")
-    grey = x @ np.array([0.299, 0.587, 0.114], "float32")
-    x = grey[..., None] * (1 - saturation) + x * saturation
-    x = (x - grey.mean()) * contrast + grey.mean() * brightness
-    return np.clip(x + 0.5, 0, 255).astype("uint8")
-
-
-def _random_hole(height, width, rng):
-    """Slices of a random rectangle of 2 to 40 % of the area and an aspect of 0.3 to 3.3."""
-    area = rng.uniform(0.02, 0.4) * height * width
-    aspect = np.exp(rng.uniform(np.log(0.3), -np.log(0.3)))
-    rows = min(height, max(1, round((area * aspect) ** 0.5)))
-    columns = min(width, max(1, round((area / aspect) ** 0.5)))
-    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
-    return slice(top, top + rows), slice(left, left + columns)
-
-
-# --- worker processes ------------------------------------------------------------------------
-
-
-class _Ahead:
-    """Has worker processes make the coming batches, over the end of the epoch.
-
-    A worker is told epoch and index, so which batch comes when does not depend on timing. Forked
-    workers leave the pixels in memory that they share with this process, and send the rest: memory
-    without a name, which ends with the last process that has it. Batches are copied out of it,
-    since nobody knows when a backend is done with them.
-    """
-
-    def __init__(self, batches, processes):
-        workers_copy = copy.copy(batches)
-        self._batches, self._steps = workers_copy, len(batches)
-        self._window = 2 * processes + 1
-        self._lock = threading.Lock()
-        self._futures = {}  # (epoch, index) -> place, future
-        slots, self._places = None, []
-        if START_METHOD == "fork":
-            images = len(batches._positions(0, 0, batches._generator(0, 0)))
-            shape = (len(batches._names), images, *batches.image_size, 3)
-            # Beside those waited for, the pool may be at work on as many that are not any more.
-            self._places = list(range(2 * self._window))
-            memory = mmap.mmap(-1, len(self._places) * math.prod(shape))
-            slots = np.frombuffer(memory, np.uint8).reshape(-1, *shape)
-        elif isinstance(batches._images, list):
-            workers_copy._images = None
-        self._slots = slots
-        self._pool = concurrent.futures.ProcessPoolExecutor(
-            processes,
-            multiprocessing.get_context(START_METHOD),
-            _begin_worker,
-            (workers_copy, slots),
-        )
-        # Not left to the end of the interpreter, which takes the pool's modules away before it.
-        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-        with warnings.catch_warnings():  # see START_METHOD
-            warnings.filterwarnings("ignore", message=".*fork")
-            self._pool.submit(os.getpid).result()
-
-    def get(self, epoch, index):
-        numbers = range(index, index + self._window)
-        keys = [(epoch + i // self._steps, i % self._steps) for i in numbers]
-        # TensorFlow may draw from two threads for a moment, when one iterator follows another.
-        with self._lock:
-            for key in self._futures.keys() - set(keys):
-                place, future = self._futures.pop(key)
-                future.add_done_callback(functools.partial(self._give_back, place))
-                future.cancel()
-            for key in keys:
-                if key not in self._futures:
-                    place = self._places.pop() if self._places else None
-                    self._futures[key] = place, self._pool.submit(_make_batch, *key, place)
-            place, wanted = self._futures.pop(keys[0])
-        try:
-            pixels, entries = wanted.result()
-            if pixels is None:
-                pixels = self._slots[place].copy()
-        finally:
-            self._give_back(place)
-        return self._batches._named(pixels, entries)
-
-    def _give_back(self, place, future=None):
-        if place is not None:
-            self._places.append(place)
-
-
-def _begin_worker(batches, slots):
-    global _worker_batches, _worker_slots
-    _worker_batches, _worker_slots = batches, slots
-    batches._images = batches._images or batches._read_images()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent():
-    """A killed run leaves no process behind that waits for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _make_batch(epoch, index, place):
-    """Makes a batch in its place in the shared memory; without a place, sends its pixels too."""
-    if place is None:
-        return _worker_batches._make(epoch, index)
-    _, entries = _worker_batches._make(epoch, index, _worker_slots[place])
-    return None, entries

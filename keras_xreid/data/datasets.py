@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,9 +34,36 @@ __all__ = [
     "read_viper",
 ]
 
-NAMES = (
-    "market1501", "dukemtmc", "cuhk03", "viper", "caviar", "mlr", "csv", "synthetic",
-)  # fmt: skip
+
+class _Row(NamedTuple):
+    """How a data set is read: by `read(data_dir, ...)` with the options that it `takes`.
+
+    `protocol` is the one where none is asked for. A reader that takes `split_id` shares out the
+    people anew for each split; `states_rates` says that queries may have rates of their own.
+    """
+
+    read: Callable
+    takes: tuple
+    protocol: str | None = None
+    states_rates: bool = False
+
+
+def _read_synthetic(data_dir, image_size):
+    return load_synthetic(image_size=tuple(image_size))
+
+
+READERS = {
+    "market1501": _Row(read_market1501, ("need",)),
+    "dukemtmc": _Row(read_dukemtmc, ("need",)),
+    "cuhk03": _Row(read_cuhk03, ("split_id", "boxes")),
+    "viper": _Row(read_viper, ("split_id",)),
+    # Really of low resolution: nothing is shrunk once more.
+    "caviar": _Row(read_caviar, ("split_id", "one_camera_people"), protocol="paper"),
+    "mlr": _Row(read_mlr, ("need",)),
+    "csv": _Row(read_csv, ("need",), states_rates=True),
+    "synthetic": _Row(_read_synthetic, ("image_size",)),
+}
+NAMES = tuple(READERS)
 DEV_PEOPLE, FOLDS = 50, 3
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"}
 
@@ -119,35 +148,27 @@ def load(
                 f"split {split_id}, seed {seed} of mlr: these images are drawn already, so it has "
                 "split 0 and seed 0 only"
             )
-    if name == "caviar" and protocol is None:
-        protocol = "paper"  # really of low resolution: nothing is shrunk once more
+    row = READERS[name]
+    protocol = row.protocol if protocol is None else protocol
     rule = find_protocol(protocol or "each-rate")
     # A list may state rates, which then fix the protocol, and that takes both lists.
-    fixed = rule.low or name == "csv"
+    fixed = rule.low or row.states_rates
     test_lists = ("query", "gallery") if fixed and set(need) - {"train"} else ()
     # The development people come out of the training people, so that is the folder to read.
     wanted = ("train",) if split == "dev" else tuple(dict.fromkeys((*need, *test_lists)))
-    if name in ("market1501", "dukemtmc", "csv", "synthetic") and split_id and rule.low is None:
+    if split_id and rule.low is None and "split_id" not in row.takes:
         raise InputError(
             f"split {split_id} of {name}: its people are fixed and each-rate draws nothing, so it "
             "has split 0 only"
         )
-    if name == "market1501":
-        data = read_market1501(data_dir, wanted)
-    elif name == "dukemtmc":
-        data = read_dukemtmc(data_dir, wanted)
-    elif name == "cuhk03":
-        data = read_cuhk03(data_dir, split_id, boxes or rule.boxes)
-    elif name == "viper":
-        data = read_viper(data_dir, split_id)
-    elif name == "caviar":
-        data = read_caviar(data_dir, split_id, rule.one_camera_people)
-    elif name == "mlr":
-        data = read_mlr(data_dir, wanted)
-    elif name == "csv":
-        data = read_csv(data_dir, wanted)
-    else:
-        data = load_synthetic(image_size=tuple(image_size))
+    options = {
+        "need": wanted,
+        "split_id": split_id,
+        "boxes": boxes or rule.boxes,
+        "one_camera_people": rule.one_camera_people,
+        "image_size": image_size,
+    }
+    data = row.read(data_dir, **{option: options[option] for option in row.takes})
     if split == "dev":
         data = hold_out_people(data, fold)
     low = [record for record in data.query if (record.rate or 1) > 1]

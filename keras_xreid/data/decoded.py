@@ -13,14 +13,13 @@ import logging
 import mmap
 import os
 import tempfile
-import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import PIL
 
 from keras_xreid.data.manifest import file_sha256
+from keras_xreid.progress import Progress
 
 # Smaller sets take longer to look up than to decode (0.1 ms an image), and would litter the folder.
 STORE_FROM = 200
@@ -166,13 +165,8 @@ def _in_memory(records):
 
 
 def _with_progress(records):
-    """Reads the images, under a progress bar where that takes more than two seconds."""
-    begin, shown = time.monotonic(), False
-    progress = keras.utils.Progbar(len(records), unit_name="image")
-    for done, record in enumerate(records, 1):
+    """Reads the images, and shows progress where that takes more than two seconds."""
+    progress = Progress(f"Decoding {len(records):,} images, once", len(records), after=2)
+    for record in records:
         yield record.read()
-        if not shown and time.monotonic() - begin > 2:
-            print(f"Decoding {len(records):,} images, once")
-            shown = True
-        if shown:
-            progress.update(done)
+        progress.add()

@@ -39,6 +39,7 @@ from keras_xreid.data.manifest import (
 )
 from keras_xreid.data.resolution import check_kernel, check_rates
 from keras_xreid.errors import InputError
+from keras_xreid.progress import Progress
 
 NOBODY = (-1, 0)  # junk and distractors
 
@@ -266,7 +267,7 @@ def build(data, out, verbose=True):
     Args:
         data: a `DataSet` of a protocol other than "each-rate".
         out: a new or empty folder; it gets its name when it is whole.
-        verbose: show a progress bar.
+        verbose: show progress.
 
     Returns:
         SHA-256 of the manifest, 64 hexadecimal digits.
@@ -291,24 +292,19 @@ def build(data, out, verbose=True):
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already: give a new folder, nothing is overwritten")
     planned = list(planned_rows(data))
-    progress = None
-    if verbose:
-        import keras
-
-        print(f"Writing {len(planned):,} images into {out}")
-        progress = keras.utils.Progbar(len(planned), unit_name="image")
+    title = f"Writing {len(planned):,} images into {out}"
+    progress = Progress(title, len(planned), show=verbose)
     building = out.with_name(f".{out.name}-{os.getpid()}")
     try:
         building.mkdir(parents=True)
         rows = []
-        for done, (row, record) in enumerate(planned, 1):
+        for row, record in planned:
             content = content_of(record)
             path = building / row["path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             rows.append({**row, "sha256": hashlib.sha256(content).hexdigest()})
-            if progress is not None:
-                progress.update(done)
+            progress.add()
         sha256 = write_manifest(building / MANIFEST, rows)
         if out.exists():
             out.rmdir()
@@ -325,7 +321,7 @@ def verify(folder, verbose=True):
 
     Args:
         folder: the folder that `build` made.
-        verbose: show a progress bar.
+        verbose: show progress.
 
     Returns:
         Dict path -> "missing", "differs" or "not in the manifest", in order of path; empty where
@@ -341,21 +337,16 @@ def verify(folder, verbose=True):
     """
     folder = Path(folder)
     rows = read_rows(folder / MANIFEST)
-    progress = None
-    if verbose:
-        import keras
-
-        progress = keras.utils.Progbar(len(rows), unit_name="image")
+    progress = Progress(f"Comparing {len(rows):,} images", len(rows), show=verbose)
     listed, wrong = set(), {}
-    for done, row in enumerate(rows, 1):
+    for row in rows:
         path = folder / row["path"]
         listed.add(row["path"])
         if not path.is_file():
             wrong[row["path"]] = "missing"
         elif file_sha256(path) != row["sha256"]:
             wrong[row["path"]] = "differs"
-        if progress is not None:
-            progress.update(done)
+        progress.add()
     for role in ROLES:
         for path in (folder / role).rglob("*"):
             name = path.relative_to(folder).as_posix()

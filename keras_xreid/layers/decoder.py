@@ -3,7 +3,7 @@
 import keras
 from keras import layers, ops
 
-from keras_xreid.backbones.osnet import batch_norm, convolution
+from keras_xreid.backbones.blocks import batch_norm, convolution
 from keras_xreid.errors import InputError
 
 

@@ -3,8 +3,7 @@
 import keras
 from keras import layers
 
-from keras_xreid.backbones.backbone import NormalizeImage, basic_block
-from keras_xreid.backbones.osnet import stem
+from keras_xreid.backbones.blocks import NormalizeImage, basic_block, stem
 from keras_xreid.errors import InputError
 
 

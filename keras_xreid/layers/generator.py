@@ -3,7 +3,7 @@
 import keras
 from keras import layers, ops
 
-from keras_xreid.backbones.backbone import NormalizeImage
+from keras_xreid.backbones.blocks import NormalizeImage
 
 
 @keras.saving.register_keras_serializable("keras_xreid")

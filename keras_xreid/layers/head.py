@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_xreid.backbones.backbone import build_backbone, own_copy
+from keras_xreid.backbones.build import build_backbone, own_copy
 
 
 def build_reid_network(people, backbone, image_size, weights=None, last_stride=1, neck=False):

@@ -31,13 +31,20 @@ import numpy as np
 from keras import layers, ops
 
 from keras_xreid import losses
-from keras_xreid.backbones.backbone import build_stages
+from keras_xreid.backbones import build_stages
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.layers.mask import ResolutionMask, VaryingLength, kept_by_level
-from keras_xreid.models.base import STRONG, ReIDModel, high_and_low, predict, preset_or
-from keras_xreid.models.baseline import Baseline, pairs_within
+from keras_xreid.models.base import (
+    STRONG,
+    ReIDModel,
+    check_loss_weights,
+    high_and_low,
+    predict,
+    preset_or,
+)
+from keras_xreid.models.baseline import pairs_within
 from keras_xreid.training.phases import Phase
 
 PRESETS = {
@@ -123,11 +130,7 @@ class Adaptive(ReIDModel):
         check_rates(rates)
         if len(set(rates)) < len(rates):
             raise InputError(f"rates {tuple(rates)}: give each level's rate once")
-        if min(classification, verification) < 0 or not (classification or verification):
-            raise InputError(
-                f"weights of the losses {classification:g}, {verification:g}: "
-                "give 0 (off) or more, and not all 0"
-            )
+        check_loss_weights(classification, verification)
         self.preset, self.rates = preset, sorted(rates, reverse=True)
         m = len(self.rates)
         if sizes is None:
@@ -241,6 +244,14 @@ class Adaptive(ReIDModel):
             level = ops.cast(ops.zeros_like(images[:, 0, 0, 0]), "int32") + len(self.rates)
         return self.network([images, level], training=training)
 
+    @property
+    def query_levels(self):
+        """How many levels embeddings depend on: m with masks or a varying length, else none."""
+        return len(self.rates) if self.masks or self.varying_length else 0
+
+    def graph(self, images, level=None):
+        return {"embedding": self.call(images, level)}
+
     def levels_of(self, rates):
         """The levels of images: that of the nearest trained rate, the lower resolution of two.
 
@@ -330,89 +341,3 @@ def nearest_level(rates, trained):
     # The first of equals on every backend, whatever its argmin does.
     apart += 1e-5 * ops.arange(len(trained), dtype="float32")
     return ops.cast(ops.argmin(apart, axis=1), "int32") + 1
-
-
-@keras.saving.register_keras_serializable("keras_xreid")
-class OnePerRate(ReIDModel):
-    """The naive rival of Table III: a network of its own for each rate.
-
-    Query and gallery are both shrunk by the rate of the query, and the network of that rate, or of
-    the nearest, compares them. The networks are `Baseline` with a verification term, in
-    `networks`; each is trained on its own. Ours: they are compared by cosine as `Baseline` is, and
-    have not the last dense layer v of `Adaptive`.
-
-    Args:
-        people: int, number of training people.
-        preset: "paper" or "tiny", as of `Adaptive`.
-        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
-        image_size: (height, width).
-        rates: rates of the networks.
-        verification: float, weight of the verification term.
-        weights: None, "imagenet" or a model to copy from, where the backbones start.
-        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
-
-    Example:
-
-    >>> model = OnePerRate(people=401, preset="tiny", rates=(2, 3, 4))
-    >>> for rate, network in zip(model.rates, model.networks):
-    ...     network.compile({part: Adam(3.5e-4) for part in ("network", "verifier")})
-    ...     network.fit(ImageBatches(data.train, rates=(rate,), people_per_batch=8), epochs=10)
-    >>> features = model.embed(images, rates=4)
-
-    Reference:
-        Wu et al., Learning Resolution-Adaptive Representations, Section V-E1, Table III.
-    """
-
-    # `evaluate` shrinks the gallery as it shrinks the query.
-    gallery_at_query_rate = True
-
-    PRESETS = PRESETS
-
-    def __init__(
-        self, people, preset="paper", backbone=None, image_size=None, rates=(2, 3, 4),
-        verification=0.5, weights=None, last_stride=1, label_smoothing=None, neck=None, flip=None,
-        **kwargs,
-    ):  # fmt: skip
-        sizes = preset_or(PRESETS[preset], backbone=backbone, image_size=image_size, flip=flip)
-        backbone = sizes.backbone
-        super().__init__(people, backbone, sizes.image_size, last_stride, sizes.flip, **kwargs)
-        check_rates(rates)
-        self.preset, self.verification = preset, verification
-        self.label_smoothing, self.neck = label_smoothing, neck
-        self.rates = sorted(rates, reverse=True)
-        self.networks = [
-            Baseline(
-                people, preset, backbone, self.image_size, label_smoothing, last_stride,
-                verification=verification, weights=weights, neck=neck, flip=False,
-                name=f"rate_{rate:g}".replace(".", "_"),
-            )
-            for rate in self.rates
-        ]  # fmt: skip
-        self.built = True
-
-    def call(self, images, training=False):
-        return self.networks[-1](images, training=training)
-
-    def _embed(self, images, rates, batch_size):
-        if rates is None:
-            rates = np.full(len(images), self.rates[-1])
-        level = ops.convert_to_numpy(nearest_level(np.asarray(rates, "float32"), self.rates))
-        features = None
-        for number, network in enumerate(self.networks, start=1):
-            mine = level == number
-            if mine.any():
-                found = network.embed(images[mine], batch_size=batch_size)
-                if features is None:
-                    features = np.zeros((len(images), found.shape[1]), "float32")
-                features[mine] = found
-        return features
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "preset": self.preset,
-            "rates": list(self.rates),
-            "verification": self.verification,
-            "label_smoothing": self.label_smoothing,
-            "neck": self.neck,
-        }

@@ -4,10 +4,8 @@ import types
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
-from keras_xreid import losses
-from keras_xreid.backbones.backbone import build_backbone, own_copy
 from keras_xreid.errors import InputError
 from keras_xreid.training import autodiff
 from keras_xreid.training.phases import PhasedModel
@@ -41,6 +39,7 @@ class ReIDModel(PhasedModel):
     # files leave them out.
     critics = ()
     metric = "1 - cosine"  # of `distances`, in words
+    query_levels = 0  # how many levels of resolution `graph` is told apart; 0: it is told none
 
     def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
         super().__init__(**kwargs)
@@ -133,6 +132,25 @@ class ReIDModel(PhasedModel):
         cosine = _unit(query_features) @ _unit(gallery_features).T
         return np.maximum(1.0 - cosine, 0.0)  # rounding may leave a little less
 
+    def graph(self, images, level=None):
+        """What a search needs of images, on tensors; `keras_xreid.export.build_graph` calls it.
+
+        Args:
+            images: (n, height, width, 3) float32 tensor in [0, 1].
+            level: (n,) int32 tensor, 1 to `query_levels`; None where that is 0.
+
+        Returns:
+            A dict of tensors: "embedding"; of a system that recovers also "recovered"; and where
+            images of high resolution bypass the recovery "embedding_high".
+
+        Raises:
+            InputError: where the system is several networks.
+        """
+        raise InputError(
+            f"{type(self).__name__} is not one network from an image to an embedding: "
+            "it cannot be exported as one graph"
+        )
+
     def _embed(self, images, rates, batch_size):
         """Embeds float images in [0, 1]; `rates` is (n,) or None. Systems say how."""
         raise TypeError(f"{type(self).__name__} does not say how it embeds")
@@ -181,6 +199,22 @@ def preset_or(preset, **given):
     return types.SimpleNamespace(**found)
 
 
+def check_loss_weights(*weights):
+    """Refuses a negative weight, and weights that leave no loss.
+
+    Args:
+        *weights: floats.
+
+    Raises:
+        InputError: such a weight.
+    """
+    if min(weights) < 0 or not any(weights):
+        raise InputError(
+            f"weights of the losses {', '.join(f'{w:g}' for w in weights)}: "
+            "give 0 (off) or more, and not all 0"
+        )
+
+
 def predict(part, images, batch_size):
     """Runs a functional part in inference mode; a list of float32 arrays, one an output."""
     if part._jit_compile is None:
@@ -204,28 +238,6 @@ def scaled(images):
     return keras.ops.cast(images, "float32")
 
 
-def build_extractor(backbone, image_size, weights=None, last_stride=1, name="extractor"):
-    """Builds a feature extractor: a backbone's maps, and the average of the last one.
-
-    Args:
-        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
-        image_size: (height, width) of its input.
-        weights: None, "imagenet" or a model to copy from, for a backbone given by name.
-        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
-        name: the model's name.
-
-    Returns:
-        A functional `keras.Model` from (n, height, width, 3) in [0, 1] to a list: the feature
-        maps, finest first, and last the feature v = GAP(f5), (n, d).
-    """
-    # A copy: two extractors on one backbone share no weights, and the given one stays as it is.
-    backbone = own_copy(backbone)
-    network = build_backbone(backbone, image_size, weights=weights, last_stride=last_stride)
-    maps = network.outputs
-    v = layers.GlobalAveragePooling2D(data_format="channels_last", name="v")(maps[-1])
-    return keras.Model(network.inputs[0], [*maps, v], name=name)
-
-
 def high_and_low(batch):
     """Joins the HR and the LR images of a batch, HR first: they pass a network at once.
 
@@ -246,56 +258,6 @@ def high_and_low(batch):
         "target": ops.concatenate([hr, target]),
         "person": ops.concatenate([batch.get("hr_person", person), person]),
     }
-
-
-def identity_terms(model, batch, feature, logits):
-    """The identity and the triplet term of a joint batch, weighted, and the shown value of "id".
-
-    Args:
-        model: has `classification`, `triplet`, `margin`, `unit_triplet`, `label_smoothing` and
-            `joint`: whether the terms are over all images at once, so that triplets hold both
-            kinds and the identity term is a mean; else they are sums of one within HR and one
-            within LR images.
-        batch: of `high_and_low`.
-        feature: (2n, d), what triplets compare.
-        logits: (2n, people), or None.
-
-    Returns:
-        A dict of terms, and a dict with "id", the mean cross-entropy of an image in nats.
-    """
-    over, terms, shown = (_at_once if model.joint else hr_and_lr), {}, {}
-    if model.classification:
-
-        def entropy(person, logits):
-            return losses.cross_entropy(person, logits, model.label_smoothing)
-
-        found = over(entropy, batch["person"], logits)
-        terms["id"] = model.classification * found
-        shown["id"] = found if model.joint else found / 2.0
-    if model.triplet:
-        if model.unit_triplet:
-            feature = ops.normalize(ops.cast(feature, "float32"), axis=-1)
-        found = over(lambda x, y: losses.triplet(x, y, model.margin), feature, batch["person"])
-        terms["triplet"] = model.triplet * found
-    return terms, shown
-
-
-def _at_once(loss, *tensors):
-    return loss(*tensors)
-
-
-def hr_and_lr(loss, *tensors):
-    """Adds up a loss within the HR images and within the LR images of a joint batch.
-
-    Args:
-        loss: function of as many tensors as are given, returning a scalar.
-        *tensors: (2n, ...) each, HR first.
-
-    Returns:
-        A scalar.
-    """
-    halves = [ops.split(x, 2) for x in tensors]
-    return loss(*(hr for hr, _ in halves)) + loss(*(lr for _, lr in halves))
 
 
 def euclidean(a, b):

@@ -113,6 +113,9 @@ class Baseline(ReIDModel):
     def call(self, images, training=False):
         return self.network(images, training=training)[0]
 
+    def graph(self, images, level=None):
+        return {"embedding": self.call(images)}
+
     def _embed(self, images, rates, batch_size):
         return predict(self.network, images, batch_size)[0]
 

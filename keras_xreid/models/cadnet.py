@@ -24,10 +24,10 @@ and no weight decay, since only their learning rate is given.
 import functools
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_xreid import losses
+from keras_xreid.backbones import build_extractor
 from keras_xreid.errors import InputError
 from keras_xreid.layers.decoder import build_decoder
 from keras_xreid.layers.discriminator import (
@@ -35,17 +35,8 @@ from keras_xreid.layers.discriminator import (
     build_resnet_discriminator,
 )
 from keras_xreid.layers.head import build_neck, classifier
-from keras_xreid.models.base import (
-    STRONG,
-    ReIDModel,
-    build_extractor,
-    euclidean,
-    high_and_low,
-    hr_and_lr,
-    identity_terms,
-    predict,
-    preset_or,
-)
+from keras_xreid.models.base import STRONG, check_loss_weights, preset_or
+from keras_xreid.models.dual import DualModel, hr_and_lr
 from keras_xreid.training.phases import Phase
 
 FEATURES = ("fg", "f", "g")
@@ -74,7 +65,7 @@ PRESETS = {
 
 
 @keras.saving.register_keras_serializable("keras_xreid")
-class CADNet(ReIDModel):
+class CADNet(DualModel):
     """CAD-Net, with every variant of its Tables 1 and 3.
 
     A term of weight 0 is off, and so are the parts that it alone needs. Without L_cls there is no
@@ -122,6 +113,7 @@ class CADNet(ReIDModel):
     """
 
     critics = ("feature_discriminator", "image_discriminator")
+    without_decoder = "a CADNet with C on f alone and no loss on images has no decoder"
 
     PRESETS = PRESETS
 
@@ -138,27 +130,17 @@ class CADNet(ReIDModel):
             unit_triplet=unit_triplet,
             decoder_widths=decoder_widths, discriminator_width=discriminator_width,
         )  # fmt: skip
-        backbone = sizes.backbone
-        super().__init__(people, backbone, sizes.image_size, last_stride, sizes.flip, **kwargs)
+        super().__init__(people, preset, sizes, last_stride, **kwargs)
         if features not in FEATURES:
             raise InputError(f"features {features!r}: give one of {', '.join(FEATURES)}")
-        self.preset, self.features, self.margin = preset, features, sizes.margin or 2.0
-        self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
-        self.residual, self.unit_triplet = sizes.residual, sizes.unit_triplet
+        self.features, self.residual = features, sizes.residual
         self.classification, self.reconstruction = classification, reconstruction
         self.adversarial_features = adversarial_features
         self.adversarial_images = adversarial_images
-        given = (classification, reconstruction, adversarial_features, adversarial_images)
-        if min(given) < 0 or not any(given):
-            raise InputError(
-                f"weights of the losses {', '.join(f'{w:g}' for w in given)}: "
-                "give 0 (off) or more, and not all 0"
-            )
-        self.decoder_widths = tuple(sizes.decoder_widths)
-        self.discriminator_width = sizes.discriminator_width
+        check_loss_weights(classification, reconstruction, adversarial_features, adversarial_images)
 
         extractor = functools.partial(
-            build_extractor, backbone, self.image_size, weights, last_stride
+            build_extractor, sizes.backbone, self.image_size, weights, last_stride
         )
         self.encoder = extractor(name="encoder")
         self.decoder = self.image_encoder = self.classifier = None
@@ -184,9 +166,7 @@ class CADNet(ReIDModel):
         u, recovered = self._joint_and_recovered(image, training=False)
         self.neck = build_neck(u.shape[-1]) if sizes.neck else None
         embedding = u if self.neck is None else self.neck(u)
-        self._predict_embedding = functools.partial(predict, keras.Model(image, embedding))
-        if self.decoder is not None:
-            self._predict_recovered = functools.partial(predict, keras.Model(image, recovered))
+        self._test_by(image, embedding, recovered)
         if classification:
             feature = keras.Input(u.shape[1:], name="u")
             logits = classifier(self.people, sizes.neck, "logits")(feature)
@@ -230,9 +210,6 @@ class CADNet(ReIDModel):
             steps.append(Phase(own, self._judge_images, own, ("image_discriminator_accuracy",)))
         return steps
 
-    def prepare(self, batch):
-        return high_and_low(batch)
-
     def _recover_and_identify(self, batch):
         """E, G, F and C minimise Eq. 6."""
         *maps, f = self.encoder(batch["image"], training=True)
@@ -242,7 +219,7 @@ class CADNet(ReIDModel):
             u = self._joint(f, recovered, training=True)
             embedding = u if self.neck is None else self.neck(u, training=True)
             logits = self.classifier(embedding, training=True)
-            terms, handed = identity_terms(self, batch, u, logits)
+            terms, handed = self.identity_terms(batch, u, logits)
         if self.reconstruction:
             found = hr_and_lr(losses.absolute_error, recovered, batch["target"])
             terms["reconstruction"] = self.reconstruction * found
@@ -299,63 +276,22 @@ class CADNet(ReIDModel):
         u = self._joint_and_recovered(images, training)[0]
         return u if self.neck is None else self.neck(u, training=training)
 
-    def _embed(self, images, rates, batch_size):
-        return self._predict_embedding(images, batch_size)[0]
-
-    def distances(self, query_features, gallery_features, query_rates=None):
-        """Euclidean distances of the embeddings u, as the paper ranks; behind a neck 1 - cosine.
-
-        Args:
-            query_features: (q, d) array from `embed`.
-            gallery_features: (g, d) array from `embed`.
-            query_rates: not used.
-
-        Returns:
-            (q, g) float32 array.
-        """
-        if self.neck is not None:
-            return super().distances(query_features, gallery_features)
-        return euclidean(query_features, gallery_features)
-
-    @property
-    def metric(self):
-        """What `distances` measures, in words."""
-        return "Euclidean" if self.neck is None else super().metric
-
-    @property
-    def recover(self):
-        """`recover(images, batch_size=64)`: what G recovers from images; not there without a G.
-
-        Images are (n, height, width, 3) at the model's size, uint8 or float in [0, 1], and so are
-        those returned, as float32.
-        """
-        if self.decoder is None:
-            raise AttributeError("a CADNet with C on f alone and no loss on images has no decoder")
-        return self._recover
-
-    def _recover(self, images, batch_size=64):
-        return self._in_chunks(
-            lambda part, _: np.clip(self._predict_recovered(part, batch_size)[0], 0.0, 1.0),
-            self._checked(images), None, batch_size,
-        )  # fmt: skip
+    def graph(self, images, level=None):
+        u, recovered = self._joint_and_recovered(images, training=False)
+        found = {"embedding": u if self.neck is None else self.neck(u, training=False)}
+        if recovered is not None:
+            found["recovered"] = ops.clip(recovered, 0.0, 1.0) if self.residual else recovered
+        return found
 
     def get_config(self):
         return {
             **super().get_config(),
-            "preset": self.preset,
             "features": self.features,
             "classification": self.classification,
             "reconstruction": self.reconstruction,
             "adversarial_features": self.adversarial_features,
             "adversarial_images": self.adversarial_images,
-            "margin": self.margin,
-            "label_smoothing": self.label_smoothing,
-            "neck": self.neck is not None,
-            "joint": self.joint,
-            "unit_triplet": self.unit_triplet,
             "residual": self.residual,
-            "decoder_widths": list(self.decoder_widths),
-            "discriminator_width": self.discriminator_width,
         }
 
 

@@ -22,6 +22,7 @@ followed.
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_xreid import losses
 from keras_xreid.errors import InputError
@@ -202,7 +203,7 @@ class INTACT(ReIDModel):
     def _step_2(self, batch):
         """phi and sigma learn how fc and fd of HR images belong together (Eq. 5 to 7)."""
         fd, _ = self.discriminator(batch["hr"], training=self._by_batch)
-        found = self.association.distances(batch["fc"], keras.ops.stop_gradient(fd))
+        found = self.association.distances(batch["fc"], ops.stop_gradient(fd))
         return dict(zip(("phi", "bridge"), found, strict=False))
 
     def _step_3(self, batch):
@@ -232,6 +233,14 @@ class INTACT(ReIDModel):
 
     def call(self, images, training=False):
         return self.reid(self.generator(images, training=training), training=False)[0]
+
+    def graph(self, images, level=None):
+        recovered = ops.clip(self.generator(images, training=False), 0.0, 1.0)
+        return {
+            "embedding": self.reid(recovered, training=False)[0],
+            "recovered": recovered,
+            "embedding_high": self.reid(images, training=False)[0],
+        }
 
     def recover(self, images, batch_size=64):
         """Recovers the high resolution of images.

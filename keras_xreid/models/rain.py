@@ -24,28 +24,18 @@ difference; last stride 1; Euclidean distances. `preset="strong"` has a BNNeck b
 triplets of margin 0.3 over HR and LR images together, label smoothing, and ranks by cosine.
 """
 
-import functools
-
 import keras
 from keras import ops
 
 from keras_xreid import losses
+from keras_xreid.backbones import build_extractor
 from keras_xreid.errors import InputError
 from keras_xreid.layers.decoder import build_decoder
 from keras_xreid.layers.discriminator import build_feature_discriminators
 from keras_xreid.layers.head import build_neck, classifier
-from keras_xreid.models.base import (
-    STRONG,
-    ReIDModel,
-    build_extractor,
-    euclidean,
-    high_and_low,
-    hr_and_lr,
-    identity_terms,
-    predict,
-    preset_or,
-)
+from keras_xreid.models.base import STRONG, check_loss_weights, preset_or
 from keras_xreid.models.cadnet import paper_sgd
+from keras_xreid.models.dual import DualModel, hr_and_lr
 from keras_xreid.training.phases import Phase
 
 SETTINGS = ("paper", "authors-code")
@@ -73,7 +63,7 @@ PRESETS = {
 
 
 @keras.saving.register_keras_serializable("keras_xreid")
-class RAIN(ReIDModel):
+class RAIN(DualModel):
     """RAIN, with every variant of its Tables 1 and 3.
 
     A term of weight 0 is off, and so is the part that it alone needs.
@@ -119,6 +109,7 @@ class RAIN(ReIDModel):
     """
 
     critics = ("discriminator",)
+    without_decoder = "a RAIN without the reconstruction loss has no decoder"
 
     PRESETS = PRESETS
 
@@ -133,16 +124,14 @@ class RAIN(ReIDModel):
             label_smoothing=label_smoothing, joint=joint, flip=flip, unit_triplet=unit_triplet,
             decoder_widths=decoder_widths, discriminator_width=discriminator_width,
         )  # fmt: skip
-        backbone = sizes.backbone
-        super().__init__(people, backbone, sizes.image_size, last_stride, sizes.flip, **kwargs)
+        super().__init__(people, preset, sizes, last_stride, **kwargs)
         if settings not in SETTINGS:
             raise InputError(f"settings {settings!r}: give one of {', '.join(SETTINGS)}")
-        self.preset, self.settings, self.margin = preset, settings, sizes.margin or 2.0
-        self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
-        self.unit_triplet = sizes.unit_triplet or settings == "authors-code"
+        code = settings == "authors-code"
+        self.settings, self.unit_triplet = settings, self.unit_triplet or code
         self.levels = tuple(sorted(set(levels)))
         defaults = (1.0, 1.0, 1.0, 1.0)
-        if settings == "authors-code":
+        if code:
             defaults = (10.0, 20.0 if len(self.levels) > 1 else 10.0, 2.0, 0.01)
         self.classification, self.triplet, self.reconstruction, self.adversarial = given = tuple(
             default if weight is None else weight
@@ -150,16 +139,9 @@ class RAIN(ReIDModel):
                 (classification, triplet, reconstruction, adversarial), defaults, strict=True
             )
         )
-        if min(given) < 0 or not any(given):
-            raise InputError(
-                f"weights of the losses {', '.join(f'{w:g}' for w in given)}: "
-                "give 0 (off) or more, and not all 0"
-            )
-        self.decoder_widths = tuple(sizes.decoder_widths)
-        self.discriminator_width = sizes.discriminator_width
+        check_loss_weights(*given)
 
-        code = settings == "authors-code"
-        self.extractor = build_extractor(backbone, self.image_size, weights, last_stride)
+        self.extractor = build_extractor(sizes.backbone, self.image_size, weights, last_stride)
         *maps, v = self.extractor.outputs
         known = range(6 - len(maps), 6)
         if not self.levels or not set(self.levels) <= set(known):
@@ -179,13 +161,13 @@ class RAIN(ReIDModel):
         # Networks for the test, of the same parts.
         image = self.extractor.inputs[0]
         embedding = v if self.neck is None else self.neck(v)
-        self._predict_embedding = functools.partial(predict, keras.Model(image, embedding))
+        recovered = None
         if self.reconstruction:
             self.decoder = build_decoder(
                 [x.shape[1:] for x in maps], self.image_size, self.decoder_widths, skips=code
             )
-            recovered = keras.Model(image, self.decoder(maps))
-            self._predict_recovered = functools.partial(predict, recovered)
+            recovered = self.decoder(maps)
+        self._test_by(image, embedding, recovered)
         self.built = True
 
     def compile(self, optimizer=None, **kwargs):
@@ -216,15 +198,12 @@ class RAIN(ReIDModel):
             steps.append(Phase(("discriminator",), self._judge, ("discriminator",)))
         return steps
 
-    def prepare(self, batch):
-        return high_and_low(batch)
-
     def _extract(self, batch):
         """F, G and C minimise Eq. 7."""
         *maps, v = self.extractor(batch["image"], training=True)
         embedding = v if self.neck is None else self.neck(v, training=True)
         logits = self.classifier(embedding, training=True) if self.classification else None
-        terms, handed = identity_terms(self, batch, v, logits)
+        terms, handed = self.identity_terms(batch, v, logits)
         if self.reconstruction:
             recovered = self.decoder(maps, training=True)
             found = hr_and_lr(losses.absolute_error, recovered, batch["target"])
@@ -261,61 +240,20 @@ class RAIN(ReIDModel):
         v = self.extractor(images, training=training)[-1]
         return v if self.neck is None else self.neck(v, training=training)
 
-    def _embed(self, images, rates, batch_size):
-        return self._predict_embedding(images, batch_size)[0]
-
-    def distances(self, query_features, gallery_features, query_rates=None):
-        """Euclidean distances of the embeddings v (ours); behind a neck 1 - cosine.
-
-        Args:
-            query_features: (q, d) array from `embed`.
-            gallery_features: (g, d) array from `embed`.
-            query_rates: not used.
-
-        Returns:
-            (q, g) float32 array.
-        """
-        if self.neck is not None:
-            return super().distances(query_features, gallery_features)
-        return euclidean(query_features, gallery_features)
-
-    @property
-    def metric(self):
-        """What `distances` measures, in words."""
-        return "Euclidean" if self.neck is None else super().metric
-
-    @property
-    def recover(self):
-        """`recover(images, batch_size=64)`: what G recovers from images; not there without a G.
-
-        Images are (n, height, width, 3) at the model's size, uint8 or float in [0, 1], and so are
-        those returned, as float32.
-        """
-        if self.decoder is None:
-            raise AttributeError("a RAIN without the reconstruction loss has no decoder")
-        return self._recover
-
-    def _recover(self, images, batch_size=64):
-        return self._in_chunks(
-            lambda part, _: self._predict_recovered(part, batch_size)[0],
-            self._checked(images), None, batch_size,
-        )  # fmt: skip
+    def graph(self, images, level=None):
+        *maps, v = self.extractor(images, training=False)
+        found = {"embedding": v if self.neck is None else self.neck(v, training=False)}
+        if self.decoder is not None:
+            found["recovered"] = self.decoder(maps, training=False)
+        return found
 
     def get_config(self):
         return {
             **super().get_config(),
-            "preset": self.preset,
             "levels": list(self.levels),
             "settings": self.settings,
             "classification": self.classification,
             "triplet": self.triplet,
             "reconstruction": self.reconstruction,
             "adversarial": self.adversarial,
-            "margin": self.margin,
-            "label_smoothing": self.label_smoothing,
-            "neck": self.neck is not None,
-            "joint": self.joint,
-            "unit_triplet": self.unit_triplet,
-            "decoder_widths": list(self.decoder_widths),
-            "discriminator_width": self.discriminator_width,
         }

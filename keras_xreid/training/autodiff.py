@@ -1,6 +1,6 @@
 """Gradients and the train-step signature on each backend.
 
-This file, `fast_torch.py` and `keras_xreid/_backend.py` are the only ones that name a backend. A
+This file, `fast_torch/` and `keras_xreid/_backend.py` are the only ones that name a backend. A
 new backend is one more function here.
 """
 

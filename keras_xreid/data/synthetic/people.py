@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_xreid.data.synthetic import drawing
+from keras_xreid.progress import Progress
 
 VERSION = "7"  # part of the cache's name: raise it whenever a single pixel changes
 PEOPLE = 100  # in the training part, and as many others in the test part
@@ -76,7 +77,7 @@ def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, 
         people: People in each of the two parts, at least 2.
         seed: 0 or more; another seed draws other people.
         cache_dir: Folder to keep the images under; None: `keras_xreid` in the Keras home directory.
-        verbose: Show a progress bar while drawing.
+        verbose: Show progress while drawing.
 
     Returns:
         A `DataSet` named "synthetic": `16 * people` training images, `4 * people` queries and
@@ -236,12 +237,8 @@ def _draw_all(folder, image_size, people, seed, verbose):
     try:
         for part in ("train", "query", "gallery"):
             (building / part).mkdir()
-        progress = None
-        if verbose:
-            import keras
-
-            print(f"Drawing {2 * people} people, once, into {folder}")
-            progress = keras.utils.Progbar(2 * people, unit_name="person")
+        title = f"Drawing {2 * people} people, once, into {folder}"
+        progress = Progress(title, 2 * people, "person", show=verbose)
         # A worker finds the package where this process has it.
         places = (str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH"))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
@@ -256,8 +253,7 @@ def _draw_all(folder, image_size, people, seed, verbose):
         def follow(worker):
             for _ in worker.stdout:  # a line for each person drawn
                 with lock:
-                    if progress is not None:
-                        progress.add(1)
+                    progress.add()
 
         readers = [threading.Thread(target=follow, args=(worker,)) for worker in workers]
         for reader in readers:

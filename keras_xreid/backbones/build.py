@@ -1,11 +1,11 @@
-"""Backbones: from an image to the feature maps of its five stages."""
+"""Builds a backbone by its name, whole, in stages or with the average of its last map."""
 
-import gc
 import itertools
 
 import keras
-from keras import layers, ops
+from keras import layers
 
+from keras_xreid.backbones.blocks import NormalizeImage
 from keras_xreid.backbones.efficientnet import (
     LITE_MEAN,
     LITE_STD,
@@ -13,10 +13,11 @@ from keras_xreid.backbones.efficientnet import (
     efficientnet_lite,
     load_imagenet_weights,
 )
-from keras_xreid.backbones.osnet import WIDTHS, batch_norm, convolution, osnet, stem
+from keras_xreid.backbones.names import NAMES
+from keras_xreid.backbones.osnet import WIDTHS, osnet
+from keras_xreid.backbones.resnet import resnet50, resnet_tiny
 from keras_xreid.errors import InputError
 
-NAMES = ("resnet50", "resnet_tiny", *LITES, *WIDTHS)
 ON_IMAGENET = ("resnet50", *LITES)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -94,7 +95,7 @@ def build_backbone(name_or_model, image_size, weights=None, last_stride=1):
         )
     image = keras.Input((*image_size, 3), name="image")
     if name == "resnet50":
-        return _resnet50(image, weights, last_stride)
+        return resnet50(image, weights, last_stride)
     if name in LITES:
         x = NormalizeImage(LITE_MEAN, LITE_STD, name="normalize")(image)
         backbone = keras.Model(image, efficientnet_lite(x, name, last_stride), name=name)
@@ -143,6 +144,28 @@ def build_stages(name_or_model, image_size, weights=None, last_stride=1):
         for i, (before, after) in enumerate(itertools.pairwise(maps), start=1)
     ]
     return [first, *rest]
+
+
+def build_extractor(backbone, image_size, weights=None, last_stride=1, name="extractor"):
+    """Builds a feature extractor: a backbone's maps, and the average of the last one.
+
+    Args:
+        backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone, which is copied.
+        image_size: (height, width) of its input.
+        weights: None, "imagenet" or a model to copy from, for a backbone given by name.
+        last_stride: 1 or 2, stride of the last stage; OSNet's is 1.
+        name: the model's name.
+
+    Returns:
+        A functional `keras.Model` from (n, height, width, 3) in [0, 1] to a list: the feature
+        maps, finest first, and last the feature v = GAP(f5), (n, d).
+    """
+    # A copy: two extractors on one backbone share no weights, and the given one stays as it is.
+    backbone = own_copy(backbone)
+    network = build_backbone(backbone, image_size, weights=weights, last_stride=last_stride)
+    maps = network.outputs
+    v = layers.GlobalAveragePooling2D(data_format="channels_last", name="v")(maps[-1])
+    return keras.Model(network.inputs[0], [*maps, v], name=name)
 
 
 def own_copy(backbone):
@@ -196,62 +219,6 @@ def _layers_inside(model):
             yield layer
 
 
-def _resnet50(image, weights, last_stride):
-    # keras.applications trained on BGR images in [0, 255] less their mean.
-    mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
-    x = NormalizeImage(mean, (1 / 255,) * 3, to_bgr=True, name="normalize")(image)
-    data_format = keras.config.image_data_format()
-    keras.config.set_image_data_format("channels_last")
-    try:
-        published = keras.applications.ResNet50(include_top=False, weights=weights, input_tensor=x)
-    except Exception as error:
-        if weights is None:
-            raise
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"the ImageNet weights of resnet50 cannot be fetched ({reason}): go online once, "
-            "or start from random weights (None)"
-        ) from None
-    finally:
-        keras.config.set_image_data_format(data_format)
-
-    config = published.get_config()
-    for layer in config["layers"]:
-        if layer["config"]["name"] in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
-            layer["config"]["strides"] = (last_stride, last_stride)
-        if layer["class_name"] == "BatchNormalization":
-            # 0.99 takes several hundred steps to follow; the other backbones have 0.9.
-            layer["config"]["momentum"] = 0.9
-        if layer["class_name"] == "Conv2D":
-            # Subtracted again by the batch normalization behind it: work for nothing.
-            layer["config"]["use_bias"] = False
-    model = keras.Model.from_config(config)
-    copy_resnet50(published, model)
-    del published
-    gc.collect()  # its layers and variables know each other: 100 MB would stay for a while
-    names = ("pool1_pool", "conv2_block3_out", "conv3_block4_out")
-    names += ("conv4_block6_out", "conv5_block3_out")
-    return keras.Model(model.inputs[0], [model.get_layer(n).output for n in names], name="resnet50")
-
-
-def copy_resnet50(published, backbone):
-    """Fills a resnet50 of ours with the weights of `keras.applications.ResNet50`.
-
-    Args:
-        published: their network; the biases of its convolutions become part of the batch
-            normalization behind them.
-        backbone: ours, from `build_backbone("resnet50", ...)`.
-    """
-    for layer in published.layers:
-        if not layer.name.endswith("_conv"):
-            continue
-        kernel, bias = layer.get_weights()
-        normalization = layer.name.replace("_conv", "_bn")
-        gamma, beta, mean, variance = published.get_layer(normalization).get_weights()
-        backbone.get_layer(layer.name).set_weights([kernel])
-        backbone.get_layer(normalization).set_weights([gamma, beta, mean - bias, variance])
-
-
 def _pyramid(model, image_size):
     levels = _levels(model)
     image, x = _images_of(model, image_size)
@@ -277,83 +244,3 @@ def _images_of(model, image_size):
     if getattr(model, "include_rescaling", False):  # it divides by 255 itself
         x = layers.Rescaling(255, name="to_255")(x)
     return image, x
-
-
-def resnet_tiny(x, last_stride=1):
-    """Applies a ResNet of two basic blocks a stage, 64-96-160-256 channels wide (3.5 M parameters).
-
-    Args:
-        x: normalised images (n, h, w, 3).
-        last_stride: stride of the last stage, 1 or 2.
-
-    Returns:
-        The five feature maps: the stem's (stride 4), and the four stages' (4, 8, 16, 16).
-    """
-    x = stem(x, 64)
-    taps = [x]
-    for stage, (filters, strides) in enumerate(
-        zip((64, 96, 160, 256), (1, 2, 2, last_stride), strict=True), start=1
-    ):
-        x = basic_block(x, filters, strides, f"stage{stage}_block1")
-        x = basic_block(x, filters, 1, f"stage{stage}_block2")
-        taps.append(x)
-    return taps
-
-
-def basic_block(x, filters, strides, name):
-    """Applies two 3x3 convolutions and adds the input, projected where its shape differs."""
-    shortcut = x
-    if strides > 1 or x.shape[-1] != filters:
-        shortcut = convolution(x, filters, 1, f"{name}_shortcut_conv", strides)
-        shortcut = batch_norm(shortcut, f"{name}_shortcut_bn")
-    x = convolution(x, filters, 3, f"{name}_conv1", strides)
-    x = batch_norm(x, f"{name}_bn1")
-    x = layers.ReLU(name=f"{name}_relu1")(x)
-    x = convolution(x, filters, 3, f"{name}_conv2")
-    x = batch_norm(x, f"{name}_bn2")
-    x = layers.Add(name=f"{name}_add")([x, shortcut])
-    return layers.ReLU(name=f"{name}_out")(x)
-
-
-@keras.saving.register_keras_serializable("keras_xreid")
-class NormalizeImage(layers.Layer):
-    """Subtracts a mean from each channel and divides by a standard deviation.
-
-    Keras's own `Rescaling` looks for the channels where the global image data format says, and
-    this package keeps them last always.
-
-    Args:
-        mean: one number for each of the channels red, green, blue.
-        std: likewise.
-        to_bgr: also reverse the channels.
-
-    Example:
-
-    >>> NormalizeImage((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))(np.ones((1, 2, 2, 3)))[0, 0, 0, 0]
-    2.0
-    """
-
-    def __init__(self, mean, std, to_bgr=False, **kwargs):
-        super().__init__(**kwargs)
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        self.to_bgr = to_bgr
-
-    def call(self, images):
-        scale = ops.convert_to_tensor([1 / std for std in self.std], self.compute_dtype)
-        offset = ops.convert_to_tensor(
-            [-m / s for m, s in zip(self.mean, self.std, strict=True)], self.compute_dtype
-        )
-        x = ops.cast(images, self.compute_dtype) * scale + offset
-        return ops.flip(x, axis=-1) if self.to_bgr else x
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "mean": self.mean,
-            "std": self.std,
-            "to_bgr": self.to_bgr,
-        }
