@@ -580,8 +580,7 @@ class Run:
             train_kernel=o.kernel,
         )  # fmt: skip
         manifest = xr.write_manifest(self.folder / "manifest.jsonl", rows)
-        kept = {}
-        results = xr.evaluate(model, data, o.rates, lr_rates(o.train_rates), keep=kept)
+        result = xr.evaluate(model, data, o.rates, lr_rates(o.train_rates))
         seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began
         metrics = {
             "system": self.system,
@@ -602,20 +601,19 @@ class Run:
             "seconds": seconds,
             "images_per_second": self.speeds,
             "images_seen": report.images_seen(self.rows),
-            **results,
+            **result.scores,
             **extra,
             "short_run": bool(o.limit or o.steps),
             "data": report.count_data(data),
             "options": json.loads((self.folder / "options.json").read_text()),
         }
         print(report.score_table(metrics))
-        write_queries(self.folder / "queries.csv", data, kept)
+        write_queries(self.folder / "queries.csv", result)
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
         run_figures.draw_figures(
-            self.folder / "figures", model, data, results, kept,
-            trained_on or lr_rates(o.train_rates),
-        )  # fmt: skip
+            self.folder / "figures", result, trained_on or lr_rates(o.train_rates)
+        )
         report.write_report(self.folder)
         for path in self._checkpoints:
             path.unlink(missing_ok=True)

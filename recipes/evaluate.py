@@ -199,14 +199,13 @@ def main(options):
     folder = open_folder(options.out)
     network = network_of_lpips(model, options.lpips)
     shrunk = getattr(model, "gallery_at_query_rate", False)
-    runs, rows, kept = [], [], {}
+    runs, rows = [], []
     for drawn in sets:
-        runs.append(
-            xr.evaluate(
-                model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
-                reranked=options.rerank, keep=kept,
-            )
+        result = xr.evaluate(
+            model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
+            reranked=options.rerank,
         )  # fmt: skip
+        runs.append(result.scores)
         rates = options.rates if shrunk else (1,)
         rows += xr.manifest_rows(drawn, options.rates, gallery_rates=rates)
     results = runs[0]
@@ -244,7 +243,7 @@ def main(options):
         **results,
     }
     if len(runs) == 1:
-        write_queries(folder / "queries.csv", data, kept)
+        write_queries(folder / "queries.csv", result)
     files.write_json_atomic(folder / "metrics.json", metrics)
 
 

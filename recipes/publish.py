@@ -226,7 +226,7 @@ def main(options):
             split_id=metrics["split_id"], fold=metrics.get("fold") or 0,
         )  # fmt: skip
         train_rates = lr_rates(asked["train_rates"])
-        found = xr.evaluate(xr.load(stored), data, asked["rates"], train_rates)
+        found = xr.evaluate(xr.load(stored), data, asked["rates"], train_rates).scores
         shrunk = asked["rates"] if metrics.get("gallery_at_query_rate") else (1,)
         rows = xr.manifest_rows(data, asked["rates"], gallery_rates=shrunk)
         scored = xr.write_manifest(Path(folder) / "manifest.jsonl", rows)
