@@ -536,6 +536,8 @@ def test_papers_rows_have_a_source_and_agree_with_each_other():
     assert len(set(map(repr, papers.ROWS))) == len(papers.ROWS)
     found = {name: sum(row.paper == name for row in papers.ROWS) for name in papers.REFERENCES}
     assert found == {"RAIN": 45, "CAD-Net": 56, "INTACT": 56, "Adaptive": 85}
+    values = [value for row in papers.ROWS for value in row.scores.values()]
+    assert len(values) == 771 and sum(values) == pytest.approx(54574.53, abs=1e-6)
     for row in papers.ROWS:
         assert row.paper in papers.REFERENCES
         assert row.dataset in papers.DATASETS.values()
