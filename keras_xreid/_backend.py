@@ -35,4 +35,25 @@ def choose():
         os.environ["KERAS_BACKEND"] = installed[0]
 
 
+def check():
+    """Settles the backend of a command; refuses one that is unknown or not installed.
+
+    A command takes the first that is installed of torch, tensorflow, jax, where KERAS_BACKEND does
+    not say which.
+    """
+    from keras_xreid.errors import InputError
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors here are remarks
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    chosen = os.environ.get("KERAS_BACKEND") or next(iter(installed), None)
+    if chosen is None:
+        raise InputError("no backend is installed: pip install one of torch, tensorflow-cpu, jax")
+    if chosen not in BACKENDS:
+        raise InputError(f"KERAS_BACKEND is {chosen!r}: give one of {', '.join(BACKENDS)}")
+    if chosen not in installed:
+        found = ", ".join(installed) or "none"
+        raise InputError(f"KERAS_BACKEND is {chosen!r}, which is not installed; installed: {found}")
+    os.environ["KERAS_BACKEND"] = chosen
+
+
 choose()

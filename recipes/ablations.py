@@ -1,7 +1,6 @@
-"""The tables of the papers: another name of recipes/tables.py."""
+"""The tables of the papers: another name of `xreid tables`."""
 
-import common
-import tables
+from keras_xreid.app.cli import run
 
 if __name__ == "__main__":
-    common.start(tables.main, tables.TableOptions, tables.__doc__)
+    run("tables")

@@ -5,35 +5,19 @@
     python recipes/cadnet.py --features f       # a row of Table 1
     python recipes/cadnet.py --without adv_i    # a row of Table 3
 
-Every step takes pictures at high resolution and, drawn apart from them, pictures at low resolution
-with what they were before, 4 images of each of 4 people. Encoder, decoder, the recovered image's
-encoder and the classifier learn together; then one discriminator learns to judge features, and one
-recovered images. At the end every query is scored at every rate, and its recovered image measured.
+A step takes HR images and, drawn apart from them, LR images with what they were before, 4 images of
+each of 4 people. Encoder, decoder, the recovered image's encoder and the classifier learn together.
+Then one discriminator learns to judge features, and one recovered images. At the end every query is
+scored at every rate, and its recovered image is measured.
 """
 
 import dataclasses
-import math
-from typing import ClassVar
-
-# Before Keras: it chooses the backend.
-from common import (
-    STRONG_PAIRS,
-    BackboneOptions,
-    Run,
-    check_groups,
-    check_losses,
-    check_unused,
-    l2_of,
-    pairs_a_step,
-    start,
-    tricks,
-)
-from rain import optimizers
+from typing import ClassVar, Literal
 
 import keras_xreid as xr
-from keras_xreid.models.cadnet import FEATURES, PRESETS
+from keras_xreid import app
 
-# Epochs over all training images, each seen at high and at low resolution.
+# Epochs over all training images, each seen at HR and at LR.
 EPOCHS = {"tiny": 4, "strong": 8, "paper": 60}
 # Weight of L_rec, a mean over pixels in [0, 1] (ours; the paper leaves its norm open). With 1 and
 # a short schedule G pleases D_I and recovers nothing: chosen on the embedded set's dev split.
@@ -46,16 +30,16 @@ LOSSES = {
 
 
 @dataclasses.dataclass
-class CADNetOptions(BackboneOptions):
-    PRESETS: ClassVar = {"strong": {**STRONG_PAIRS, "margin": 0.3}}
+class Options:
+    PRESETS: ClassVar = {"strong": {**app.STRONG_PAIRS, "margin": 0.3}}
 
-    features: str = "fg"
+    features: Literal["fg", "f", "g"] = "fg"
     """What the classifier takes: fg, the joint feature; f or g alone (Table 1)."""
-    without: tuple[str, ...] = ()
-    """Losses to leave out: cls, rec, adv_f, adv_i (Table 3)."""
+    without: tuple[Literal["cls", "rec", "adv_f", "adv_i"], ...] = ()
+    """Losses to leave out (Table 3)."""
     reconstruction: float | None = None
-    """Weight of the reconstruction loss; 10 with the tiny preset, if not given, and 1 (the paper's
-    lambda) with the paper's."""
+    """Weight of the reconstruction loss. If not given: 1 (the paper's lambda) with the paper
+    preset, else 10."""
     margin: float = 2.0
     """Margin of the triplet loss, in units of the features' distance."""
     critic_rate: float = 1e-4
@@ -65,45 +49,33 @@ class CADNetOptions(BackboneOptions):
     not given."""
 
 
-def check(options):
-    """Refuses bad values of this recipe's own options."""
-    if options.features not in FEATURES:
-        raise xr.InputError(f"--features {options.features!r}: give one of {', '.join(FEATURES)}")
-    if options.preset == "paper":
-        reason = "--preset paper has the paper's learning rates"
-        check_unused(options, ("learning_rate", "critic_rate"), reason)
-    check_groups(options, pairs_a_step(options), "the triplet loss")
-    check_losses(options.without, LOSSES)
-    if options.reconstruction is not None and not 0 < options.reconstruction < math.inf:
-        raise xr.InputError(
-            f"--reconstruction is {options.reconstruction:g}: give more than 0, or --without rec"
-        )
-    if "rec" in options.without:
-        check_unused(options, ("reconstruction",), "--without rec has no reconstruction loss")
-    if "cls" in options.without:  # L_cls holds the triplets, too
-        check_unused(options, ("margin",), "--without cls has no triplet loss")
+def main(o):
+    from keras_xreid.training.schedules import rising_and_falling
 
+    paper = o.preset == "paper"
+    app.unused(o, paper, "--preset paper has its own", "learning_rate", "critic_rate")
+    app.unused(o, "rec" in o.without, "--without rec has no such loss", "reconstruction")
+    app.unused(o, "cls" in o.without, "--without cls has no triplet loss", "margin")
+    run = app.Run("cadnet", o, xr.CADNet)
+    pairs = run.pairs(independent=True)
+    weights = {"reconstruction": o.reconstruction or RECONSTRUCTION[o.preset]}
+    weights |= {LOSSES[name]: 0.0 for name in o.without}
 
-def main(options):
-    check(options)
-    run = Run("cadnet", options, PRESETS, pairs_a_step(options))
-    batches = run.batches(xr.PairBatches, grouped=True, rates=options.train_rates, independent=True)
-    weights = {"reconstruction": options.reconstruction or RECONSTRUCTION[options.preset]}
-    weights |= {LOSSES[name]: 0.0 for name in options.without}
     model = xr.CADNet(
-        batches.people, preset=options.preset, backbone=run.backbone, features=options.features,
-        margin=options.margin, unit_triplet=options.unit_triplet, residual=options.residual,
-        weights=run.starting_weights(options.weights), **tricks(options), **weights,
+        pairs.people, features=o.features, margin=o.margin, residual=o.residual,
+        **run.extractor(), **weights,
     )  # fmt: skip
-    run.begin()
-    epochs = run.epochs(EPOCHS[options.preset], options.epochs)
-    steps = epochs * len(batches)
-    model.compile(
-        optimizers(model, steps, options), jit_compile=options.compiled, l2=l2_of(model, options)
-    )
-    run.fit("cadnet", model, batches, epochs)
+    epochs = run.epochs(EPOCHS[o.preset], o.epochs)
+    optimizers = None  # the paper's
+    if not paper:
+        steps = epochs * len(pairs)
+        warm = max(1, steps // (10 if o.preset == "strong" else 5))
+        rate = rising_and_falling(steps, warm, o.learning_rate)
+        optimizers = app.adam(model, rate, o.critic_rate)
+    model.compile(optimizers, **run.compiling)
+    model.fit(pairs, epochs=epochs, callbacks=run.callbacks("cadnet", pairs))
     run.finish(model)
 
 
 if __name__ == "__main__":
-    start(main, CADNetOptions, __doc__)
+    app.main(main, Options, __doc__)

@@ -15,4 +15,4 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "KERAS_BACKEND" not in os.environ:
     installed = [b for b in ("torch", "tensorflow", "jax") if importlib.util.find_spec(b)]
     os.environ["KERAS_BACKEND"] = installed[0]
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))

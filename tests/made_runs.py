@@ -3,9 +3,9 @@
 import dataclasses
 import json
 
-import jobs
 import keras
 
+from keras_xreid.app import recipes, settings
 from keras_xreid.evaluation.ranking import SCORES
 from keras_xreid.report.report import PAIRED
 
@@ -27,8 +27,8 @@ def made_run(folder, system="baseline", rank1=80.0, seed=0, images=3200, options
     Returns:
         What was written to metrics.json.
     """
-    known = (jobs.HERE / f"{system}.py").exists()
-    defaults = dataclasses.asdict(jobs.recipe_options(system if known else "baseline")())
+    known = system if system in recipes.names() else "baseline"
+    defaults = dataclasses.asdict(settings.defaults(recipes.options(known)))
     told = {**defaults, "seed": seed, **dict(options), "backend": keras.backend.backend()}
     told = {k: v for k, v in told.items() if k not in ("out", "resume", "overwrite")}
 

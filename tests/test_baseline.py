@@ -1,6 +1,7 @@
 """The baseline with triplet and verification terms, and what its recipe adds."""
 
 import csv
+import dataclasses
 import json
 
 import h5py
@@ -183,29 +184,6 @@ def test_files_of_earlier_versions_still_load(tmp_path):
 # --- the recipe ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        ({"triplet": -1.0}, ["--triplet", "-1.0"]),
-        ({"verification": float("nan")}, ["--verification", "nan"]),
-        ({"triplet": float("inf")}, ["--triplet", "inf"]),
-        ({"triplet": 1.0, "batch_size": 30}, ["--batch-size", "30", "multiple of 4"]),
-        ({"verification": 1.0, "batch_size": 4}, ["--batch-size", "4", "8 or more"]),
-        ({"labeled_fraction": 1.5}, ["--labeled-fraction", "1.5"]),
-        ({"labeled_fraction": 0.0}, ["--labeled-fraction", "above 0"]),
-        ({"train_on": "lr"}, ["--train-on", "hr+lr"]),
-    ],
-)
-def test_bad_options_of_the_recipe(options, words):
-    pytest.importorskip("tyro")
-    import baseline as recipe
-
-    with pytest.raises(xr.InputError) as caught:
-        recipe.check(recipe.BaselineOptions(**options))
-    assert all(word in str(caught.value) for word in words)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.fixture
 def people(tmp_path):
     """A csv data set of 6 people to train on, 4 images each, and 2 to find."""
@@ -222,27 +200,54 @@ def people(tmp_path):
     return tmp_path
 
 
-def test_recipe_with_few_labels_takes_as_many_steps(people, monkeypatch, capsys):
+def recipe(people, monkeypatch, **options):
+    """Runs the baseline's recipe on those people, up to where it scores."""
     for module in ("tyro", "matplotlib"):
         pytest.importorskip(module)
-    import baseline as recipe
-    import common
+    from keras_xreid.app import recipes, run, settings
+
+    monkeypatch.setattr(run.Run, "finish", lambda run, model, **told: None)
+    monkeypatch.setattr(run.autodiff, "repeatable", lambda *arguments: None)
+    found = recipes.load("baseline")
+    default = settings.defaults(found.Options)
+    found.main(dataclasses.replace(default, data="csv", data_dir=str(people), **options))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"triplet": -1.0}, ["--triplet", "-1"]),
+        ({"verification": float("nan")}, ["--verification", "nan"]),
+        ({"triplet": float("inf")}, ["--triplet", "inf"]),
+        ({"triplet": 1.0, "batch_size": 30}, ["--batch-size", "30", "multiple of 4"]),
+        ({"verification": 1.0, "batch_size": 4}, ["--batch-size", "4", "8 or more"]),
+        ({"labeled_fraction": 1.5}, ["--labeled-fraction", "1.5"]),
+        ({"labeled_fraction": 0.0}, ["--labeled-fraction", "above 0"]),
+    ],
+)
+def test_bad_options_of_the_recipe(people, monkeypatch, options, words):
+    with pytest.raises(xr.InputError) as caught:
+        recipe(people, monkeypatch, **options)
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipe_with_few_labels_takes_as_many_steps(people, monkeypatch, capsys):
+    from keras_xreid.app import run
 
     fitted = []
-    monkeypatch.setattr(common.Run, "begin", lambda run: None)
-    monkeypatch.setattr(common.Run, "fit", lambda run, *arguments: fitted.append(arguments))
-    monkeypatch.setattr(common.Run, "finish", lambda run, model, **told: None)
-    monkeypatch.setattr(common.autodiff, "repeatable", lambda *arguments: None)
+    monkeypatch.setattr(run.Run, "callbacks", lambda run, stage, batches: stage)
+    monkeypatch.setattr(
+        xr.Baseline, "fit", lambda model, *given, **told: fitted.append((model, *given, told))
+    )
     rates = []
     for fraction, images, epochs in ((1.0, 24, 2), (0.5, 12, 6)):
         options = {"triplet": 1.0, "verification": 0.5, "labeled_fraction": fraction}
-        recipe.main(
-            recipe.BaselineOptions(
-                data="csv", data_dir=str(people), epochs=2, batch_size=8, **options
-            )
-        )
-        stage, model, batches, found_epochs = fitted.pop()
-        assert (stage, found_epochs, len(batches.records)) == ("reid", epochs, images)
+        recipe(people, monkeypatch, epochs=2, batch_size=8, **options)
+        model, batches, told = fitted.pop()
+        found_epochs = told["epochs"]
+        assert (told["callbacks"], found_epochs) == ("reid", epochs)
+        assert len(batches.records) == images
         assert found_epochs * len(batches) == 6
         people_of_batch = batches[0]["person"].reshape(2, 4)
         assert (people_of_batch == people_of_batch[:, :1]).all()
@@ -257,13 +262,7 @@ def test_recipe_with_few_labels_takes_as_many_steps(people, monkeypatch, capsys)
 
 
 def test_recipe_refuses_too_few_people_before_it_opens_a_folder(people, tmp_path, monkeypatch):
-    for module in ("tyro", "matplotlib"):
-        pytest.importorskip(module)
-    import baseline as recipe
-    import common
-
-    monkeypatch.setattr(common.autodiff, "repeatable", lambda *arguments: None)
-    options = {"data": "csv", "data_dir": str(people), "out": str(tmp_path / "run")}
+    out = tmp_path / "run"
     with pytest.raises(xr.InputError, match="8 people a batch, but there are 6"):
-        recipe.main(recipe.BaselineOptions(triplet=1.0, batch_size=32, **options))
-    assert not (tmp_path / "run").exists()
+        recipe(people, monkeypatch, triplet=1.0, batch_size=32, out=str(out))
+    assert not out.exists()

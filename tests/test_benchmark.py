@@ -20,7 +20,7 @@ from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import build_generator
 from keras_xreid.layers.head import build_reid_network
 
-benchmark = pytest.importorskip("benchmark")
+benchmark = pytest.importorskip("speed")
 BACKEND = keras.backend.backend()
 has_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="needs torch, for the hand-written side"
@@ -337,7 +337,7 @@ def test_end_to_end(tmp_path):
     assert "TF32 off" in page and "Peak" in done.stdout
 
     with pytest.raises(xr.InputError, match="--overwrite"):
-        benchmark.main(benchmark.BenchmarkOptions(out=str(out)))
+        benchmark.main(benchmark.Options(out=str(out)))
 
 
 @has_tyro
@@ -356,14 +356,14 @@ def test_end_to_end(tmp_path):
     ],
 )
 def test_bad_options(monkeypatch, capsys, tmp_path, option, value, said):
-    import common
+    from keras_xreid import app
 
     (tmp_path / "FILE").write_text("")
     monkeypatch.chdir(tmp_path)
     cases = () if option == "--cases" else ("--cases", "input")
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *cases, option, value])
     with pytest.raises(SystemExit) as left:
-        common.start(benchmark.main, benchmark.BenchmarkOptions, "")
+        app.command(benchmark.main, benchmark.Options, "")
     assert left.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and said in lines[0]
@@ -371,7 +371,7 @@ def test_bad_options(monkeypatch, capsys, tmp_path, option, value, said):
 
 def test_missing_backends(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    options = benchmark.BenchmarkOptions(contenders=("torch", "jax"), out=str(tmp_path))
+    options = benchmark.Options(contenders=("torch", "jax"), out=str(tmp_path))
     with pytest.raises(xr.InputError, match="none of torch, jax is installed"):
         benchmark.main(options)
     lines = capsys.readouterr().out.splitlines()
@@ -386,7 +386,7 @@ def test_a_contender_that_fails_is_left_out(monkeypatch, capsys, tmp_path):
     broken.write_text("#!/bin/sh\necho out of memory >&2\nexit 3\n")
     broken.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(broken))
-    options, left_out = benchmark.BenchmarkOptions(rounds=1), {}
+    options, left_out = benchmark.Options(rounds=1), {}
     with benchmark.Case("tiny", ["torch"], options, left_out) as case:
         assert case.measure() == []
     assert left_out == {"tiny, torch": "ended with status 3: out of memory"}

@@ -1,4 +1,4 @@
-"""recipes/compare.py on run folders written by hand, and once on a recipe that it runs itself."""
+"""xreid compare on run folders written by hand, and once on a recipe that it runs itself."""
 
 import csv
 import json
@@ -17,10 +17,10 @@ from keras_xreid.evaluation.flops import embedding_cost, forward_flops
 for needed in ("tyro", "matplotlib"):
     pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
 
-import common  # noqa: E402
-import compare  # noqa: E402
-import jobs  # noqa: E402
 from made_runs import made_queries, made_run  # noqa: E402
+
+from keras_xreid import app  # noqa: E402
+from keras_xreid.app import compare, jobs  # noqa: E402
 
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="is the same on every backend, and JAX needs minutes"
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 def compared(tmp_path, *folders, **options):
     out = tmp_path / "out"
-    given = compare.CompareOptions(folders=tuple(map(str, folders)), out=str(out), **options)
+    given = compare.Options(folders=tuple(map(str, folders)), out=str(out), **options)
     compare.main(given)
     with open(out / "compare.csv", newline="") as file:
         return list(csv.DictReader(file)), (out / "compare.md").read_text()
@@ -147,7 +147,7 @@ def test_short_runs_and_shared_first_stages_are_said(folder, tmp_path):
 
 
 def test_scores_of_saved_weights_are_a_row_too(folder, tmp_path):
-    """What recipes/evaluate.py writes has no options, no history and no seed."""
+    """What xreid evaluate writes has no options, no history and no seed."""
     found = made_run(folder / "run")
     scores = {k: v for k, v in found.items() if k not in ("options", "short_run")}
     (folder / "scores").mkdir()
@@ -267,7 +267,7 @@ def test_what_is_not_judged_is_said(folder, tmp_path):
     (folder / "c" / "queries.csv").unlink()
     _, page = compared(tmp_path, *sorted(folder.iterdir()))
     line = next(line for line in page.splitlines() if "Not judged" in line)
-    assert "no queries.csv (recipes/evaluate.py --out writes one): all pairs with rain;" in line
+    assert "no queries.csv (xreid evaluate --out writes one): all pairs with rain;" in line
     others = "intact beside baseline / cadnet beside baseline / cadnet beside intact"
     assert f"another manifest or protocol: {others}." in line
     assert paired(tmp_path) == [] and "better" not in page
@@ -289,7 +289,7 @@ def test_folds_are_not_joined_and_not_paired(folder, tmp_path):
 
 
 def test_other_training_images_are_no_reason_not_to_judge(folder, tmp_path):
-    """As of weights scored by recipes/evaluate.py; those to be found are the same."""
+    """As of weights scored by xreid evaluate; those to be found are the same."""
     for name, sha, train, gallery in (
         ("a", "a", 1, 1), ("b", "b", 2, 1), ("c", "c", 1, 2),
     ):  # fmt: skip
@@ -356,7 +356,7 @@ def test_recipes_are_run_for_each_seed_with_the_shared_options(tmp_path, monkeyp
         made_run(folder, recipe, seed=int(arguments[arguments.index("--seed") + 1]))
 
     monkeypatch.setattr(jobs, "run", run)
-    options = compare.CompareOptions(
+    options = compare.Options(
         run=("baseline.py --train-on hr+lr", "intact"), seeds=(0, 1), out=str(tmp_path)
     )
     compare.main(options, shared=["--epochs", "5"])
@@ -391,7 +391,18 @@ def test_from_the_command_line(tmp_path, capsys):
         "--data", "csv", "--data-dir", str(tmp_path), "--steps", "2", "--batch-size", "4",
         "--rates", "1", "4", "--train-rates", "4",
     ]  # fmt: skip
-    command = [sys.executable, compare.__file__, before, "--run", "baseline", "--out", out, "--"]
+    command = [
+        sys.executable,
+        "-m",
+        "keras_xreid",
+        "compare",
+        before,
+        "--run",
+        "baseline",
+        "--out",
+        out,
+        "--",
+    ]
     done = subprocess.run([*command, *shared], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     assert "== baseline-seed0" in done.stdout
@@ -400,7 +411,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert "| baseline | train-rates 4, batch-size 4, steps 2 |" in page
     rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open(newline="")))
     assert float(rows[1]["images"]) == 4 and int(rows[1]["flops"]) > 1e6
-    compare.main(compare.CompareOptions(folders=(before,), run=("baseline",), out=out), shared)
+    compare.main(compare.Options(folders=(before,), run=("baseline",), out=out), shared)
     assert "== " not in capsys.readouterr().out
     assert (tmp_path / "out" / "compare.md").read_text() == page
 
@@ -411,7 +422,7 @@ def test_from_the_command_line(tmp_path, capsys):
 def refused(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
-        common.start(compare.main, compare.CompareOptions, compare.__doc__)
+        app.command(compare.main, compare.Options, compare.__doc__)
     assert left.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("compare.py: "), lines
@@ -444,9 +455,9 @@ def test_bad_recipes(tmp_path, monkeypatch, capsys):
     for recipe in ("nothing", "evaluate", "common", "../intact", ""):
         line = refused(monkeypatch, capsys, "--run", recipe, "--out", tmp_path / "out")
         assert "baseline" in line and "intact" in line
-    options = compare.CompareOptions(folders=("x",))
+    options = compare.Options(folders=("x",))
     with pytest.raises(xr.InputError, match="give --run"):
         compare.main(options, shared=["--epochs", "3"])
-    options = compare.CompareOptions(run=("baseline",))
+    options = compare.Options(run=("baseline",))
     with pytest.raises(xr.InputError, match="--seeds"):
         compare.main(options, shared=["--seed", "3"])

@@ -22,9 +22,10 @@ pytestmark = [
     pytest.mark.skipif(BACKEND not in NEEDED, reason=f"there is no export from {BACKEND}"),
 ]
 if not missing and BACKEND in NEEDED:
-    import export
     import onnx
     import onnxruntime
+
+    from keras_xreid.app import export
 
 HEIGHT, WIDTH = small.SIZE
 
@@ -157,11 +158,11 @@ def test_what_is_accepted(apart, accepted, saved, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "open_onnx", lambda path: None)
     monkeypatch.setattr(export, "differences", lambda *arguments: {"embedding": apart})
     if accepted:
-        export.main(export.ExportOptions(str(saved), str(out)))
+        export.main(export.Options(str(saved), str(out)))
         assert out.read_text() == "graph"
     else:
         with pytest.raises(xr.InputError, match="is not written"):
-            export.main(export.ExportOptions(str(saved), str(out)))
+            export.main(export.Options(str(saved), str(out)))
     assert [path.name for path in tmp_path.iterdir()] == (["model.onnx"] if accepted else [])
 
 
@@ -227,7 +228,7 @@ def saved(tmp_path_factory):
 def test_the_command_writes_a_graph_with_its_metadata(saved, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "IMAGES", 8)
     out = tmp_path / "model.onnx"
-    options = export.ExportOptions(str(saved), str(out), licence="CC-BY-4.0", benchmark=True)
+    options = export.Options(str(saved), str(out), licence="CC-BY-4.0", benchmark=True)
     export.main(options)
     printed = capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
@@ -276,7 +277,7 @@ def test_a_wrong_graph_gets_no_name(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "build_graph", lambda model: build_graph(baseline(seed=1)))
     monkeypatch.setattr(export, "describe", lambda *arguments: {})
     with pytest.raises(xr.InputError, match=r"differ by more than 0.0001: .*is not written"):
-        export.main(export.ExportOptions(str(saved), str(tmp_path / "model.onnx")))
+        export.main(export.Options(str(saved), str(tmp_path / "model.onnx")))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -286,13 +287,13 @@ def test_a_wrong_graph_gets_no_name(saved, tmp_path, monkeypatch):
 )
 def test_where_it_cannot_write(saved, tmp_path, out, words):
     with pytest.raises(xr.InputError, match=words):
-        export.main(export.ExportOptions(str(saved), str(tmp_path / out)))
+        export.main(export.Options(str(saved), str(tmp_path / out)))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_export_says_what_can(monkeypatch, tmp_path):
     with pytest.raises(xr.InputError, match="mystery"):
-        export.main(export.ExportOptions("mystery", str(tmp_path / "model.onnx")))
+        export.main(export.Options("mystery", str(tmp_path / "model.onnx")))
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(xr.InputError, match=r'onnx, .*pip install "keras-xreid\[onnx\]"'):
         export.check(tmp_path / "model.onnx", False)

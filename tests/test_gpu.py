@@ -19,7 +19,8 @@ SPEC = importlib.util.spec_from_file_location("gpu", FILE)
 gpu = importlib.util.module_from_spec(SPEC)
 sys.modules["gpu"] = gpu  # where its data classes look for themselves
 SPEC.loader.exec_module(gpu)
-jobs = importlib.import_module("jobs")
+from keras_xreid.app import recipes, settings  # noqa: E402
+
 CARD = "NVIDIA H200"
 
 
@@ -46,10 +47,8 @@ class Machine:
 
     def call(self, command, seconds):
         words = dict(itertools.pairwise(command))
-        run, system = Path(words["--out"]), Path(command[1]).stem
-        # The recipe takes these options.
-        options = jobs.recipe_options(system)
-        importlib.import_module(system).check(gpu.common.parsed(options, command[2:]))
+        run, system = Path(words["--out"]), command[4]
+        settings.parsed(recipes.options(system), command[5:])  # it takes these options
         summary = self.folder / "summary.md"
         rows = summary.read_text().count("| control") if summary.exists() else 0
         self.seen.append((run.name, int(words["--steps"]), int(words["--epochs"]), rows))
@@ -78,7 +77,7 @@ def train(tmp_path, monkeypatch, seconds, card=CARD, broken=(), **options):
     machine = Machine(tmp_path, seconds, broken)
     monkeypatch.setattr(gpu, "call", machine.call)
     monkeypatch.setattr(gpu.report, "read_metrics", lambda path: json.loads(path.read_text()))
-    gpu.train(gpu.GpuOptions("train", rates=(1, 4), **options), card, tmp_path, machine.left)
+    gpu.train(gpu.Options("train", rates=(1, 4), **options), card, tmp_path, machine.left)
     return machine.seen, (tmp_path / "summary.md").read_text()
 
 
@@ -138,7 +137,7 @@ def test_speed_goes_on_after_a_failure_and_stops_in_time(tmp_path, monkeypatch):
         return gpu.summarise(speeds), 2e9
 
     monkeypatch.setattr(gpu, "measure", measure)
-    options = gpu.GpuOptions("speed", steps=3, compiled=False, device_peak_tflops=4)
+    options = gpu.Options("speed", steps=3, compiled=False, device_peak_tflops=4)
     gpu.speed(options, None, tmp_path, lambda: 2)
     first, failed, cut, last = map(gpu.in_words, gpu.settings(options, None))
     summary = (tmp_path / "summary.md").read_text()
@@ -153,7 +152,7 @@ def test_speed_goes_on_after_a_failure_and_stops_in_time(tmp_path, monkeypatch):
 
 
 def test_every_setting_is_measured_once():
-    settings = gpu.settings(gpu.GpuOptions("speed"), CARD)
+    settings = gpu.settings(gpu.Options("speed"), CARD)
     assert len({gpu.in_words(job) for job in settings}) == len(settings) == 32
     assert gpu.in_words(settings[0]) == "ResNet-50, 256x128, batch 64, bfloat16, eager"
 
@@ -175,7 +174,7 @@ def test_bad_options(monkeypatch, capsys, tmp_path, words, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
     with pytest.raises(SystemExit) as left:
-        gpu.common.start(gpu.main, gpu.GpuOptions, "")
+        gpu.app.command(gpu.main, gpu.Options, "")
     assert left.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and said in lines[0]

@@ -32,8 +32,9 @@ RECORDED = Path(__file__).parent / "recorded"
 SIZE = (64, 32)
 
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
-import convert_osnet as recipe  # noqa: E402
+import conversion as recipe  # noqa: E402
+
+from keras_xreid.app import convert  # noqa: E402
 
 
 def images():
@@ -237,7 +238,7 @@ def published(tmp_path):
 def test_what_is_converted_opens_by_load(published, tmp_path, capsys):
     file, embedding = published
     out = tmp_path / "osnet.weights.h5"
-    recipe.run(recipe.Options(str(file), str(out), "osnet_x0_25"))
+    convert.main(convert.Options(str(file), str(out), "osnet_x0_25"))
     assert "osnet_x0_25, 10 people, largest difference 0.0e+00" in capsys.readouterr().out
     model = xr.load(out)
     assert (type(model), model.backbone) == (xr.Baseline, "osnet_x0_25")
@@ -248,9 +249,9 @@ def test_what_is_converted_opens_by_load(published, tmp_path, capsys):
     np.testing.assert_allclose(small.embed(images()), embedding, atol=1e-4)
 
     with pytest.raises(InputError, match="cannot write"):
-        recipe.run(recipe.Options(str(file), str(out), "osnet_x0_25"))
+        convert.main(convert.Options(str(file), str(out), "osnet_x0_25"))
     with pytest.raises(InputError, match="width"):
-        recipe.run(recipe.Options(str(file), str(tmp_path / "x.weights.h5"), "osnet_x0_5"))
+        convert.main(convert.Options(str(file), str(tmp_path / "x.weights.h5"), "osnet_x0_5"))
     assert not (tmp_path / "x.weights.h5").exists()
 
 
@@ -259,7 +260,7 @@ def test_the_largest_difference_is_found_whatever_the_loader_does(published):
     network = xr.Baseline(10, backbone="osnet_x0_25", image_size=SIZE).network
     load_torchreid_weights(network, file)
     arrays = read_state_dict(file)
-    assert recipe.largest_difference(arrays, network) == 0
+    assert convert.largest_difference(arrays, network) == 0
     for name, turned in (
         ("conv2_0_conv2b_1_conv2", (1, 0, 2, 3)),  # depthwise: height and width
         ("conv3_0_conv1_conv", (0, 1, 3, 2)),
@@ -269,9 +270,9 @@ def test_the_largest_difference_is_found_whatever_the_loader_does(published):
         kernel, *rest = layer.get_weights()
         other = kernel.transpose(turned).reshape(kernel.shape)
         layer.set_weights([other, *rest])
-        assert recipe.largest_difference(arrays, network) == np.abs(other - kernel).max() > 0.1
+        assert convert.largest_difference(arrays, network) == np.abs(other - kernel).max() > 0.1
         layer.set_weights([kernel, *rest])
-    assert recipe.largest_difference({**arrays, "conv6.weight": arrays["fc.0.bias"]}, network) > 1
+    assert convert.largest_difference({**arrays, "conv6.weight": arrays["fc.0.bias"]}, network) > 1
 
 
 @pytest.mark.slow
@@ -284,7 +285,7 @@ def test_resnet50_is_compared_without_a_network_connection(monkeypatch, capsys):
         return build(include_top, weights, **options)
 
     monkeypatch.setattr(keras.applications, "ResNet50", offline)
-    recipe.run(recipe.Options(check="resnet50"))
+    recipe.main(recipe.Options("resnet50"))
     printed = capsys.readouterr().out
     assert "cannot be fetched: URL fetch failure" in printed
     assert "resnet50, random weights, last map" in printed and "largest difference" in printed
@@ -301,13 +302,9 @@ def test_what_counts_as_the_same(ours, theirs, accepted):
 
 
 def test_what_the_recipe_is_asked_for(tmp_path):
-    for options, words in (
-        (recipe.Options(), "nothing to do"),
-        (recipe.Options("file.pth", check="resnet50"), "nothing to do"),
-        (recipe.Options(check=str(tmp_path / "osnet.py")), r"no file .*osnet\.py"),
-    ):
+    for options, words in ((recipe.Options(str(tmp_path / "osnet.py")), r"no file .*osnet\.py"),):
         with pytest.raises(InputError, match=words):
-            recipe.run(options)
+            recipe.main(options)
 
 
 def record(source):

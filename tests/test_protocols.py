@@ -424,14 +424,14 @@ def test_dev_split_and_limit_of_a_protocol(viper):
 
 def test_recipe_builds_and_verifies(viper, tmp_path, capsys, monkeypatch):
     pytest.importorskip("tyro", reason='recipes need pip install "keras-xreid[recipes]"')
-    import build_mlr
-    import common
+    from keras_xreid import app
+    from keras_xreid.app import build
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["build_mlr.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["xreid build", *map(str, arguments)])
         status = 0
         try:
-            common.start(build_mlr.main, build_mlr.BuildOptions, build_mlr.__doc__)
+            app.command(build.main, build.Options, build.__doc__)
         except SystemExit as leaving:
             status = leaving.code
         return status, *capsys.readouterr()
@@ -447,7 +447,7 @@ def test_recipe_builds_and_verifies(viper, tmp_path, capsys, monkeypatch):
         next((out / role).rglob("*.bmp")).unlink()
     status, printed, errors = run(*arguments[:3], "--verify")
     assert status == 2 and printed.count(": missing") == 2
-    assert errors.startswith("build_mlr.py: 2 images of") and errors.count("\n") == 1
+    assert errors.startswith("xreid build: 2 images of") and errors.count("\n") == 1
     for wrong in (arguments, ("viper", viper), ("viper", viper.parent, tmp_path / "new")):
         status, _, errors = run(*wrong)
         assert status == 2 and errors.count("\n") == 1 and not (tmp_path / "new").exists()

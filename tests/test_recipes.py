@@ -26,6 +26,11 @@ from small import not_on_jax
 import keras_xreid as xr
 from keras_xreid.report import run_figures
 
+if importlib.util.find_spec("tyro"):
+    from keras_xreid import app
+    from keras_xreid.app import cli, evaluate, provenance, recipes, settings
+    from keras_xreid.app import run as run_module
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 MARKET = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"
 
@@ -40,7 +45,10 @@ pytestmark = [
 
 
 def command(recipe, *arguments):
-    return [sys.executable, str(RECIPES / f"{recipe}.py"), *map(str, arguments)]
+    """A training recipe by its file, any other verb by the package."""
+    file = RECIPES / f"{recipe}.py"
+    start = [str(file)] if file.is_file() else ["-m", "keras_xreid", recipe]
+    return [sys.executable, *start, *map(str, arguments)]
 
 
 def run_alone(recipe, *arguments):
@@ -73,9 +81,14 @@ def run(recipe, *arguments, how=eagerly, figures=False):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), how():
         if not figures:  # seconds a run
             patch.setattr(run_figures, "draw_figures", lambda *given: [])
-        patch.setattr(sys, "argv", command(recipe, *arguments)[1:])
+        words = command(recipe, *arguments)[1:]
         try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
+            if words[0] == "-m":
+                patch.setattr(sys, "argv", ["xreid", *words[2:]])
+                cli.main()
+            else:
+                patch.setattr(sys, "argv", words)
+                runpy.run_path(words[0], run_name="__main__")
         finally:
             keras.config.set_dtype_policy("float32")
     return printed.getvalue()
@@ -271,7 +284,7 @@ def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, term
 
 def test_a_network_for_each_rate(people, tmp_path):
     out = tmp_path / "rival"
-    run("adaptive", *short(people, out, "--batch-size", 8, "--one-per-rate"))
+    run("one_per_rate", *short(people, out, "--batch-size", 8))
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["images_seen"] == {"rate4": 16, "rate2": 16}  # as many as 8 pairs
     manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
@@ -285,7 +298,7 @@ def test_a_network_for_each_rate(people, tmp_path):
 @pytest.mark.slow
 def test_tables(people, tmp_path, monkeypatch):
     def in_process(command, check):
-        run(Path(command[1]).stem, *command[2:])
+        run(*command[4:])  # python -m keras_xreid train RECIPE
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", in_process)
@@ -299,16 +312,11 @@ def test_tables(people, tmp_path, monkeypatch):
 
 
 def test_a_baseline_trained_on_high_resolution_says_so(people, tmp_path, monkeypatch):
-    import baseline
-    import common
-
     drawn = []
-    monkeypatch.setattr(common.run_figures, "draw_figures", lambda *given: drawn.append(given[2]))
+    monkeypatch.setattr(run_figures, "draw_figures", lambda *given: drawn.append(given[2]))
     out = tmp_path / "hr"
     options = {"rates": (1, 4), "train_rates": (2, 4), "steps": 1, "batch_size": 4, "limit": 2}
-    baseline.main(
-        baseline.BaselineOptions(data="csv", data_dir=str(people), out=str(out), **options)
-    )
+    baseline(data_dir=str(people), out=str(out), **options)
     assert drawn == [(1,)]
     assert "Mean rank-1 over the rates 4: " in (out / "report.md").read_text()
     rows = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
@@ -316,13 +324,21 @@ def test_a_baseline_trained_on_high_resolution_says_so(people, tmp_path, monkeyp
     assert all(row["rate"] == [2, 4] for row in rows if row["role"] == "train")
 
 
-def prepared(people, **options):
-    """A run that has read its data, and trains nothing."""
-    import baseline
-    import common
+def asked(recipe, **options):
+    """A recipe's options, on a csv set."""
+    default = settings.defaults(recipes.options(recipe))
+    return dataclasses.replace(default, **{"data": "csv", **options})
 
-    options = baseline.BaselineOptions(data="csv", data_dir=str(people), **options)
-    return common.Run("baseline", options, baseline.PRESETS)
+
+def baseline(**options):
+    """Runs the baseline."""
+    recipes.load("baseline").main(asked("baseline", **options))
+
+
+def prepared(people, recipe="baseline", **options):
+    """A run that has read its data, and trains nothing."""
+    options = {"data_dir": str(people), **options}
+    return app.Run(recipe, asked(recipe, **options), xr.Baseline)
 
 
 def test_rates_trained_on_do_not_choose_the_rates_of_a_protocols_queries(people):
@@ -333,37 +349,35 @@ def test_rates_trained_on_do_not_choose_the_rates_of_a_protocols_queries(people)
 
 
 def test_jitter_reaches_the_training_images(people):
-    kept, other = (prepared(people, jitter=j).batches(xr.ImageBatches)[0] for j in (False, True))
+    kept, other = (prepared(people, jitter=j).images()[0] for j in (False, True))
     assert (kept["image"] != other["image"]).any((1, 2, 3)).all()
     np.testing.assert_array_equal(kept["person"], other["person"])
 
 
 def test_erase_reaches_the_training_images(people):
-    kept, erased = (prepared(people, erase=e).batches(xr.ImageBatches)[0] for e in (False, True))
+    kept, erased = (prepared(people, erase=e).images()[0] for e in (False, True))
     changed = (kept["image"] != erased["image"]).any((1, 2, 3))
     assert 0 < changed.sum() < len(changed)  # half of them
 
 
 def test_a_run_goes_on_that_was_begun_before_an_option_came(people, tmp_path):
     out = str(tmp_path / "run")
-    prepared(people, out=out).begin()
+    prepared(people, out=out).callbacks("reid", None)
     note = tmp_path / "run" / "options.json"
     told = json.loads(note.read_text())
     with pytest.raises(xr.InputError, match=r"query_rates = \[2, 3, 4\], not \[2, 8\]"):
-        prepared(people, out=out, resume=True, query_rates=(2, 8)).begin()
+        prepared(people, out=out, resume=True, query_rates=(2, 8))
     note.write_text(json.dumps({k: v for k, v in told.items() if k != "query_rates"}))
-    prepared(people, out=out, resume=True).begin()
+    prepared(people, out=out, resume=True)
     note.write_text(json.dumps({k: v for k, v in told.items() if k != "jitter"}))
     with pytest.raises(xr.InputError, match="was begun with jitter = False, not True"):
-        prepared(people, out=out, resume=True, jitter=True).begin()
+        prepared(people, out=out, resume=True, jitter=True)
 
 
 def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
-    import common
-
     begun = prepared(people)
-    asked = begun.options
-    monkeypatch.setattr(common.xr, "load", lambda path, precision: path)
+    first = dataclasses.replace(begun.options, weights="theirs")
+    monkeypatch.setattr(run_module.xr, "load", lambda path, precision: path)
     # Whoever is to be found has not been seen; what is trained for dev may go on to the test.
     told = {"dataset": "csv", "split": "test", "split_id": 0, "data_dir": str(people)}
     for other, changed, refused in (
@@ -383,17 +397,17 @@ def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
         ({"dataset": "viper", "split": "dev"}, {"split": "dev", "fold": 1}, False),
         ({"split_id": 3}, {}, False),  # people are the same in every split
     ):
-        monkeypatch.setattr(common, "trained_as", lambda path, other=other: {**told, **other})
-        begun.options = dataclasses.replace(asked, **changed)
+        monkeypatch.setattr(provenance, "trained_on", lambda path, other=other: {**told, **other})
+        begun.options = dataclasses.replace(first, **changed)
         if not refused:
-            assert begun.starting_weights("theirs") == "theirs"
+            assert begun.starting_weights() == "theirs"
             continue
         with pytest.raises(xr.InputError, match="people whom this run is to find"):
-            begun.starting_weights("theirs")
-    monkeypatch.setattr(common, "HALVED", ("csv",))
-    monkeypatch.setattr(common, "trained_as", lambda path: {**told, "split_id": 3})
-    with pytest.raises(xr.InputError, match="the --split-id that it had, test and 3"):
-        begun.starting_weights("theirs")
+            begun.starting_weights()
+    monkeypatch.setattr(provenance, "HALVED", ("csv",))
+    monkeypatch.setattr(provenance, "trained_on", lambda path: {**told, "split_id": 3})
+    with pytest.raises(xr.InputError, match="the --split-id that it had, 3"):
+        begun.starting_weights()
 
 
 def weights_of(out):
@@ -459,7 +473,7 @@ def refused(capsys):
         assert left.value.code == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1, lines
-        assert lines[0].startswith(f"{recipe}.py: ")
+        assert lines[0].startswith((f"{recipe}.py: ", f"xreid {recipe}: "))
         return lines[0]
 
     return leave_of
@@ -480,8 +494,11 @@ def refused(capsys):
         (("--split-id", "3"), ["split 3"]),
         (("--resume", "--overwrite"), ["--resume", "--overwrite"]),
         (("--query-rates", "0.5"), ["--query-rates", "0.5", "1"]),
-        (("--supervision", "mse", "--no-bridge"), ["--supervision mse", "leave out --no-bridge"]),
-        (("--supervision", "mse+id", "--association", "common"), ["mse+id", "--association"]),
+        (("--supervision", "mse", "--no-bridge"), ["has phi", "leave out --no-bridge"]),
+        (
+            ("--supervision", "mse+id", "--association", "common"),
+            ["has phi", "--association"],
+        ),
         (("--association", "common", "--no-bridge"), ["common", "leave out --no-bridge"]),
         (("--reid", "reid.weights.h5", "--reid-epochs", "2"), ["--reid skips", "--reid-epochs"]),
     ],
@@ -498,40 +515,39 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
 @pytest.mark.parametrize(
     "recipe, arguments, words",
     [
-        ("rain", ("--without", "adv", "id"), ["--without id", "cls, tri, rec, adv"]),
-        ("rain", ("--without", "cls", "tri", "rec", "adv"), ["no loss"]),
+        ("rain", ("--without", "adv", "id"), ["'id'", "--without", "cls"]),
+        ("rain", ("--without", "cls", "tri", "rec", "adv"), ["loss"]),
         ("rain", ("--levels", "3", "9"), ["(3, 9)", "1 to 5"]),
-        ("rain", ("--settings", "mine"), ["mine", "paper or authors-code"]),
-        ("rain", ("--labeled-fraction", "2"), ["labeled fraction is 2", "0", "1"]),
+        ("rain", ("--settings", "mine"), ["mine", "--settings", "authors-code"]),
+        ("rain", ("--labeled-fraction", "2"), ["--labeled-fraction is 2", "0", "1"]),
         ("rain", ("--weights", "coco"), ["coco", "neither imagenet nor random"]),
         ("rain", ("--learning-rate", "0"), ["--learning-rate is 0"]),
         ("cadnet", ("--preset", "paper", "--learning-rate", "1"), ["leave out --learning-rate"]),
         ("rain", ("--l2", "-1"), ["--l2 is -1", "0 or more"]),
         ("rain", ("--critic-rate", "0"), ["--critic-rate is 0", "more than 0"]),
-        ("rain", ("--kernel", "nearest"), ["nearest", "lanczos, random"]),
+        ("rain", ("--kernel", "nearest"), ["nearest", "lanczos", "random"]),
         ("rain", ("--train-rates", "4..1"), ["4..1", "1..4"]),
-        ("intact", ("--critic-statistics", "mine"), ["mine", "batch or moving"]),
+        ("intact", ("--critic-statistics", "mine"), ["mine", "batch", "moving"]),
         ("intact", ("--phi-scale", "-2"), ["--phi-scale is -2"]),
         ("adaptive", ("--mask-speed", "0"), ["--mask-speed is 0"]),
-        ("cadnet", ("--features", "h"), ["'h'", "fg, f, g"]),
-        ("cadnet", ("--batch-size", "6"), ["triplet", "6", "multiple of 4"]),
+        ("cadnet", ("--features", "h"), ["'h'", "--features", "fg"]),
+        ("cadnet", ("--batch-size", "6"), ["6", "multiple of 4"]),
         ("cadnet", ("--weights", "imagenet"), ["imagenet", "resnet50"]),
         ("cadnet", ("--batch-size", "32"), ["8 people a batch", "6"]),
-        ("adaptive", ("--without", "masks"), ["--without masks", "mask, val, cls, verif"]),
-        ("adaptive", ("--without", "cls", "verif"), ["no loss"]),
+        ("adaptive", ("--without", "masks"), ["'masks'", "--without", "verif"]),
+        ("adaptive", ("--without", "cls", "verif"), ["loss"]),
         ("adaptive", ("--end-to-end", "--restart"), ["--restart", "--end-to-end"]),
         ("adaptive", ("--epochs", "8", "--mask-epochs", *"2222"[:3]), ["[2, 2, 2]", "4 masks"]),
         ("adaptive", ("--epochs", "9", "--mask-epochs", *"2222"), ["8 in all", "9"]),
-        ("adaptive", ("--epochs", "9", "--restart"), ["--restart", "[3, 2, 2, 2]"]),
-        ("adaptive", ("--one-per-rate", "--protocol", "multi-shot"), ["multi-shot", "each-rate"]),
-        ("adaptive", ("--one-per-rate", "--end-to-end"), ["--one-per-rate", "no masks"]),
+        ("adaptive", ("--epochs", "9", "--restart"), ["restart", "[3, 2, 2, 2]"]),
+        ("one_per_rate", ("--protocol", "multi-shot"), ["multi-shot", "each-rate"]),
         ("adaptive", ("--without", "mask", "--end-to-end"), ["no masks", "--end-to-end"]),
         ("rain", ("--without", "adv", "--levels", "5"), ["--without adv", "leave out --levels"]),
         ("rain", ("--without", "tri", "--margin", "1"), ["--without tri", "leave out --margin"]),
         ("baseline", ("--images-per-person", "2"), ["nobody is grouped", "--images-per-person"]),
         ("rain", ("--images-per-person", "1"), ["--images-per-person is 1", "2 or more"]),
         ("adaptive", ("--batch-size", "7"), ["2 images of each person", "multiple of 2"]),
-        ("cadnet", ("--reconstruction", "0"), ["--reconstruction is 0", "--without rec"]),
+        ("cadnet", ("--reconstruction", "0"), ["--reconstruction is 0", "more than 0"]),
         ("cadnet", ("--without", "rec", "--reconstruction", "5"), ["leave out --reconstruction"]),
         ("cadnet", ("--without", "cls", "--margin", "1"), ["--without cls", "leave out --margin"]),
     ],
@@ -552,7 +568,7 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
         (("--score-as", "5=2"), ["5=2", "--rates"]),
         (("--score-as", "3:2"), ["3:2", "RATE=RATE"]),
         (("--split-id", "2"), ["split 2 of csv"]),
-        (("--split", "dev"), ["trained on all training people of csv", "--split test"]),
+        (("--split", "dev"), ["trained on people", "--split test"]),
         (("--fold", "1"), ["fold 1 of split 'test'", "--split dev"]),
         (("--split", "dev", "--fold", "1"), ["3 folds of 50 people need 150"]),
         (("--weights", "nobody"), ["nobody", "finished run folder"]),
@@ -664,15 +680,19 @@ def test_weights_of_another_model(refused, finished, people, tmp_path):
     assert not any((tmp_path / name).exists() for name in "abcd")
 
 
+def stage_1(reid, people=6, **options):
+    """Reads a finished stage 1, as INTACT's recipe does."""
+    run = app.Run.__new__(app.Run)
+    run.options, run.backbone = asked("intact", **options), "resnet_tiny"
+    run.image_size = (128, 64)
+    return run.trained_network(reid, people)
+
+
 def test_first_stage_of_other_people(finished, tmp_path, monkeypatch, capsys):
     """As many people, and others: the scores would be wrong without a word."""
-    import intact
-
-    options = intact.IntactOptions(data="csv")
-    run = SimpleNamespace(options=options, backbone="resnet_tiny", image_size=(128, 64))
     reid = shutil.copy(finished[0] / "reid.weights.h5", tmp_path)
-    assert intact.pretrained(reid, run, 6).people == 6
-    assert "is not checked" in capsys.readouterr().out
+    assert stage_1(reid).people == 6
+    assert "not checked" in capsys.readouterr().out
     for other, halved, words in (
         ({}, ("csv",), None),
         ({"data": "viper"}, (), "--data viper"),
@@ -684,18 +704,16 @@ def test_first_stage_of_other_people(finished, tmp_path, monkeypatch, capsys):
     ):
         told = {"data": "csv", "split": "test", "split_id": 0, **other}
         (tmp_path / "options.json").write_text(json.dumps(told))
-        monkeypatch.setattr(intact, "HALVED", halved)
+        monkeypatch.setattr(provenance, "HALVED", halved)
         if words is None:
-            assert intact.pretrained(reid, run, 6).people == 6
+            assert stage_1(reid).people == 6
             assert not capsys.readouterr().out
             continue
         with pytest.raises(xr.InputError, match=f"trained with {words}; this run needs"):
-            intact.pretrained(reid, run, 6)
+            stage_1(reid)
 
 
 def test_first_stage_of_another_fold(finished, tmp_path):
-    import intact
-
     reid = shutil.copy(finished[0] / "reid.weights.h5", tmp_path)
     for told, fold, words in (
         ({}, 1, "--fold 0; this run needs 1"),  # begun before there were folds
@@ -704,19 +722,14 @@ def test_first_stage_of_another_fold(finished, tmp_path):
         ({}, 0, None),
     ):
         (tmp_path / "options.json").write_text(json.dumps({"data": "csv", "split": "dev", **told}))
-        options = intact.IntactOptions(data="csv", split="dev", fold=fold)
-        run = SimpleNamespace(options=options, backbone="resnet_tiny", image_size=(128, 64))
         if words is None:
-            assert intact.pretrained(reid, run, 6).people == 6
+            assert stage_1(reid, split="dev", fold=fold).people == 6
             continue
         with pytest.raises(xr.InputError, match=words):
-            intact.pretrained(reid, run, 6)
+            stage_1(reid, split="dev", fold=fold)
 
 
 def test_weights_of_another_fold_are_not_scored(tmp_path, monkeypatch):
-    import common
-    import evaluate
-
     data = SimpleNamespace(protocol="each-rate")
     for told, fold, refused in (
         ({}, 1, "--fold 0"),
@@ -727,20 +740,19 @@ def test_weights_of_another_fold_are_not_scored(tmp_path, monkeypatch):
         ({"dataset": "market1501"}, 1, None),
     ):
         told = {"dataset": "csv", "split": "dev", **told}
-        monkeypatch.setattr(common, "trained_as", lambda weights, told=told: told)
-        options = evaluate.EvaluateOptions("mine", data="csv", split="dev", fold=fold)
+        monkeypatch.setattr(provenance, "trained_on", lambda weights, told=told: told)
+        options = evaluate.Options("mine", data="csv", split="dev", fold=fold)
         if refused is None:
             evaluate.check(options, data)
             continue
-        with pytest.raises(xr.InputError, match=f"trained on the people of .*{refused}"):
+        with pytest.raises(
+            xr.InputError, match=f"trained on people .*the {refused[:6]} that it had, {refused[7:]}"
+        ):
             evaluate.check(options, data)
 
 
 def test_a_run_of_a_fold_says_so(tmp_path, monkeypatch):
     """From the command line to the files; it needs 150 people, whom nobody looks at here."""
-    import baseline
-    import common
-
     rng, lines = np.random.default_rng(0), ["path,person,camera,split"]
     for person in range(150):
         for camera in (1, 2):
@@ -750,14 +762,10 @@ def test_a_run_of_a_fold_says_so(tmp_path, monkeypatch):
                 Image.fromarray(noise).save(tmp_path / name)
                 lines.append(f"{name},p{person},{camera},train")
     (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(common.run_figures, "draw_figures", lambda *given: None)
+    monkeypatch.setattr(run_figures, "draw_figures", lambda *given: None)
     out = tmp_path / "run"
     options = {"rates": (1, 2), "train_rates": (2,), "steps": 1, "batch_size": 4}
-    baseline.main(
-        baseline.BaselineOptions(
-            data="csv", data_dir=str(tmp_path), out=str(out), split="dev", fold=2, **options
-        )
-    )
+    baseline(data_dir=str(tmp_path), out=str(out), split="dev", fold=2, **options)
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["split"], metrics["fold"], metrics["options"]["fold"]) == ("dev", 2, 2)
     assert json.loads((out / "options.json").read_text())["fold"] == 2
@@ -773,33 +781,27 @@ def test_a_run_of_a_fold_says_so(tmp_path, monkeypatch):
 
 
 def test_what_to_do_after_ctrl_c(monkeypatch, capsys):
-    import common
-    import evaluate
-
     def interrupted(options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["recipe.py", "--weights", "mine"])
-    for options, words in (
-        (evaluate.EvaluateOptions, "run the same command again"),
-        (common.Options, "--resume"),
+    for start, options, words in (
+        (app.command, evaluate.Options, "run the same command again"),
+        (app.main, settings.Nothing, "--resume"),
     ):
         with pytest.raises(SystemExit) as left:
-            common.start(interrupted, options, "")
+            start(interrupted, options, "")
         assert left.value.code == 130 and words in capsys.readouterr().err
-        monkeypatch.setattr(sys, "argv", ["recipe.py"])
 
 
 def test_no_backend(monkeypatch, capsys):
-    import common
-
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for value in (None, "jax"):
         monkeypatch.delenv("KERAS_BACKEND")
         if value:
             monkeypatch.setenv("KERAS_BACKEND", value)
         with pytest.raises(SystemExit) as left:
-            common.choose_backend()
+            app.run_command(print, settings.Nothing)
         assert left.value.code == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1 and "installed" in lines[0]

@@ -18,8 +18,8 @@ from keras_xreid.data.synthetic.people import draw_person
 missing = [m for m in ("tyro", "matplotlib") if importlib.util.find_spec(m) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 if not missing:
-    import common
-    import search
+    from keras_xreid import app
+    from keras_xreid.app import index, search
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def coarse(monkeypatch):
 
 def options(tmp_path, weights, gallery, *queries, **more):
     given = {"out": str(tmp_path / "out"), "cache": str(tmp_path / "cache"), **more}
-    return search.SearchOptions(str(weights), str(gallery), tuple(map(str, queries)), **given)
+    return search.Options(str(gallery), tuple(map(str, queries)), weights=str(weights), **given)
 
 
 def ranked(tmp_path):
@@ -124,7 +124,7 @@ def test_the_command_ranks_as_by_hand(
     arguments = ["search.py", "--weights", weights, "--gallery", gallery, query, same, "--top", 3,
                  "--out", tmp_path / "out", "--cache", tmp_path / "cache"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
-    common.start(search.main, search.SearchOptions, search.__doc__)
+    app.command(search.main, search.Options, search.__doc__)
     printed = capsys.readouterr().out
     found = ranked(tmp_path)
     assert found["system"] == "Baseline" and found["gallery_images"] == 5
@@ -274,9 +274,9 @@ def test_a_search_stays_until_the_next_is_written(
 
 
 def test_embeddings_of_another_backend_are_not_taken(coarse, monkeypatch):
-    before = search.cache_folder("cache", "0" * 64, coarse)
-    monkeypatch.setattr(search.keras.backend, "backend", lambda: "other")
-    assert search.cache_folder("cache", "0" * 64, coarse) != before
+    before = index.cache_folder("cache", "0" * 64, coarse)
+    monkeypatch.setattr(index.keras.backend, "backend", lambda: "other")
+    assert index.cache_folder("cache", "0" * 64, coarse) != before
 
 
 def test_an_image_that_changes_meanwhile_is_not_kept(
@@ -392,7 +392,7 @@ def test_bad_input(weights, gallery, query, tmp_path, monkeypatch, change, words
         "cache": "cache", **change,
     }  # fmt: skip
     with pytest.raises(xr.InputError) as refused:
-        search.main(search.SearchOptions(**given))
+        search.main(search.Options(**given))
     message = str(refused.value)
     assert all(word in message for word in words) and "\n" not in message, message
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()

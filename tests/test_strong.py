@@ -181,11 +181,10 @@ recipes = pytest.mark.skipif(
 @recipes
 @pytest.mark.parametrize("name", ["baseline", "intact", "rain", "cadnet", "adaptive"])
 def test_a_preset_brings_defaults_that_the_command_line_overrides(name):
-    import common
-    from jobs import recipe_options
+    from keras_xreid.app import recipes, settings
 
-    kind = recipe_options(name)
-    plain, strong = common.parsed(kind, []), common.parsed(kind, ["--preset", "strong"])
+    kind = recipes.options(name)
+    plain, strong = settings.parsed(kind, []), settings.parsed(kind, ["--preset", "strong"])
     assert strong.neck and strong.flip and strong.erase and strong.label_smoothing == 0.1
     assert strong.train_rates == ("1..4",) and strong.kernel == "random" and strong.l2 == 5e-4
     assert not (plain.neck or plain.flip or plain.erase or plain.l2 or plain.label_smoothing)
@@ -193,25 +192,24 @@ def test_a_preset_brings_defaults_that_the_command_line_overrides(name):
     assert images == 64 and strong.weights == "imagenet"
     # 16 people, of each of which there are four images.
     assert strong.batch_size == 16 * strong.images_per_person
-    given = common.parsed(kind, ["--preset=strong", "--no-erase", "--neck", "--l2", "0"])
+    given = settings.parsed(kind, ["--preset=strong", "--no-erase", "--neck", "--l2", "0"])
     assert given.erase is False and given.neck and given.l2 == 0 and given.flip
-    assert common.parsed(kind, ["--train-rates", "2", "3.5"]).train_rates == (2.0, 3.5)
+    assert settings.parsed(kind, ["--train-rates", "2", "3.5"]).train_rates == (2.0, 3.5)
 
 
 @recipes
 def test_the_command_is_kept_as_typed(monkeypatch, tmp_path):
-    import common
-    from baseline import BaselineOptions
+    from keras_xreid.app.provenance import command_typed
 
     run = tmp_path / "other run"
     run.mkdir()
     (run / "model.weights.h5").write_bytes(b"weights")
     words = ["--preset", "strong", "--data-dir=/data/people", "--weights", str(run), "--out", "x"]
     monkeypatch.setattr("sys.argv", ["/there/recipes/baseline.py", *words, "--resume"])
-    command, sha256 = common.command_typed(BaselineOptions())
+    command, sha256 = command_typed("baseline")
     expected = "python recipes/baseline.py --preset strong --data-dir DIR --weights RUN"
     assert command == f"KERAS_BACKEND={keras.backend.backend()} {expected}"
     assert sha256 == hashlib.sha256(b"weights").hexdigest()
     words[4] = next(iter(xr.published()))
     monkeypatch.setattr("sys.argv", ["baseline.py", *words])
-    assert common.command_typed(BaselineOptions())[1] is None
+    assert command_typed("baseline")[1] is None

@@ -1,9 +1,9 @@
 """The tables: their rows, the plan of their jobs, how these are run, and what is printed."""
 
 import dataclasses
-import importlib
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -18,13 +18,10 @@ from keras_xreid.report import papers
 for needed in ("tyro", "matplotlib"):
     pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
 
-import common  # noqa: E402
-import jobs  # noqa: E402
-import table_figures  # noqa: E402
-import tables  # noqa: E402
-import tyro  # noqa: E402
-from evaluate import EvaluateOptions  # noqa: E402
 from made_runs import made_queries, made_run  # noqa: E402
+
+from keras_xreid.app import jobs, recipes, settings, table_figures, tables  # noqa: E402
+from keras_xreid.app.evaluate import Options as EvaluateOptions  # noqa: E402
 
 
 def rates_3_and_6(rank1):
@@ -58,12 +55,12 @@ def queue(monkeypatch):
 
 
 def options(tmp_path, *chosen, **more):
-    return tables.TableOptions(chosen, out=str(tmp_path / "rows"), **{"preset": "tiny", **more})
+    return tables.Options(chosen, out=str(tmp_path / "rows"), **{"preset": "tiny", **more})
 
 
 def planned(*chosen, **more):
     """The jobs of some tables, in the order of the plan."""
-    asked = tables.TableOptions(chosen, **{"plan": True, "data": "market1501", **more})
+    asked = tables.Options(chosen, **{"plan": True, "data": "market1501", **more})
     found, _ = tables.jobs_of(tables.settle(asked), asked, "nowhere")
     return sorted(found.jobs.values(), key=lambda job: job.stage)
 
@@ -96,14 +93,15 @@ def commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_every_row_is_an_option_of_its_recipe(command):
-    recipe, *settings = command.split()
-    kind = jobs.recipe_options(recipe)
-    asked, default = (dataclasses.asdict(o) for o in (tyro.cli(kind, args=settings), kind()))
+    recipe, *words = command.split()
+    kind = recipes.options(recipe)
+    asked = dataclasses.asdict(settings.parsed(kind, words))
+    default = dataclasses.asdict(settings.defaults(kind))
     changed = {name for name in asked if asked[name] != default[name]}
-    told = {word[2:].removeprefix("no-") for word in settings if word.startswith("--")}
+    told = {word[2:].removeprefix("no-") for word in words if word.startswith("--")}
     # "--train-on hr" is the default, and says so.
     told = {name.replace("-", "_") for name in told} - changed
-    assert told <= {"train_on"} and bool(changed | told) == bool(settings)
+    assert told <= {"train_on"} and bool(changed | told) == bool(words)
 
 
 @pytest.mark.parametrize("preset", ["strong", "tiny", "paper"])
@@ -112,11 +110,10 @@ def test_every_command_is_accepted_by_its_recipe(preset, weights):
     found = planned("all", preset=preset, weights=weights, data_dir="here", lpips=True)
     for job in found:
         if job.recipe == "evaluate":
-            common.parsed(EvaluateOptions, job.words)
+            settings.one_line(EvaluateOptions, args=list(job.words))
         else:
-            asked = common.parsed(jobs.recipe_options(job.recipe), job.words)
+            asked = settings.parsed(recipes.options(job.recipe), job.words)
             assert (asked.preset, asked.data_dir) == (preset, "here")
-            importlib.import_module(job.recipe).check(asked)
     controls = [job.name for job in found if "control-hr" in job.needs]
     assert bool(controls) == (preset == "strong" and weights is None)
 
@@ -134,7 +131,7 @@ def test_a_plan_is_a_queue(capsys, tmp_path):
         name, needs, of_job, *_, command = line.split("\t")
         words = shlex.split(command)
         assert re.fullmatch(r"\w[\w.-]*", name) and words.count("{out}") == 1
-        assert words[0] == "python" and (jobs.HERE.parent / words[1]).is_file()
+        assert words[0] == "python" and (recipes.folder().parent / words[1]).is_file()
         before = set(re.findall(r"\{run:([\w.-]+)\}", command))
         assert before <= done and (",".join(sorted(before)) or "-") == needs
         done.add(name)
@@ -220,7 +217,7 @@ def test_bad_options(more, words):
 
 
 def main_table(folder, **more):
-    tables.main(tables.TableOptions(("main",), from_=str(folder), out=str(folder / "page"), **more))
+    tables.main(tables.Options(("main",), from_=str(folder), out=str(folder / "page"), **more))
     return (folder / "page" / "main.md").read_text()
 
 
@@ -255,13 +252,13 @@ def test_the_main_table_of_finished_runs(tmp_path, capsys):
 def test_nothing_finished(tmp_path):
     assert "| RAIN | not run |" in main_table(tmp_path)
     with pytest.raises(xr.InputError, match="no such folder"):
-        tables.main(tables.TableOptions(("main",), from_=str(tmp_path / "none")))
+        tables.main(tables.Options(("main",), from_=str(tmp_path / "none")))
 
 
 def test_rows_of_a_papers_table_that_are_not_run(tmp_path):
     made_run(tmp_path / "row-intact" / "run", "intact")
     page = tmp_path / "page"
-    tables.main(tables.TableOptions(("intact-1",), from_=str(tmp_path), out=str(page)))
+    tables.main(tables.Options(("intact-1",), from_=str(tmp_path), out=str(page)))
     text = (page / "intact-1.md").read_text()
     assert "| INTACT | 60.0 ± 2.4 | 64.0 | 65.0 | 52.0 | - | - | - | 1.5 | 86.4 |" in text
     assert "| CAD | not run | - | - | - | - | - | - | - | 82.1 |" in text
@@ -286,7 +283,7 @@ def test_ten_splits_by_the_papers_protocol(tmp_path):
         )
         made_run(folder.with_name(f"{folder.name}-paper"), "rain", mixed=mixed, **told)
     tables.main(
-        tables.TableOptions(
+        tables.Options(
             ("rain-3", "rain-1"), from_=str(tmp_path), out=str(tmp_path / "page"), data="viper",
             protocol="paper", splits=3,
         )
@@ -503,7 +500,7 @@ def test_figures_of_papers(published, figure, names, capsys):
         made_run(published / name, system)
     page = published / "page"
     tables.main(
-        tables.TableOptions((figure,), from_=str(published), out=str(page), limit=5, preset="tiny")
+        tables.Options((figure,), from_=str(published), out=str(page), limit=5, preset="tiny")
     )
     drawn = sorted(path.name for path in page.glob("*.png"))
     expected = [f"{figure}.png"]
@@ -520,16 +517,17 @@ def test_a_figure_of_other_people_is_refused(published):
     made_run(published / "rain", "rain")
     with pytest.raises(xr.InputError, match="run on synthetic, and --data is viper"):
         tables.main(
-            tables.TableOptions(
+            tables.Options(
                 ("rain-figure-3",), from_=str(published), out=str(published / "page"), data="viper"
             )
         )
 
 
-def test_the_other_name(monkeypatch):
-    import ablations
-
-    assert ablations.tables.TableOptions is tables.TableOptions
+def test_the_other_name(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["ablations.py", "--help"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(recipes.folder() / "ablations.py"), run_name="__main__")
+    assert not left.value.code and "tables" in capsys.readouterr().out
 
 
 # --- the queue itself ---
@@ -562,8 +560,8 @@ ROW = ("--epochs", "3", "--train-on", "hr+lr")
 def test_a_finished_row_is_not_run_again(tmp_path, processes):
     folder = tmp_path / "row"
     first = jobs.run("baseline", folder, *ROW)
-    recipe = str(jobs.HERE / "baseline.py")
-    assert processes == [[sys.executable, recipe, *ROW, "--out", str(folder)]]
+    train = [sys.executable, "-m", "keras_xreid", "train", "baseline"]
+    assert processes == [[*train, *ROW, "--out", str(folder)]]
     assert jobs.run("baseline", folder, *ROW) == first and len(processes) == 1
 
 
@@ -598,6 +596,6 @@ def test_a_row_that_fails_is_named(tmp_path, processes):
 
 
 def test_a_wrong_option_is_found_before_anything_is_run(tmp_path, processes):
-    with pytest.raises(SystemExit):
+    with pytest.raises(xr.InputError, match="--epoch"):
         jobs.run("baseline", tmp_path / "row", "--epoch", "3")
     assert processes == []

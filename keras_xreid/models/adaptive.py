@@ -104,6 +104,8 @@ class Adaptive(ReIDModel):
         Wu et al., Learning Resolution-Adaptive Representations, Section III.
     """
 
+    PRESETS = PRESETS
+
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, rates=(1, 2, 3, 4), dim=None,
         sizes=None, masks=True, varying_length=True, classification=1.0, verification=0.5,
@@ -363,6 +365,8 @@ class OnePerRate(ReIDModel):
 
     # `evaluate` shrinks the gallery as it shrinks the query.
     gallery_at_query_rate = True
+
+    PRESETS = PRESETS
 
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, rates=(2, 3, 4),

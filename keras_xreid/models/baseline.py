@@ -56,6 +56,8 @@ class Baseline(ReIDModel):
     >>> features = model.embed(images)
     """
 
+    PRESETS = PRESETS
+
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, label_smoothing=None,
         last_stride=1, triplet=None, verification=0.0, margin=0.3, weights=None, neck=None,

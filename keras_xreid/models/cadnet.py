@@ -123,6 +123,8 @@ class CADNet(ReIDModel):
 
     critics = ("feature_discriminator", "image_discriminator")
 
+    PRESETS = PRESETS
+
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, features="fg",
         classification=1.0, reconstruction=1.0, adversarial_features=1.0, adversarial_images=1.0,

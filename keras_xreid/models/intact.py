@@ -103,6 +103,8 @@ class INTACT(ReIDModel):
     critics = ("discriminator", "association")
     recovery_can_be_left_out = True  # C embeds an image that was not recovered, too
 
+    PRESETS = PRESETS
+
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, supervision="full",
         association="r-to-d", bridge=True, lambda_g=0.1, lambda_c=0.3, association_weight=1.0,

@@ -120,6 +120,8 @@ class RAIN(ReIDModel):
 
     critics = ("discriminator",)
 
+    PRESETS = PRESETS
+
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, levels=(4, 5),
         settings="paper", classification=None, triplet=None, reconstruction=None, adversarial=None,

@@ -26,11 +26,13 @@ class Checkpoint(keras.callbacks.Callback):
         rows: list of earlier stages' history rows, which this one's rows are added to.
         history: CSV file to write the rows to, or None.
 
+    Where the file is there, `fit` goes on after its last finished epoch, as with Keras's
+    `BackupAndRestore`.
+
     Example:
 
     >>> checkpoint = Checkpoint("run/intact.weights.h5", batches)
-    >>> first = checkpoint.restore(model)
-    >>> model.fit(batches, initial_epoch=first, epochs=10, shuffle=False, callbacks=[checkpoint])
+    >>> model.fit(batches, epochs=10, shuffle=False, callbacks=[checkpoint])
     """
 
     def __init__(self, path, batches, stage="train", rows=(), history=None):
@@ -45,7 +47,7 @@ class Checkpoint(keras.callbacks.Callback):
             model: the model, compiled as it was.
 
         Returns:
-            The number of finished epochs, to be given to `fit` as `initial_epoch`.
+            The number of finished epochs.
 
         Raises:
             InputError: where the checkpoint belongs to another model.
@@ -65,6 +67,15 @@ class Checkpoint(keras.callbacks.Callback):
             ) from error
         self.batches.epoch = epoch
         return epoch
+
+    def on_train_begin(self, logs=None):
+        first = self.restore(self.model)
+        if first:
+            print(f"{self.stage}: going on after epoch {first} of {self.params['epochs']}")
+            self.model._initial_epoch = first  # as BackupAndRestore does
+
+    def on_train_end(self, logs=None):
+        self.model._initial_epoch = 0  # of this training; another one begins at its beginning
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.epoch = epoch

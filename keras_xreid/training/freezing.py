@@ -39,6 +39,40 @@ class Progressive(keras.callbacks.Callback):
             )
         self.current = None
 
+    @classmethod
+    def shared(cls, masks, epochs, shares=None, equal=False):
+        """The callback for `epochs` epochs in all; none where there is no mask to introduce.
+
+        Args:
+            masks: as above.
+            epochs: int, epochs of the training.
+            shares: ints, the epochs of each mask; equal ones if None.
+            equal: bool, refuse unequal shares.
+
+        Returns:
+            A list of one callback, or an empty one.
+
+        Raises:
+            InputError: shares that are not `epochs` in all, or not equal.
+        """
+        if not masks:
+            return []
+        if shares is None:
+            if epochs < len(masks):
+                print(f"In {epochs} epochs only the deepest of {len(masks)} masks are introduced")
+            shares = [max(1, len(s)) for s in np.array_split(np.arange(epochs), len(masks))]
+        elif len(shares) == len(masks) and sum(shares) != epochs:
+            raise InputError(
+                f"the masks' epochs {' '.join(map(str, shares))} are {sum(shares)} in all, and "
+                f"there are {epochs} epochs: give as many"
+            )
+        if equal and len(set(shares)) > 1:
+            raise InputError(
+                f"restart takes as many epochs for each mask, and they have {shares}: give epochs "
+                f"that {len(masks)} divides"
+            )
+        return [cls(masks, shares)]
+
     def on_train_begin(self, logs=None):
         self.current = None
 

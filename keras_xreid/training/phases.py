@@ -95,7 +95,8 @@ class PhasedModel(keras.Model):
             jit_compile: bool; None takes what is fastest on this backend and device.
             run_eagerly: bool, as in Keras.
             steps_per_execution: int, as in Keras.
-            l2: dict from part name to a float: so many times a weight is added to its gradient, as
+            l2: a float, for all parts of the first phase, or a dict from part name to a float: so
+                many times a weight is added to its gradient, as
                 `torch.optim.Adam(weight_decay=...)` does. The `weight_decay` of Keras's
                 optimizers bypasses the moments instead.
 
@@ -105,6 +106,8 @@ class PhasedModel(keras.Model):
         """
         phases = self.phases()
         optimizers = {part: keras.optimizers.get(o) for part, o in optimizer.items()}
+        if isinstance(l2, (int, float)):
+            l2 = dict.fromkeys(phases[0].updates, l2) if l2 else {}
         self._l2 = dict(l2 or {})
         if not set(self._l2) <= set(optimizers):
             raise ValueError(f"l2 is given for {', '.join(self._l2)}, of which one is not trained")

@@ -48,18 +48,16 @@ import time
 from pathlib import Path
 
 BEGAN = time.monotonic()  # what is imported below counts, too
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-sys.path.insert(0, str(RECIPES))
-
-# First of all: it chooses the backend.
-import common  # noqa: E402
-from benchmark import machine, summarise  # noqa: E402
-from benchmark_cases import Handwritten, Ours, cores  # noqa: E402
 
 import keras_xreid as xr  # noqa: E402
-from keras_xreid import files  # noqa: E402
+from keras_xreid import app, files  # noqa: E402
+from keras_xreid.app.machine import cores, machine  # noqa: E402
 from keras_xreid.backbones.efficientnet import imagenet_file  # noqa: E402
 from keras_xreid.report import report  # noqa: E402
+
+# isort: split
+from cases import Handwritten, Ours  # noqa: E402
+from speed import summarise  # noqa: E402
 
 # A row's recipe, what it is told besides, and how much slower an image is than in the first row:
 # a guess that only says which rows fit.
@@ -89,7 +87,7 @@ CPU_STEPS, CPU_BATCH = 5, 4
 
 
 @dataclasses.dataclass
-class GpuOptions:
+class Options:
     part: str = ""
     """train or speed."""
     minutes: float = 3.0
@@ -200,7 +198,8 @@ def recipe(o, folder, name, steps, epochs):
     """A row's command."""
     system, more, _ = ROWS[name]
     words = [
-        sys.executable, RECIPES / f"{system}.py", "--preset", "strong", "--precision", BFLOAT16,
+        sys.executable, "-m", "keras_xreid", "train", system, "--preset", "strong",
+        "--precision", BFLOAT16,
         "--workers", min(8, max(1, len(cores()) - 1)), "--steps", steps, "--epochs", epochs,
         "--rates", *(f"{rate:g}" for rate in o.rates), "--out", folder / "runs" / name,
         "--compiled", o.compiled,
@@ -423,4 +422,4 @@ def write_speeds(o, gpu, folder, rows, missing, peak):
 
 
 if __name__ == "__main__":
-    common.start(main, GpuOptions, __doc__)
+    app.command(main, Options, __doc__)

@@ -1,7 +1,7 @@
 """Builds a data set of multiple low resolution (MLR) by a protocol, with a manifest; checks one.
 
-    python recipes/build_mlr.py market1501 DIR mlr-market1501 --protocol paper --split-id 0 --seed 0
-    python recipes/build_mlr.py --verify mlr-market1501
+    xreid build market1501 DIR mlr-market1501 --protocol paper --split-id 0 --seed 0
+    xreid build --verify mlr-market1501
 
 The first command takes about a minute for Market-1501 (32,000 images) and prints the SHA-256 of
 the manifest, which lists every image: quote it beside every score. The second names each image
@@ -21,16 +21,16 @@ import collections
 import dataclasses
 from pathlib import Path
 
-import common  # first: it chooses the backend
 import tyro
 
 import keras_xreid as xr
+from keras_xreid import app
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.protocols import MANIFEST, build, find_protocol, verify
 
 
 @dataclasses.dataclass
-class BuildOptions:
+class Options:
     data: tyro.conf.Positional[str | None] = None
     """Data set: market1501, dukemtmc, cuhk03, viper, caviar, csv; or synthetic, without DIR."""
     data_dir: tyro.conf.Positional[str | None] = None
@@ -103,5 +103,5 @@ def check(given):
           f"{file_sha256(folder / MANIFEST)}")  # fmt: skip
 
 
-if __name__ == "__main__":
-    common.start(main, BuildOptions, __doc__)
+def cli():
+    app.command(main, Options, __doc__)

@@ -1,9 +1,9 @@
 """The tables of this project and of the papers: rows are trained one after another, and printed.
 
-    python recipes/tables.py rain-3
-    python recipes/tables.py cadnet --seeds 0 1 2
-    python recipes/tables.py --plan all --data market1501 --data-dir DIR > jobs.tsv
-    python recipes/tables.py main --from FOLDER
+    xreid tables rain-3
+    xreid tables cadnet --seeds 0 1 2
+    xreid tables --plan all --data market1501 --data-dir DIR > jobs.tsv
+    xreid tables main --from FOLDER
 
 `main` has every system with one budget; `rain-3` is a table of a paper beside its numbers; `rain`
 has a system's tables, `all` every one. A row that two tables print is run once. A finished row is
@@ -14,20 +14,17 @@ nothing; --from prints what is finished in a folder and says which rows are not 
 
 import dataclasses
 import functools
-import importlib
 import itertools
 import statistics
 from pathlib import Path
 from typing import Annotated
 
-import common  # first: it chooses the backend
-import compare
-import table_figures
 import tyro
-from jobs import CONTROL, FIRST, LONG, SYSTEM, Jobs, Row, name_of
 
 import keras_xreid as xr
-from keras_xreid import files
+from keras_xreid import app, files
+from keras_xreid.app import compare, recipes, table_figures
+from keras_xreid.app.jobs import CONTROL, FIRST, LONG, SYSTEM, Jobs, Row, name_of
 from keras_xreid.evaluation.ranking import standard_error
 from keras_xreid.report import figures, papers, report
 from keras_xreid.report.page import write_page
@@ -55,8 +52,8 @@ BEST = {"control HR & LR, 600,000 images": ("control-hrlr-long", "baseline --tra
 MAIN_EPOCHS = {"tiny": 5, "strong": 8}
 LONG_EPOCHS = 48
 EPOCHS = {
-    "tiny": {"intact": 3, "rain": 2, "cadnet": 1, "adaptive": 4},
-    "strong": {"intact": 1, "rain": 1, "cadnet": 1, "adaptive": 4},
+    "tiny": {"intact": 3, "rain": 2, "cadnet": 1, "adaptive": 4, "one_per_rate": 4},
+    "strong": {"intact": 1, "rain": 1, "cadnet": 1, "adaptive": 4, "one_per_rate": 4},
 }
 
 # A table's rows by the names that the paper prints, each with the recipe and its options.
@@ -124,7 +121,7 @@ TABLES = {
         "Ours (mask+val)": "adaptive",
     },
     "adaptive-3": {
-        "Baseline": "adaptive --one-per-rate",
+        "Baseline": "one_per_rate",
         "Ours (end-to-end)": "adaptive --end-to-end",
         "Ours (progressive)": "adaptive",
     },
@@ -189,7 +186,7 @@ NOT_RUN = "not run"
 
 
 @dataclasses.dataclass
-class TableOptions:
+class Options:
     tables: tyro.conf.Positional[tuple[str, ...]]
     """main; a paper's table, rain-3; a system's tables, rain; all tables; or a figure of a paper,
     rain-figure-5: intact-figure-4, cadnet-figure-3 and 4, rain-figure-3 and 4, adaptive-figure-4
@@ -247,7 +244,7 @@ def epochs_of(options, command, whole=None):
     recipe = command.split()[0]
     epochs = options.epochs
     if epochs is None and options.preset == "paper":
-        epochs = importlib.import_module(recipe).EPOCHS["paper"]
+        epochs = recipes.load(recipe).EPOCHS["paper"]
     if epochs is None:
         epochs = whole or EPOCHS[options.preset]["rain" if recipe == "baseline" else recipe]
     return 2 * epochs if recipe == "baseline" else epochs
@@ -317,7 +314,7 @@ def rows_of(table, options):
     if table == "rain-2" and options.protocol not in (None, "each-rate"):
         rows["Ours, r = 8"] = dataclasses.replace(rows["Ours"], scored=("r8", "--query-rates", "8"))
     if options.protocol not in (None, "each-rate"):  # which a network for each rate needs
-        rows = {label: row for label, row in rows.items() if "--one-per-rate" not in row.command}
+        rows = {label: row for label, row in rows.items() if row.command != "one_per_rate"}
     return rows
 
 
@@ -789,5 +786,5 @@ def main(options):
     print(f"\nWritten to {page}")
 
 
-if __name__ == "__main__":
-    common.start(main, TableOptions, __doc__)
+def cli():
+    app.command(main, Options, __doc__)

@@ -1,6 +1,6 @@
 """Searches a folder of gallery images for people: a ranked list as a picture and as JSON.
 
-    python recipes/search.py --weights runs/intact-synthetic --gallery FOLDER query.jpg --rates 4
+    xreid search --gallery FOLDER query.jpg --rates 4
 
 Images are taken as large as they are stored, and upright where their EXIF orientation says how. A
 query of low resolution is enlarged by the network's own rule. What its rate is, --rates says (4: a
@@ -13,44 +13,37 @@ weights file, so that a later search embeds only what is new or changed. An imag
 read is named, and left out.
 """
 
-import contextlib
 import dataclasses
-import hashlib
 import importlib.util
-import io
-import zipfile
-import zlib
 from pathlib import Path
 
-import common  # first: it chooses the backend
-import tyro
-from export import weights_sha256
-
-# isort: split
-import keras
 import numpy as np
-import PIL
+import tyro
 
 import keras_xreid as xr
-from keras_xreid import files
-from keras_xreid.data.datasets import IMAGE_SUFFIXES
+from keras_xreid import app, files
+from keras_xreid.app import later
+from keras_xreid.app.export import weights_sha256
+from keras_xreid.app.index import cache_folder, embed_once, own_images
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.report import figures
 
-AT_A_TIME = 256  # gallery images; what is done of them is kept
+keras = later("keras")
+
 LOW = 1.25  # the smallest rate estimated: nearer to 1, people's own heights differ as much
 DRAWN, QUERIES_A_PICTURE = 20, 20
 
 
 @dataclasses.dataclass
-class SearchOptions:
-    weights: str
-    """The name of published weights, a .weights.h5 file, or the folder of a finished run."""
+class Options:
     gallery: str
-    """Folder of the images to search, and of folders of them."""
+    """The images to search: a folder, a folder with a folder for each person, or a CSV with the
+    columns path and, if known, person."""
     query: tyro.conf.Positional[tuple[str, ...]]
     """Images to search for."""
+    weights: str | None = None
+    """Published name, .weights.h5 file or run folder; the best published weights if not given."""
     rates: tuple[float, ...] = ()
     """Down-sampling rates of the queries: one for all, or one for each."""
     full_height: int | None = None
@@ -69,7 +62,7 @@ class SearchOptions:
 def main(options):
     o, folder = options, Path(options.out)
     check(o)
-    gallery = gallery_images(o.gallery)
+    gallery = own_images(o.gallery)
     queries = [xr.Record(path, None, 0) for path in o.query]
     images = [query.read() for query in queries]  # a broken one is named now
     rates = rates_of(o, images)
@@ -108,6 +101,7 @@ def main(options):
                     {
                         "rank": rank,
                         "path": gallery[j].path,
+                        **({} if gallery[j].person is None else {"person": gallery[j].person}),
                         "distance": distances[i, j],
                         "sha256": hashes[j],
                     }
@@ -127,7 +121,8 @@ def main(options):
     for query in found["queries"]:
         print(query["query"] + ("" if rates is None else f", rate {query['rate']:.3g}"))
         for one in query["ranked"]:
-            print(f"{one['rank']:>4}  {one['distance']:.4g}  {one['path']}")
+            who = f"  {one['person']}" if "person" in one else ""
+            print(f"{one['rank']:>4}  {one['distance']:.4g}  {one['path']}{who}")
     print(f"Look at {' '.join(map(str, pictures))}; {folder / 'ranked.json'}")
 
 
@@ -150,26 +145,6 @@ def check(o):
         raise xr.InputError('the picture needs matplotlib: pip install "keras-xreid[recipes]"')
 
 
-def gallery_images(gallery):
-    """The images in a folder and its folders, by path."""
-    folder = Path(gallery)
-    if not folder.is_dir():
-        raise xr.InputError(f"no gallery at {folder}: give a folder of images")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
-    if not paths:
-        raise xr.InputError(
-            f"no images in {folder}, nor in its folders: they end in "
-            + ", ".join(sorted(IMAGE_SUFFIXES))
-        )
-    return [xr.Record(str(path), None, 0) for path in paths]
-
-
 def rates_of(o, images):
     """The queries' rates: as given, estimated, or None."""
     if o.full_height is not None:
@@ -182,7 +157,8 @@ def rates_of(o, images):
 
 def open_folder(folder, o):
     """Makes the folder; an earlier search in it stays until this one is written."""
-    if folder.resolve().is_relative_to(Path(o.gallery).resolve()):
+    gallery = Path(o.gallery)
+    if gallery.is_dir() and folder.resolve().is_relative_to(gallery.resolve()):
         raise xr.InputError(
             f"{folder} lies in the gallery, whose images are searched: give another --out"
         )
@@ -198,103 +174,6 @@ def open_folder(folder, o):
             )
     except OSError as error:
         raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
-
-
-def cache_folder(cache, weights_sha256, model):
-    """Where embeddings lie that depend on the same as ours, the image aside."""
-    height, width = model.image_size
-    depends_on = (
-        f"weights {weights_sha256} size {height}x{width} keras_xreid {xr.__version__} "
-        f"Pillow {PIL.__version__} backend {keras.backend.backend()}"
-    )
-    key = hashlib.sha256(depends_on.encode()).hexdigest()
-    return Path(cache).expanduser() / "embeddings" / key[:32]
-
-
-def embed_once(model, records, folder):
-    """Embeds gallery images, or finds them embedded.
-
-    Args:
-        model: the model.
-        records: list of `Record`.
-        folder: where embeddings are kept, by the SHA-256 of their image.
-
-    Returns:
-        The records that could be read; the SHA-256 of each one's file; an (n, d) float32 array;
-        and a dictionary from the paths of all others to what is wrong with them.
-
-    Raises:
-        InputError: none can be read, or one changed meanwhile.
-    """
-    hashes, unreadable = {}, {}
-    for record in records:
-        with noting(unreadable, record.path):
-            hashes[record.path] = file_sha256(record.path)
-    known = read_kept(folder, set(hashes.values()))
-    new = {}  # equal images are embedded once
-    for path, sha256 in hashes.items():
-        if sha256 not in known:
-            new.setdefault(sha256, path)
-    print(f"Gallery: {len(records):,} images, {len(new):,} to embed")
-    progress = keras.utils.Progbar(len(new), unit_name="image")
-    kept, todo = True, list(new.items())
-    for start in range(0, len(todo), AT_A_TIME):
-        part, images = todo[start : start + AT_A_TIME], {}
-        for sha256, path in part:
-            with noting(unreadable, path):
-                record = xr.Record(path, None, 0)
-                images[sha256] = xr.prepare_images([record], model.image_size)[0]
-        if images:
-            features = model.embed(np.stack(list(images.values())), rates=1)
-            for sha256 in images:
-                if file_sha256(new[sha256]) != sha256:
-                    raise xr.InputError(f"{new[sha256]} changed while it was read: start again")
-            known.update(zip(images, features, strict=True))
-            kept = kept and keep(folder, list(images), features)
-        progress.update(start + len(part))
-    for path, sha256 in hashes.items():  # a copy of what could not be read cannot be read either
-        if sha256 not in known:
-            unreadable.setdefault(path, unreadable[new[sha256]].replace(new[sha256], path))
-    for reason in unreadable.values():
-        print(f"Left out: {reason}")
-    readable = [record for record in records if record.path not in unreadable]
-    if not readable:
-        raise xr.InputError(f"no gallery image can be read, such as this one: {reason}")
-    hashes = [hashes[record.path] for record in readable]
-    return readable, hashes, np.stack([known[sha256] for sha256 in hashes]), unreadable
-
-
-@contextlib.contextmanager
-def noting(unreadable, path):
-    """Notes what is wrong with an image, and goes on."""
-    try:
-        yield
-    except xr.InputError as error:
-        unreadable[path] = str(error)
-
-
-def read_kept(folder, wanted):
-    """Reads kept embeddings: {SHA-256 of an image: embedding}; a broken file holds none."""
-    known = {}
-    broken = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-    for path in sorted(folder.glob("*.npz")):
-        with contextlib.suppress(*broken), np.load(path) as kept:
-            pairs = list(zip(kept["images"].tolist(), kept["features"], strict=True))
-            known.update((sha256, feature) for sha256, feature in pairs if sha256 in wanted)
-    return known
-
-
-def keep(folder, hashes, features):
-    """Keeps embeddings in a file of their own; says so, once, where that cannot be done."""
-    name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:32]
-    content = io.BytesIO()
-    np.savez(content, images=np.array(hashes), features=features)
-    try:
-        files.write_bytes_atomic(folder / f"{name}.npz", content.getvalue())
-    except OSError as error:
-        print(f"\nEmbeddings cannot be kept in {folder} ({error.strerror}): going on without")
-        return False
-    return True
 
 
 def draw(folder, model, found, prepared):
@@ -355,5 +234,5 @@ def short(path, length=24):
     return name if len(name) <= length else "…" + name[1 - length :]
 
 
-if __name__ == "__main__":
-    common.start(main, SearchOptions, __doc__)
+def cli():
+    app.command(main, Options, __doc__)

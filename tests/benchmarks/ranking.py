@@ -1,8 +1,8 @@
 """Measures scoring and re-ranking, from made-up features at the sizes of real data sets.
 
-    python recipes/benchmark_ranking.py
-    python recipes/benchmark_ranking.py --cases market1501 matrix torchreid
-    python recipes/benchmark_ranking.py --cases msmt17
+    python tests/benchmarks/ranking.py
+    python tests/benchmarks/ranking.py --cases market1501 matrix torchreid
+    python tests/benchmarks/ranking.py --cases msmt17
 
 Each case runs in a process of its own on one core (--threads). Seconds are those of one call, by
 the clock and of the processor (the same on a machine that does nothing else), and the memory is
@@ -39,7 +39,7 @@ NOISE = 1.7  # of a feature beside its person's centre: most first images are ri
 
 
 @dataclasses.dataclass
-class RankingOptions:
+class Options:
     cases: tuple[str, ...] = CASES
     """market1501, matrix, torchreid, single-shot, draws, rerank, msmt17."""
     threads: int = 1
@@ -193,6 +193,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
         work(*json.loads(sys.argv[2]))
     else:
-        import common
+        from keras_xreid import app
 
-        common.start(main, RankingOptions, __doc__)
+        app.command(main, Options, __doc__)

@@ -1,24 +1,21 @@
 """What tables and comparisons run: recipes with their options, each in a folder of its name."""
 
 import dataclasses
-import importlib
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import common  # first: it chooses the backend
-
-import keras  # isort: skip
-
 import keras_xreid as xr
+from keras_xreid.app import later, provenance, recipes, settings
 from keras_xreid.report import report
 
-HERE = Path(__file__).parent
+keras = later("keras")
 
 # Training images a second of one core: EfficientNet-Lite0 at 128x64 in float32 on PyTorch.
-SPEEDS = {"baseline": 52, "rain": 38, "cadnet": 15, "intact": 30, "adaptive": 45}
+SPEEDS = {"baseline": 52, "rain": 38, "cadnet": 15, "intact": 30, "adaptive": 45,
+          "one_per_rate": 45}  # fmt: skip
 SCORING = 0.05  # hours
 # The order of a plan: what others begin from, the second control, systems, rows of papers, the
 # longest run, second seeds.
@@ -32,25 +29,11 @@ SCORED = (
 OWN_IMAGES = ("caviar", "mlr", "csv", "rain-code")
 
 
-def recipe_options(recipe):
-    """The class of a training recipe's options; refuses what is no training recipe."""
-    declared = re.compile(r"^class \w+\((Backbone)?Options\):", re.MULTILINE)
-    known = sorted(
-        path.stem
-        for path in HERE.glob("*.py")
-        if path.stem != "common" and declared.search(path.read_text(encoding="utf-8"))
-    )
-    if recipe not in known:
-        raise xr.InputError(f"no recipe {recipe!r} that trains: known are {', '.join(known)}")
-    module = importlib.import_module(recipe)
-    classes = [value for value in vars(module).values() if isinstance(value, type)]
-    return next(c for c in classes if issubclass(c, common.Options) and c.__module__ == recipe)
-
-
 def call(recipe, folder, *arguments):
     """Runs a recipe into a folder."""
     print(f"\n== {folder.name}: recipes/{recipe}.py {' '.join(arguments)}", flush=True)
-    command = [sys.executable, str(HERE / f"{recipe}.py"), *arguments, "--out", str(folder)]
+    verb = ["evaluate"] if recipe == "evaluate" else ["train", recipe]
+    command = [sys.executable, "-m", "keras_xreid", *verb, *arguments, "--out", str(folder)]
     status = subprocess.run(command, check=False).returncode
     if status:
         raise xr.InputError(f"{folder} was not finished (exit status {status})")
@@ -58,19 +41,19 @@ def call(recipe, folder, *arguments):
 
 def run(recipe, folder, *arguments):
     """Runs a recipe into a folder unless it is finished there; returns its metrics."""
-    options = common.parsed(recipe_options(recipe), arguments, prog=f"{recipe}.py")
+    options = settings.parsed(recipes.options(recipe), arguments, prog=f"{recipe}.py")
     if not (folder / "report.md").exists():
         resume = ["--resume"] if (folder / "options.json").exists() else []
         call(recipe, folder, *arguments, *resume)
     metrics = report.read_metrics(folder / "metrics.json")
     # A row that was run before may have been run otherwise.
-    asked = common.plain(options)
+    asked = settings.plain(options)
     asked["backend"] = keras.backend.backend()
     for name, value in asked.items():
         found = metrics["options"].get(name, value)
         if name in ("reid", "weights"):  # what it begins from may be called otherwise
             found, value = (
-                bool(common.began_from({name: told})) or told for told in (found, value)
+                bool(provenance.began_from({name: told})) or told for told in (found, value)
             )
         if found != value:
             raise xr.InputError(
@@ -95,7 +78,7 @@ class Row:
         name: of its folder; made of the command if not given.
         stage: its place in a plan.
         start: what a strong row begins from: another row's name, or "preset", as the preset does.
-        scored: options of recipes/evaluate.py that score the trained model once more, after a name.
+        scored: options of xreid evaluate that score the trained model once more, after a name.
     """
 
     command: str
@@ -232,7 +215,7 @@ class Jobs:
     def _start(self, row, recipe, seed, split_id):
         """What a row begins from: --weights as given, or the control, or INTACT's own stage 1."""
         o = self.options
-        trained = common.began_from({"weights": o.weights})
+        trained = provenance.began_from({"weights": o.weights})
         given = ["--weights", o.weights] if o.weights else []
         if row.start == "preset":
             return [] if trained else given
@@ -255,7 +238,7 @@ class Jobs:
         o, name = self.options, f"reid{self._suffix(seed, split_id)}"
         words = [*self._shared("baseline", split_id, seed), *given]
         words += ["--epochs", str(o.reid_epochs)] if o.reid_epochs else []
-        epochs = o.reid_epochs or importlib.import_module("baseline").EPOCHS[o.preset]
+        epochs = o.reid_epochs or recipes.load("baseline").EPOCHS[o.preset]
         self._add(name, "baseline", words, FIRST, epochs)
         return name
 
@@ -263,9 +246,9 @@ class Jobs:
         """Options of every row, those that the recipe has and that are not its default."""
         o = self.options
         if recipe == "evaluate":
-            kind = importlib.import_module(recipe).EvaluateOptions
+            from keras_xreid.app.evaluate import Options as kind
         else:
-            kind = recipe_options(recipe)
+            kind = settings.options_class(recipes.options(recipe))
         asked = {
             "preset": o.preset, "data": o.data, "data_dir": o.data_dir, "split": o.split,
             "fold": o.fold, "split_id": split_id, "seed": seed, "protocol": o.protocol,

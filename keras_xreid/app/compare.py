@@ -1,8 +1,8 @@
 """Puts runs side by side: one table, one figure, and a word on what is not like for like.
 
-    python recipes/compare.py runs/baseline-synthetic runs/intact-synthetic
-    python recipes/compare.py --run "baseline --train-on hr+lr" --run rain -- --epochs 5
-    python recipes/compare.py --run rain --run cadnet --seeds 0 1 2 -- --preset paper
+    xreid compare runs/baseline-synthetic runs/intact-synthetic
+    xreid compare --run "baseline --train-on hr+lr" --run rain -- --epochs 5
+    xreid compare --run rain --run cadnet --seeds 0 1 2 -- --preset paper
 
 A run is a finished run folder, or a recipe with its options, which is run into --out first; what
 follows `--` are options of every recipe. A finished run is not run again, an interrupted one goes
@@ -24,30 +24,36 @@ import statistics
 import sys
 from pathlib import Path
 
-import common  # before Keras: it chooses the backend
-import jobs
 import tyro
 
 import keras_xreid as xr
-from keras_xreid import files
+from keras_xreid import app, files
+from keras_xreid.app import jobs, later, provenance, recipes, settings
 from keras_xreid.data.resolution import lr_rates
-from keras_xreid.evaluation.flops import embedding_cost
 from keras_xreid.evaluation.paired import DRAWS, paired_difference
 from keras_xreid.evaluation.queries import read_queries
 from keras_xreid.report import figures, report
 from keras_xreid.report.page import write_page
 
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
+flops = later("keras_xreid.evaluation.flops")
+
 NOT_A_VARIANT = (
     "data", "data_dir", "split", "fold", "protocol", "split_id", "rates", "query_rates", "seed",
     "workers", "compiled", "reid", "out", "resume", "overwrite", "command", "changed",
     "began_from_sha256",
 )  # fmt: skip
-SHARED = tuple(field.name for field in dataclasses.fields(common.Options))
+SHARED = tuple(
+    field.name
+    for kind in settings.GROUPS.values()
+    for field in dataclasses.fields(kind)
+    if field.name not in (*settings.STRONG_PAIRS, *settings.STRONG, "learning_rate")
+    or field.name in ("batch_size", "train_rates", "kernel", "erase")
+)
 
 
 @dataclasses.dataclass
-class CompareOptions:
+class Options:
     folders: tyro.conf.Positional[tuple[str, ...]] = ()
     """Folders of finished runs."""
     run: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -76,10 +82,10 @@ def options_of(run):
 def defaults_of(system, preset="tiny"):
     """Defaults of a system's recipe; those that all recipes share where it has none."""
     try:
-        options = jobs.recipe_options(system)
+        options = recipes.options(system)
     except xr.InputError:
-        options = common.Options
-    return common.plain(common.defaults(options, preset))
+        options = settings.Nothing
+    return settings.plain(settings.defaults(options, preset))
 
 
 def variants(runs):
@@ -108,7 +114,7 @@ def variants(runs):
                 own.append(spelled(name, value))
             elif differ and isinstance(value, str):
                 words.append(spelled(name, value))
-        if "weights" in run:  # scores of recipes/evaluate.py
+        if "weights" in run:  # scores of xreid evaluate
             own.append(f"weights {run['weights']}")
         texts.append(", ".join(filter(None, [*(own or words), *shared])))
     return texts
@@ -198,7 +204,7 @@ def rates_of_mean(run):
 def cost_of_run(folder):
     """The same of a run's model; None where it is not known."""
     try:
-        return embedding_cost(xr.load(folder))
+        return flops.embedding_cost(xr.load(folder))
     except (xr.InputError, NotImplementedError, TypeError, ValueError) as error:
         # Runs of hours are not kept from their table by what cannot be counted.
         print(f"Parameters and operations of {folder} are not counted: {error}")
@@ -296,7 +302,7 @@ def footnotes(rows):
         different.append(
             f"Short runs (--limit or --steps), scores mean nothing: {called(short, rows)}."
         )
-    first = [row for row in rows if any(common.began_from(options_of(r)) for r in row["runs"])]
+    first = [row for row in rows if any(provenance.began_from(options_of(r)) for r in row["runs"])]
     if first:
         different.append(
             "Images and minutes of what a run began from (--reid, --weights) are not counted: "
@@ -356,7 +362,7 @@ def judged(rows):
         if all(path.exists() for path in paths):
             kept[i], on[i] = [read_queries(path) for path in paths], scored_on(row["runs"][0])
         else:
-            reason = "no queries.csv (recipes/evaluate.py --out writes one)"
+            reason = "no queries.csv (xreid evaluate --out writes one)"
             left_out.setdefault(reason, []).append(f"all pairs with {called([row], rows)}")
     pairs = []
     for i, j in itertools.combinations(kept, 2):
@@ -479,11 +485,11 @@ def main(options, shared=()):
     out = Path(options.out)
     runs = [read_run(folder) for folder in options.folders]
     for command in options.run:
-        recipe, *settings = shlex.split(command) or [""]
+        recipe, *words = shlex.split(command) or [""]
         recipe = recipe.removesuffix(".py")
         for seed in options.seeds:
-            folder = out / f"{jobs.name_of(' '.join([recipe, *settings]))}-seed{seed}"
-            jobs.run(recipe, folder, *shared, "--seed", str(seed), *settings)
+            folder = out / f"{jobs.name_of(' '.join([recipe, *words]))}-seed{seed}"
+            jobs.run(recipe, folder, *shared, "--seed", str(seed), *words)
             runs.append(read_run(folder))
     rows = joined(runs)
     header, cells = table(rows)
@@ -514,8 +520,8 @@ def main(options, shared=()):
     print(f"\nWritten to {out}: compare.md, compare.html, compare.csv, paired.csv, compare.png")
 
 
-if __name__ == "__main__":
+def cli():
     # What follows -- belongs to the recipes of --run.
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     sys.argv, given = sys.argv[:end], sys.argv[end + 1 :]
-    common.start(functools.partial(main, shared=given), CompareOptions, __doc__)
+    app.command(functools.partial(main, shared=given), Options, __doc__)

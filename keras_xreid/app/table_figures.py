@@ -5,18 +5,19 @@ They show people of the data set, so they are drawn into the tables' folder and 
 
 import dataclasses
 
-import common  # noqa: F401, first: it chooses the backend
 import numpy as np
 
 import keras_xreid as xr
+from keras_xreid.app import later
 from keras_xreid.data.resolution import lr_rates, prepare_images
 from keras_xreid.evaluation.distances import distances_among
 from keras_xreid.evaluation.ranking import counted_queries
 from keras_xreid.evaluation.samples import one_query_a_person, queries_to_map
-from keras_xreid.models.base import as_float, euclidean, predict
 from keras_xreid.report import figures, run_figures
 
 # What each shows: rows of the main table by their names, or a recipe with its options.
+base = later("keras_xreid.models.base")
+
 RUNS = {
     "intact-figure-4": {
         "Sole SR": "intact --supervision mse",
@@ -130,10 +131,10 @@ def maps_of(path, models, data, counted, trained):
         for rate in RATES:
             images = prepare_images(records, model.image_size, rate)
             if of_f:
-                parts.append(predict(model.encoder, as_float(images), 64)[-1])
+                parts.append(base.predict(model.encoder, base.as_float(images), 64)[-1])
             else:
                 parts.append(model.embed(images, rates=rate))
-        measure = (lambda a, b, query_rates: euclidean(a, b)) if of_f else model.distances
+        measure = (lambda a, b, query_rates: base.euclidean(a, b)) if of_f else model.distances
         apart = distances_among(measure, np.concatenate(parts), told)
         places = run_figures.places_of(apart)
         persons = [record.person for record in records] * len(RATES)

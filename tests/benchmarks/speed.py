@@ -1,17 +1,17 @@
 """Measures speed and memory beside hand-written PyTorch: every speed claim is made with this.
 
-    python recipes/benchmark.py
-    python recipes/benchmark.py --cases resnet50 --contenders handwritten torch
-    python recipes/benchmark.py --cases input input-train --data market1501 --data-dir DIR
-    python recipes/benchmark.py --batch-size 64 --precision mixed_bfloat16 --compiled   # on a GPU
+    python tests/benchmarks/speed.py
+    python tests/benchmarks/speed.py --cases resnet50 --contenders handwritten torch
+    python tests/benchmarks/speed.py --cases input input-train --data market1501 --data-dir DIR
+    python tests/benchmarks/speed.py --batch-size 64 --precision mixed_bfloat16 --compiled  # GPU
 
-Each contender waits in a process of its own with its model ready (benchmark_cases.py). In every
+Each contender waits in a process of its own with its model ready (cases.py). In every
 round each is timed once, in turn and for about --seconds, so that a machine that slows down hits
 all alike; ratios are taken within a round. Printed and written to --out are medians and the
 smallest and largest round. The four network cases take about 12 minutes on two cores with torch
 and tensorflow.
 
-Contenders: `handwritten` (recipes/handwritten.py), `torch`, `torch-plain` (torch without the fast
+Contenders: `handwritten` (handwritten.py), `torch`, `torch-plain` (torch without the fast
 path), `tensorflow`, `jax`; those that are not installed are left out.
 
 Cases and tasks: `resnet50`, `osnet_x1_0`, `tiny` (a Baseline each) and `intact`: `train`, one step
@@ -28,12 +28,10 @@ of one big matrix product in the same run. Peak memory is what the train step ad
 that has only imported its libraries. TF32 is off everywhere.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import importlib.util
 import os
-import platform
 import shlex
 import statistics
 import sys
@@ -41,7 +39,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmark_cases import CASES, CONTENDERS, INPUT_SIZE, Worker, WorkerFailed, cores
+from cases import CASES, CONTENDERS, INPUT_SIZE, Worker, WorkerFailed
+
+from keras_xreid.app.machine import cores, machine
 
 # What a ratio is taken to: whichever of these was measured for the same task.
 REFERENCES = ("handwritten", "DataLoader", "cached batch", "plain network")
@@ -51,7 +51,7 @@ DISTURBED = 0.1
 
 
 @dataclasses.dataclass
-class BenchmarkOptions:
+class Options:
     cases: tuple[str, ...] = CASES
     """resnet50, osnet_x1_0, tiny, intact, input, input-train, adaptive."""
     contenders: tuple[str, ...] = tuple(CONTENDERS)
@@ -191,7 +191,7 @@ class Case:
     Args:
         name: one of `CASES`.
         contenders: names of the installed contenders.
-        options: the `BenchmarkOptions`.
+        options: the `Options`.
         left_out: dict that is given a line for each contender that fails.
     """
 
@@ -425,22 +425,7 @@ def write_whole(path, text):
     os.replace(unfinished, path)
 
 
-def machine():
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
-    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return {
-        "cpu": cpu,
-        "cores": len(cores()),
-        "memory_gib": pages * os.sysconf("SC_PAGE_SIZE") / 2**30 if pages else 0,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
-
-
 if __name__ == "__main__":
-    import common
+    from keras_xreid import app
 
-    common.start(run, BenchmarkOptions, __doc__)
+    app.command(run, Options, __doc__)

@@ -1,4 +1,4 @@
-"""What recipes/benchmark.py measures: each contender, and the process that it waits in.
+"""What tests/benchmarks/speed.py measures: each contender, and the process that it waits in.
 
 The file is its own worker: `Worker` starts it anew for each contender, with the job as JSON.
 """
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_xreid.app.machine import cores
+
 PEOPLE = 401
 NETWORKS = {
     "resnet50": {"backbone": "resnet50", "image_size": (256, 128), "batch_size": 16},
@@ -35,13 +37,6 @@ CONTENDERS = {
 }
 INPUT_SIZE, RATES, WORKERS = (256, 128), (2, 3, 4), 2
 EMBEDDED_BATCHES = 4
-
-
-def cores():
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count()))
 
 
 # --- a contender's process, from outside -------------------------------------------------------
@@ -289,7 +284,7 @@ class Contender:
 
 
 def size_of(job):
-    """The job's own image size, which recipes/benchmark.py leaves to the network."""
+    """The job's own image size, which tests/benchmarks/speed.py leaves to the network."""
     return job.get("image_size") or NETWORKS[job["case"]]["image_size"]
 
 

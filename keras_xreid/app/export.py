@@ -1,6 +1,6 @@
 """Exports a system to ONNX: one graph from uint8 images to embeddings and recovered images.
 
-    python recipes/export.py runs/intact-synthetic intact.onnx
+    xreid export runs/intact-synthetic intact.onnx
 
 It takes about half a minute, on the backend torch or tensorflow, and needs
 pip install "keras-xreid[onnx]". The graph scales and normalises the images itself. Its metadata say
@@ -30,28 +30,20 @@ import time
 import warnings
 from pathlib import Path
 
-if __name__ == "__main__":
-    # On the processor, which onnxruntime is compared with: a GPU may round to three digits.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-import common  # before Keras: it chooses the backend
+import numpy as np
 import tyro
 
-# isort: split
-import keras
-import numpy as np
-
 import keras_xreid as xr
+from keras_xreid import app
+from keras_xreid.app import later
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.synthetic.people import draw_person
-from keras_xreid.export import build_graph, takes_level
-from keras_xreid.layers.mask import kept_by_level
-from keras_xreid.training import fast_torch
-from keras_xreid.weights import published
+
+keras, fast_torch = later("keras"), later("keras_xreid.training.fast_torch")
+graphs, masks = later("keras_xreid.export"), later("keras_xreid.layers.mask")
 
 IMAGES, LARGEST_DIFFERENCE = 64, 1e-4
 NEEDED = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")}
-HANDWRITTEN = ("resnet50", "resnet_tiny", "osnet_x1_0", "osnet_x0_25")
 OUTPUTS = {
     "embedding": "(n, d) float32",
     "recovered": "(n, height, width, 3) float32 in [0, 1]",
@@ -61,7 +53,7 @@ OUTPUTS = {
 
 
 @dataclasses.dataclass
-class ExportOptions:
+class Options:
     weights: tyro.conf.Positional[str]
     """The name of published weights, a .weights.h5 file, or the folder of a finished run."""
     out: tyro.conf.Positional[str]
@@ -69,8 +61,7 @@ class ExportOptions:
     licence: str | None = None
     """Licence of the weights, for the metadata; that of published weights is known."""
     benchmark: bool = False
-    """Measure the images a second of onnxruntime beside Keras on this backend, and hand-written
-    PyTorch where there is such a network."""
+    """Measure the images a second of onnxruntime beside Keras on this backend."""
     overwrite: bool = False
     """Replace the file, if it is there."""
 
@@ -79,7 +70,7 @@ def main(options):
     out = Path(options.out)
     check(out, options.overwrite)
     model = xr.load(options.weights, precision="float32")
-    graph, about = build_graph(model), describe(model, options.weights, options.licence)
+    graph, about = graphs.build_graph(model), describe(model, options.weights, options.licence)
     images, rates = drawn_images(model.image_size)
     unfinished = out.with_name(f".{out.stem}.{os.getpid()}.onnx")
     try:
@@ -137,7 +128,7 @@ def weights_sha256(weights):
     """SHA-256 of the file that `xr.load` finds for the same argument."""
     path = Path(weights)
     path = path / "model.weights.h5" if path.is_dir() else path
-    return file_sha256(path) if path.is_file() else published()[str(weights)]["sha256"]
+    return file_sha256(path) if path.is_file() else xr.published()[str(weights)]["sha256"]
 
 
 def describe(model, weights, licence=None):
@@ -158,7 +149,7 @@ def describe(model, weights, licence=None):
         "backbone": str(model.backbone),
         "weights": Path(weights).name,
         "weights_sha256": weights_sha256(weights),
-        "licence": licence or published().get(str(weights), {}).get("licence", "not stated"),
+        "licence": licence or xr.published().get(str(weights), {}).get("licence", "not stated"),
         "keras_xreid": xr.__version__,
         "image": "uint8, RGB, (n, height, width, 3); the graph scales and normalises, so do "
         "neither before",
@@ -168,14 +159,14 @@ def describe(model, weights, licence=None):
         "anti-aliased where it shrinks), upright: after ImageOps.exif_transpose(image)",
         "distance": model.metric,
     }
-    if takes_level(model):
+    if graphs.takes_level(model):
         about["level"] = (
             f"int32, (n,), 1 to {len(model.rates)} (another is taken as the nearest of these): of "
             "the nearest rate; of a gallery the highest"
         )
         about["rate_of_level"] = json.dumps(dict(enumerate(model.rates, start=1)))
         if model.varying_length:
-            kept = kept_by_level(model.sizes).sum(1)
+            kept = masks.kept_by_level(model.sizes).sum(1)
             about["distance"] += ", over the first dimensions that the query's level has: "
             about["distance"] += json.dumps(dict(enumerate(map(int, kept), start=1)))
     return about
@@ -260,7 +251,7 @@ def run_onnx(model, session, images, rates, names=None):
     import onnxruntime
 
     given = {"image": images}
-    if takes_level(model):
+    if graphs.takes_level(model):
         given["level"] = model.levels_of(rates)
     options = onnxruntime.RunOptions()
     options.only_execute_path_to_fetches = True  # and nothing for outputs not asked for
@@ -309,11 +300,7 @@ def differences(model, session, images, rates):
 
 
 def benchmark(model, session, images, rates, rounds=5):
-    """Images a second of `embed` and of the graph's embedding, in turn; medians of the rounds.
-
-    On PyTorch also of the hand-written network of recipes/handwritten.py, with random weights,
-    where it is a baseline on one of its backbones.
-    """
+    """Images a second of `embed` and of the graph's embedding, in turn; medians of the rounds."""
     backend = keras.backend.backend()
     contenders = {
         "onnxruntime": lambda: run_onnx(model, session, images, rates, ["embedding"]),
@@ -321,11 +308,6 @@ def benchmark(model, session, images, rates, rounds=5):
             images, rates if isinstance(model, xr.Adaptive) else None
         ),
     }
-    if backend == "torch" and isinstance(model, xr.Baseline) and model.backbone in HANDWRITTEN:
-        import handwritten
-
-        network = handwritten.Baseline(model.backbone)
-        contenders["hand-written PyTorch"] = lambda: handwritten.embed(network, images, 64)
     seconds = {name: [] for name in contenders}
     for name, embed in list(contenders.items()) * (rounds + 1):
         began = time.perf_counter()
@@ -337,5 +319,7 @@ def benchmark(model, session, images, rates, rounds=5):
     )
 
 
-if __name__ == "__main__":
-    common.start(main, ExportOptions, __doc__)
+def cli():
+    # On the processor, which onnxruntime is compared with: a GPU may round to three digits.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    app.command(main, Options, __doc__)

@@ -1,6 +1,6 @@
 """Publishes the weights of a finished run: a small file, a line in the index, and a card.
 
-    python recipes/publish.py runs/rain-synthetic rain_tiny_synthetic
+    xreid publish runs/rain-synthetic rain_tiny_synthetic
 
 The file goes into weights/, with kernels as float16 and without the critics, which only training
 needs, and a row into the table of weights/README.md. It is scored once more as it was stored, and
@@ -17,19 +17,18 @@ import tempfile
 import time
 from pathlib import Path
 
-import common  # first: it chooses the backend
-import tyro
-from benchmark import machine
-
-import keras  # isort: skip
 import numpy as np
+import tyro
 
 import keras_xreid as xr
-from keras_xreid import files
+from keras_xreid import app, files
+from keras_xreid.app import later, provenance, recipes, settings
+from keras_xreid.app.machine import machine
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.report import report
-from keras_xreid.weights import published
+
+keras, run_module = later("keras"), later("keras_xreid.app.run")
 
 FILE_BYTES, ALL_BYTES = 16e6, 72e6
 LICENCES = {
@@ -45,12 +44,12 @@ KEPT = (
 
 
 @dataclasses.dataclass
-class PublishOptions:
+class Options:
     run: tyro.conf.Positional[str]
     """Folder of a finished run."""
     name: tyro.conf.Positional[str]
     """Name to publish by: letters, digits and underscores."""
-    out: str = str(Path(__file__).parents[1] / "weights")
+    out: str = "weights"
     """Folder of index.json, the files and the cards."""
     data_dir: str | None = None
     """The data set's folder, where it lies elsewhere than the run found it."""
@@ -58,7 +57,7 @@ class PublishOptions:
 
 def began_from(metrics, known):
     """What a run began from: a published name where its weights are known by one, or its word."""
-    told, options = common.began_from(metrics["options"]), metrics["options"]
+    told, options = provenance.began_from(metrics["options"]), metrics["options"]
     sha256 = options.get("began_from_sha256")
     of_file = [
         n for n, e in known.items() if sha256 and sha256 in (e["sha256"], e.get("run_sha256"))
@@ -87,9 +86,7 @@ def command_of(metrics, began=None):
 
 def common_options(system, preset):
     """Defaults of a recipe."""
-    import jobs
-
-    return common.plain(common.defaults(jobs.recipe_options(system), preset))
+    return settings.plain(settings.defaults(recipes.options(system), preset))
 
 
 def most_different(found, metrics):
@@ -115,7 +112,7 @@ def embedding_speed(model, images=256, rounds=5):
 def card(name, entry):
     """What there is to know of published weights, as Markdown."""
     data = entry["data"]["train"]
-    again = f"python recipes/evaluate.py --weights {name} --data {entry['dataset']}"
+    again = f"xreid evaluate --weights {name} --data {entry['dataset']}"
     again += "" if entry["dataset"] == "synthetic" else " --data-dir DIR"
     again += "" if entry["split"] == "test" else f" --split {entry['split']}"
     again += f" --fold {entry['fold']}" if entry.get("fold") else ""
@@ -178,7 +175,7 @@ def zoo(index):
     return "\n\n".join(
         [
             "# Published weights",
-            '`xr.load("NAME")` returns the model, `recipes/evaluate.py --weights NAME` scores it. '
+            '`xr.load("NAME")` returns the model, `xreid evaluate --weights NAME` scores it. '
             "Rank-1 in percent of the test people, protocol each-rate, ± one standard error. "
             "Each card says on which machine and backend so many images a second are embedded.",
             report.markdown(header, scores, left=2),
@@ -242,7 +239,7 @@ def main(options):
         print(f"{len(content) / 1e6:.1f} MB are too much for the repository: listed without a file")
     entry = {
         **{name: {**metrics, **found}.get(name) for name in KEPT},
-        "to_embed": common.cost_of(model),
+        "to_embed": run_module.cost_of(model),
         "train_rates": train_rates,
         "data": metrics["data"],
         "command": command_of(metrics, began),
@@ -264,9 +261,9 @@ def main(options):
     known[options.name] = entry
     files.write_text_atomic(out / "README.md", zoo(known) + "\n")
     files.write_json_atomic(index, known)
-    published.cache_clear()
+    xr.published.cache_clear()
     print(f"Published as {options.name}: {out / (options.name + '.md')}, Keras {keras.__version__}")
 
 
-if __name__ == "__main__":
-    common.start(main, PublishOptions, __doc__)
+def cli():
+    app.command(main, Options, __doc__)

@@ -1,0 +1,61 @@
+"""Turns images into feature vectors, one row an image, in one NumPy file.
+
+    xreid embed --images FOLDER --out features.npz
+    xreid embed --weights NAME --images people.csv --rates 4 --out features.npz
+
+The file holds `features` (n, d) float32, `paths`, and `people` where a folder for each person or
+the CSV names them. `numpy.load("features.npz")["features"]` reads it.
+"""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+
+import keras_xreid as xr
+from keras_xreid import app, files
+from keras_xreid.app.export import weights_sha256
+from keras_xreid.app.index import cache_folder, embed_once, own_images
+
+
+@dataclasses.dataclass
+class Options:
+    images: str
+    """Folder of images, folder with a folder for each person, or a CSV with a column path."""
+    out: str
+    """The .npz file to write."""
+    weights: str | None = None
+    """Published name, .weights.h5 file or run folder; the best published weights if not given."""
+    rates: float | None = 1.0
+    """Down-sampling rate of the images; 1 for a gallery of high resolution."""
+    cache: str = "~/.cache/keras_xreid"
+    """Folder that keeps the embeddings; it may be deleted at any time."""
+    overwrite: bool = False
+    """Replace the file, if it is there."""
+
+
+def main(options):
+    out = Path(options.out)
+    if out.suffix != ".npz" or out.is_dir():
+        raise xr.InputError(f"cannot write {out}: give a file ending in .npz")
+    if out.exists() and not options.overwrite:
+        raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
+    records = own_images(options.images)
+    model = xr.load(options.weights)
+    folder = cache_folder(options.cache, weights_sha256(options.weights), model, options.rates)
+    records, _, features, _ = embed_once(model, records, folder, options.rates)
+    content = io.BytesIO()
+    people = np.array([record.person or "" for record in records])
+    paths = np.array([record.path for record in records])
+    np.savez(content, features=features, paths=paths, people=people)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes_atomic(out, content.getvalue())
+    except OSError as error:
+        raise xr.InputError(f"cannot write {out}: {error.strerror or error}") from error
+    print(f"{len(paths)} images, {features.shape[1]} numbers each: {out}")
+
+
+def cli():
+    app.command(main, Options, __doc__)

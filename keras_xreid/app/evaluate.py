@@ -1,0 +1,232 @@
+"""Scores saved weights on any data set: only its query and gallery folders are needed.
+
+xreid evaluate --weights runs/intact-synthetic --data synthetic
+xreid evaluate --weights FILE.weights.h5 --data market1501 --data-dir DIR
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Literal
+
+import keras_xreid as xr
+from keras_xreid import app, files
+from keras_xreid.app import later, provenance
+from keras_xreid.app.settings import NAMES, Protocol
+from keras_xreid.evaluation.queries import write_queries
+from keras_xreid.report import report
+
+keras = later("keras")
+
+
+@dataclasses.dataclass
+class Options:
+    weights: str
+    """Name of published weights, a .weights.h5 file, or the folder of a finished run."""
+    data: Literal[NAMES] = "synthetic"
+    """Data set."""
+    data_dir: str | None = None
+    """Folder of the data set; synthetic needs none."""
+    split: Literal["test", "dev"] = "test"
+    """dev: 50 of the training people, held out."""
+    fold: int = 0
+    """Which people dev holds out: 0, 1 or 2."""
+    protocol: Protocol | None = None
+    """each-rate, if not given: every query at every rate, against the full HR gallery. The others
+    fix each query's rate, see `xreid build --help`. LR queries are not shrunk: give paper for
+    caviar, and multi-shot for mlr and a csv with rates."""
+    split_id: int = 0
+    """Which of a data set's splits; a protocol other than each-rate draws anew for each."""
+    rates: tuple[float, ...] = (1, 2, 3, 4, 8)
+    """Down-sampling rates scored by each-rate."""
+    query_rates: tuple[float, ...] = (2, 3, 4)
+    """Rates that a protocol's queries are shrunk by, where it draws them; of a paper that tests on
+    others, such as 2 4 8, give those."""
+    train_rates: tuple[float, ...] = (2, 3, 4)
+    """Rates that the mean is taken over."""
+    repeats: int = 1
+    """Draw cameras and rates of the protocol so often: mean, deviation and 95 % interval."""
+    limit: int | None = None
+    """Take this many people only."""
+    rerank: bool = False
+    """Rank by k-reciprocal neighbours (Zhong et al., CVPR 2017)."""
+    lpips: bool = False
+    """Measure LPIPS of recovered images too; downloads AlexNet once (233 MB)."""
+    score_as: tuple[str, ...] = ()
+    """Rates that the model is told otherwise, 3=2 6=8: images of rate 3 as if they had rate 2."""
+    out: str | None = None
+    """Folder for metrics.json, manifest.jsonl and, of one draw, the queries' scores in queries.csv;
+    nothing is written if not given."""
+
+
+def told_rates(options):
+    """Reads --score-as: {rate: rate that the model is told}."""
+    found = {}
+    for text in options.score_as:
+        try:
+            rate, told = (float(part) for part in text.split("="))
+        except ValueError:
+            raise xr.InputError(f"--score-as {text}: give RATE=RATE, such as 3=2") from None
+        if rate not in options.rates or not told >= 1:
+            known = ", ".join(f"{r:g}" for r in options.rates)
+            raise xr.InputError(f"--score-as {text}: give one of --rates ({known}) = 1 or more")
+        found[rate] = told
+    return found
+
+
+def network_of_lpips(model, asked):
+    """LPIPS's network, where it is asked for and can be had; the other scores never wait for it."""
+    if not asked or not hasattr(model, "recover"):
+        return None
+    try:
+        return later("keras_xreid.evaluation.lpips").load_lpips()
+    except xr.InputError as error:
+        print(f"LPIPS is left out: {error}")
+        return None
+
+
+def check(options, data):
+    """Refuses what would give a wrong number without a word."""
+    if options.repeats > 1 and data.protocol == "each-rate":
+        raise xr.InputError(
+            f"--repeats {options.repeats} with protocol each-rate, which draws nothing: give "
+            "another --protocol, or no --repeats"
+        )
+    if options.score_as and data.protocol != "each-rate":
+        raise xr.InputError(
+            f"--score-as with protocol {data.protocol}, which fixes each query's rate: it goes "
+            "with each-rate, on queries of high resolution"
+        )
+    provenance.refuse_overlap(options.weights, options)
+
+
+def open_folder(out):
+    if out is None:
+        return None
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
+    if any(folder.iterdir()):
+        raise xr.InputError(f"{folder} is not empty: give another --out")
+    return folder
+
+
+def averaged(runs):
+    """The scores of several draws as those of one run: means, and deviations beside them."""
+    names = ("per_rate", "mixed", "mean_lr", "image_quality", "enlarged", "queries")
+    summary = xr.summarise([{name: run.get(name) for name in names} for run in runs])
+
+    def part(found, name):
+        if found is None or "runs" in found:
+            return found and found[name]
+        return {key: part(value, name) for key, value in found.items()}
+
+    means = {name: part(summary[name], "mean") for name in names}
+    # What is not the same for all draws is not told as if it were.
+    apart = {"standard_error": None, "queries_per_rate": None}
+    return {**means, **apart, "summary": summary}
+
+
+def interval_table(summary):
+    """Rank-1, mAP and mINP of several splits: mean, deviation, 95 % interval of the mean."""
+    groups = {f"r = {rate}": scores for rate, scores in summary["per_rate"].items()}
+    groups |= {"all queries": summary["mixed"], "mean LR": summary["mean_lr"]}
+    rows, titles = [], {"rank-1": "rank1", "mAP": "mAP", "mINP": "mINP"}
+    for label, scores in groups.items():
+        for title, name in titles.items() if scores else ():
+            found = scores[name]
+            numbers = (found[n] for n in ("mean", "deviation", "low", "high"))
+            rows.append([f"{label}, {title}", *(f"{number:.1f}" for number in numbers)])
+    return report.text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
+
+
+def beside_card(options, data, results):
+    """Says whether published weights score here as their card says."""
+    entry = xr.published().get(options.weights)
+    on = {"dataset": options.data, "split": options.split, "split_id": options.split_id}
+    on["protocol"] = data.protocol
+    asked_otherwise = options.score_as or options.rerank or options.limit
+    if entry is None or asked_otherwise or any(entry.get(k) != v for k, v in on.items()):
+        return
+    if (entry.get("fold") or 0) != options.fold:
+        return
+    apart = [
+        abs(entry["per_rate"][rate]["rank1"] - scores["rank1"]) * results["queries"] / 100
+        for rate, scores in results["per_rate"].items()
+        if rate in entry["per_rate"]
+    ]
+    if apart:
+        print(f"The card of {options.weights} differs by {max(apart):.1f} queries at most")
+
+
+def main(options):
+    began = time.perf_counter()
+    told = told_rates(options)
+    if options.repeats < 1:
+        raise xr.InputError(f"--repeats is {options.repeats}: give 1 or more")
+    model = xr.load(options.weights, precision="float32")
+    sets = [
+        xr.datasets.load(
+            options.data, options.data_dir, split=options.split, image_size=model.image_size,
+            need=("query", "gallery"), protocol=options.protocol, split_id=options.split_id,
+            seed=seed, rates=options.query_rates, limit=options.limit, fold=options.fold,
+        )
+        for seed in range(options.repeats)
+    ]  # fmt: skip
+    data = sets[0]
+    check(options, data)
+    folder = open_folder(options.out)
+    network = network_of_lpips(model, options.lpips)
+    shrunk = getattr(model, "gallery_at_query_rate", False)
+    runs, rows = [], []
+    for drawn in sets:
+        result = xr.evaluate(
+            model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
+            reranked=options.rerank,
+        )  # fmt: skip
+        runs.append(result.scores)
+        rates = options.rates if shrunk else (1,)
+        rows += xr.manifest_rows(drawn, options.rates, gallery_rates=rates)
+    results = runs[0]
+    if len(runs) > 1:
+        results = averaged(runs)
+        print(interval_table(results["summary"]) + "\n")
+    print(report.score_table(results))
+    if len(runs) == 1:
+        beside_card(options, data, results)
+    if folder is None:
+        return
+    metrics = {
+        "system": type(model).__name__.lower(),
+        "weights": options.weights,
+        "dataset": options.data,
+        "split": data.split,
+        "fold": data.fold if data.split == "dev" else None,
+        "protocol": data.protocol,
+        "gallery_at_query_rate": shrunk or None,
+        "split_id": options.split_id,
+        "train_rates": options.train_rates,
+        "repeats": options.repeats,
+        "reranked": options.rerank,
+        "manifest_sha256": xr.write_manifest(folder / "manifest.jsonl", rows),
+        "backend": keras.backend.backend(),
+        "keras": keras.__version__,
+        "preset": model.preset,
+        "backbone": model.backbone,
+        "score_as": {f"{rate:g}": other for rate, other in told.items()},
+        "seed": None,
+        "short_run": bool(options.limit),
+        "images_per_second": None,
+        "parameters": model.count_params(),
+        "seconds": time.perf_counter() - began,
+        **results,
+    }
+    if len(runs) == 1:
+        write_queries(folder / "queries.csv", result)
+    files.write_json_atomic(folder / "metrics.json", metrics)
+
+
+def cli():
+    app.command(main, Options, __doc__)

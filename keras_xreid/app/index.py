@@ -1,0 +1,181 @@
+"""Images of one's own, and their embeddings: each is computed once, and kept by content."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+import keras_xreid as xr
+from keras_xreid import files
+from keras_xreid.app import later
+from keras_xreid.data.datasets import IMAGE_SUFFIXES
+from keras_xreid.data.manifest import file_sha256
+
+keras = later("keras")
+
+AT_A_TIME = 256  # images; what is done of them is kept
+
+
+def own_images(place):
+    """The images of a folder and its folders, or of a CSV.
+
+    Args:
+        place: a folder of images; a folder that has a folder for each person, who is named by it;
+            or a CSV file with a column `path`, and `person` and `camera` if known. Its paths are
+            relative to the CSV's own folder.
+
+    Returns:
+        List of `Record`, by path. The person is None where nothing names them.
+
+    Raises:
+        InputError: nothing is there, or no image is.
+    """
+    place = Path(place)
+    if place.suffix.lower() == ".csv":
+        return _listed_images(place)
+    if not place.is_dir():
+        raise xr.InputError(f"no images at {place}: give a folder of images, or a CSV")
+    paths = sorted(
+        path
+        for path in place.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+    if not paths:
+        raise xr.InputError(
+            f"no images in {place}, nor in its folders: they end in "
+            + ", ".join(sorted(IMAGE_SUFFIXES))
+        )
+    by_person = all(len(path.relative_to(place).parts) > 1 for path in paths)
+    return [
+        xr.Record(str(path), path.relative_to(place).parts[0] if by_person else None, 0)
+        for path in paths
+    ]
+
+
+def _listed_images(place):
+    try:
+        with open(place, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise xr.InputError(f"cannot read {place}: {error}") from error
+    if not rows or "path" not in rows[0]:
+        found = ", ".join(filter(None, rows[0])) if rows else "nothing"
+        raise xr.InputError(f"{place} has {found}: give a column path, and an image a line")
+    records = [
+        xr.Record(
+            str(place.parent / row["path"]), row.get("person") or None, row.get("camera") or 0
+        )
+        for row in rows
+    ]
+    missing = [record.path for record in records if not Path(record.path).is_file()]
+    if missing:
+        raise xr.InputError(f"{place} names {missing[0]}, which is not there")
+    return records
+
+
+def cache_folder(cache, weights_sha256, model, rate=1):
+    """Where embeddings lie that depend on the same as ours, the image aside."""
+    height, width = model.image_size
+    depends_on = (
+        f"weights {weights_sha256} size {height}x{width} keras_xreid {xr.__version__} "
+        f"Pillow {PIL.__version__} backend {keras.backend.backend()}"
+    )
+    if rate != 1:
+        depends_on += f" rate {rate}"
+    key = hashlib.sha256(depends_on.encode()).hexdigest()
+    return Path(cache).expanduser() / "embeddings" / key[:32]
+
+
+def embed_once(model, records, folder, rate=1):
+    """Embeds images, or finds them embedded.
+
+    Args:
+        model: the model.
+        records: list of `Record`.
+        folder: where embeddings are kept, by the SHA-256 of their image.
+        rate: down-sampling rate of the images, as `embed` takes it.
+
+    Returns:
+        The records that could be read; the SHA-256 of each one's file; an (n, d) float32 array;
+        and a dictionary from the paths of all others to what is wrong with them.
+
+    Raises:
+        InputError: none can be read, or one changed meanwhile.
+    """
+    hashes, unreadable = {}, {}
+    for record in records:
+        with noting(unreadable, record.path):
+            hashes[record.path] = file_sha256(record.path)
+    known = read_kept(folder, set(hashes.values()))
+    new = {}  # equal images are embedded once
+    for path, sha256 in hashes.items():
+        if sha256 not in known:
+            new.setdefault(sha256, path)
+    print(f"{len(records):,} images, {len(new):,} to embed")
+    progress = keras.utils.Progbar(len(new), unit_name="image")
+    kept, todo = True, list(new.items())
+    for start in range(0, len(todo), AT_A_TIME):
+        part, images = todo[start : start + AT_A_TIME], {}
+        for sha256, path in part:
+            with noting(unreadable, path):
+                record = xr.Record(path, None, 0)
+                images[sha256] = xr.prepare_images([record], model.image_size)[0]
+        if images:
+            features = model.embed(np.stack(list(images.values())), rates=rate)
+            for sha256 in images:
+                if file_sha256(new[sha256]) != sha256:
+                    raise xr.InputError(f"{new[sha256]} changed while it was read: start again")
+            known.update(zip(images, features, strict=True))
+            kept = kept and keep(folder, list(images), features)
+        progress.update(start + len(part))
+    for path, sha256 in hashes.items():  # a copy of what could not be read cannot be read either
+        if sha256 not in known:
+            unreadable.setdefault(path, unreadable[new[sha256]].replace(new[sha256], path))
+    for reason in unreadable.values():
+        print(f"Left out: {reason}")
+    readable = [record for record in records if record.path not in unreadable]
+    if not readable:
+        raise xr.InputError(f"no image can be read, such as this one: {reason}")
+    hashes = [hashes[record.path] for record in readable]
+    return readable, hashes, np.stack([known[sha256] for sha256 in hashes]), unreadable
+
+
+@contextlib.contextmanager
+def noting(unreadable, path):
+    """Notes what is wrong with an image, and goes on."""
+    try:
+        yield
+    except xr.InputError as error:
+        unreadable[path] = str(error)
+
+
+def read_kept(folder, wanted):
+    """Reads kept embeddings: {SHA-256 of an image: embedding}; a broken file holds none."""
+    known = {}
+    broken = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+    for path in sorted(folder.glob("*.npz")):
+        with contextlib.suppress(*broken), np.load(path) as kept:
+            pairs = list(zip(kept["images"].tolist(), kept["features"], strict=True))
+            known.update((sha256, feature) for sha256, feature in pairs if sha256 in wanted)
+    return known
+
+
+def keep(folder, hashes, features):
+    """Keeps embeddings in a file of their own; says so, once, where that cannot be done."""
+    name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:32]
+    content = io.BytesIO()
+    np.savez(content, images=np.array(hashes), features=features)
+    try:
+        files.write_bytes_atomic(folder / f"{name}.npz", content.getvalue())
+    except OSError as error:
+        print(f"\nEmbeddings cannot be kept in {folder} ({error.strerror}): going on without")
+        return False
+    return True
