@@ -10,7 +10,7 @@ from keras_xreid.data.protocols import apply_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.evaluation.reranking import rerank
 from keras_xreid.report import run_figures
-from keras_xreid.report.report import score_table
+from keras_xreid.report.tables import score_table
 
 PIL = pytest.importorskip("PIL.Image")
 SIZE = (32, 16)

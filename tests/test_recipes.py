@@ -151,7 +151,7 @@ def test_a_run_folder_holds_what_it_promises(finished):
     assert metrics["enlarged"]["image_quality"]["4"]["psnr"] > 10
     assert set(metrics["images_per_second"]) == {"reid", "intact"}
     assert metrics["short_run"] is True
-    for name in ("rank-1", "recovered", "merely enlarged", "association", "discriminator"):
+    for name in ("rank-1", "recovered", "upscaled", "association", "discriminator"):
         assert name in printed
     history = (out / "history.csv").read_text().splitlines()
     assert len(history) == 3 and history[1].startswith("reid,1,")

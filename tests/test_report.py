@@ -18,7 +18,7 @@ from keras_xreid.errors import InputError
 from keras_xreid.evaluation.evaluate import evaluate
 from keras_xreid.evaluation.ranking import SCORES
 from keras_xreid.evaluation.samples import queries_to_map, queries_to_show
-from keras_xreid.report import figures, papers, report, run_figures
+from keras_xreid.report import figures, papers, report, run_figures, runs, tables
 
 
 def scores(rank1):
@@ -74,10 +74,10 @@ def metrics(**changes):
 
 
 def test_score_table():
-    lines = report.score_table(results()).splitlines()
+    lines = tables.score_table(results()).splitlines()
     cells = {line.split("  ")[0]: line.split() for line in lines}
     assert " ".join(lines[0].split()) == "query rank-1 rank-5 rank-10 rank-20 mAP mINP PSNR SSIM"
-    recovered, enlarged = cells["r = 2, recovered"], cells["r = 2, merely enlarged"]
+    recovered, enlarged = cells["r = 2, recovered"], cells["r = 2, upscaled"]
     assert " ".join(recovered[4:]) == "62.0 ± 2.3 72.0 77.0 82.0 42.0 22.0 23.5 0.765"
     assert " ".join(enlarged[5:]) == "57.0 ± 2.3 67.0 72.0 77.0 37.0 17.0 25.0 0.800"
     assert cells["mean LR, recovered"][3] == "56.0"
@@ -86,13 +86,13 @@ def test_score_table():
 
 
 def test_score_table_of_a_model_that_does_not_recover():
-    table = report.score_table(results(enlarged=False))
+    table = tables.score_table(results(enlarged=False))
     assert "PSNR" not in table and "enlarged" not in table
     assert "r = 4  " in table and "mean LR" in table
 
 
 def test_score_table_of_a_model_that_recovers_beside_its_embedding():
-    lines = report.score_table(beside("rain")).splitlines()
+    lines = tables.score_table(beside("rain")).splitlines()
     assert " ".join(lines[0].split()).endswith("mAP mINP PSNR SSIM LR's PSNR LR's SSIM")
     assert [line.split("  ")[0] for line in lines[2:]] == ["r = 1", "r = 2", "r = 4", "mean LR"]
     cells = "62.0 ± 2.3 72.0 77.0 82.0 42.0 22.0 23.5 0.765 25.0 0.800"
@@ -105,14 +105,14 @@ def test_scores_not_measured_are_not_made_up():
     del measured["per_rate"]["2"]["mINP"]  # as of a run before it was measured
     measured["image_quality"] = {}
     measured["mean_lr"] = None
-    table = report.score_table(measured)
+    table = tables.score_table(measured)
     line = next(line for line in table.splitlines() if line.startswith("r = 2, recovered"))
     assert line.split()[-4:] == ["-", "-", "-", "-"]
     assert "mean LR, recovered" not in table
 
 
 def test_markdown_table_says_the_same():
-    table = report.markdown_table(results()).splitlines()
+    table = tables.markdown_table(results()).splitlines()
     assert table[1].startswith("| :-- | --: |")
     cells = "50.0 ± 2.3 | 60.0 | 65.0 | 70.0 | 30.0 | 10.0 | 23.5 | 0.765"
     assert f"| r = 4, recovered | {cells} |" in table
@@ -156,7 +156,7 @@ def test_report_page(tmp_path):
     assert page.startswith("# intact on market1501\n")
     said = "Over the rates 2, 4, the right person comes first for 56.0 % of the recovered queries"
     assert said in page and "+5.0 points" in page
-    assert report.markdown_table(metrics()) in page
+    assert tables.markdown_table(metrics()) in page
     places = [
         page.index(f"(figures/{name})") for name in ("recovered.png", "rank1.png", "more.png")
     ]
@@ -213,7 +213,7 @@ def test_report_of_recovered_images_beside_cadnets(tmp_path):
     page = report.write_report(tmp_path).read_text()
     lines = page[page.index("| SSIM | PSNR | LPIPS | rank-1 |") :].splitlines()
     assert "| recovered (this run, mean of r = 2, 4) | 0.77 | 23.5 | - | 56.0 |" in lines
-    assert "| merely enlarged (this run, mean of r = 2, 4) | 0.80 | 25.0 | - | - |" in lines
+    assert "| upscaled (this run, mean of r = 2, 4) | 0.80 | 25.0 | - | - |" in lines
     assert f"| recovered (this run, r = 8) | 0.50 | 20.0 | - | {scores_8['rank1']} |" in lines
     assert "| Ours (paper) | 0.73 | 20.2 | 0.07 | 82.1 |" in lines
     assert "| Ours (paper, r = 8) | 0.71 | 19.8 | 0.11 | 78.6 |" in lines
@@ -237,7 +237,7 @@ def test_images_seen():
         {"stage": "reid", "seconds": "3.0", "images_per_second": f"{32 / 3}"},
         {"stage": "rain", "seconds": 0.7, "images_per_second": 64 / 0.7},
     ]
-    assert report.images_seen(rows) == {"reid": 64, "rain": 128}
+    assert runs.images_seen(rows) == {"reid": 64, "rain": 128}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_count_data():
     data = SimpleNamespace(
         train=shots((1, 1), (None, 2), (2, 1)), query=[], gallery=shots((3, 1), (0, 4), (0, 4))
     )
-    assert report.count_data(data) == {
+    assert runs.count_data(data) == {
         "train": {"images": 3, "people": 2, "cameras": 2},
         "query": {"images": 0, "people": 0, "cameras": 0},
         "gallery": {"images": 3, "people": 1, "cameras": 2},
@@ -307,7 +307,7 @@ def test_ranked_lists_frame_right_and_wrong(tmp_path):
 
     def draw(right):
         row = {
-            "label": "merely enlarged",
+            "label": "upscaled",
             "query": flat(grey)[0],
             "gallery": flat(*[grey] * 3),
             "right": right,

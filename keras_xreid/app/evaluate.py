@@ -14,7 +14,7 @@ from keras_xreid import app, files
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol
 from keras_xreid.evaluation.queries import write_queries
-from keras_xreid.report import report
+from keras_xreid.report.tables import score_table, text_table
 
 keras = later("keras")
 
@@ -139,7 +139,7 @@ def interval_table(summary):
             found = scores[name]
             numbers = (found[n] for n in ("mean", "deviation", "low", "high"))
             rows.append([f"{label}, {title}", *(f"{number:.1f}" for number in numbers)])
-    return report.text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
+    return text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
 
 
 def beside_card(options, data, results):
@@ -193,7 +193,7 @@ def main(options):
     if len(runs) > 1:
         results = averaged(runs)
         print(interval_table(results["summary"]) + "\n")
-    print(report.score_table(results))
+    print(score_table(results))
     if len(runs) == 1:
         beside_card(options, data, results)
     if folder is None:

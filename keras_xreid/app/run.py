@@ -21,6 +21,8 @@ from keras_xreid.evaluation.flops import embedding_cost
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.ranking import counted_queries
 from keras_xreid.report import report, run_figures
+from keras_xreid.report.runs import count_data, images_seen
+from keras_xreid.report.tables import score_table
 from keras_xreid.training import autodiff
 from keras_xreid.training.norms import TermNorms
 
@@ -288,21 +290,21 @@ class Run:
             "to_embed": cost_of(model),
             "seconds": seconds,
             "images_per_second": self.speeds(),
-            "images_seen": report.images_seen(self.rows),
+            "images_seen": images_seen(self.rows),
             **result.scores,
             **extra,
             "short_run": bool(o.limit or o.steps),
-            "data": report.count_data(data),
+            "data": count_data(data),
             "options": json.loads((self.folder / "options.json").read_text()),
         }
-        print(report.score_table(metrics))
+        print(score_table(metrics))
         write_queries(self.folder / "queries.csv", result)
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
         run_figures.draw_figures(
             self.folder / "figures", result, trained_on or lr_rates(o.train_rates)
         )
-        report.write_report(self.folder)
+        report.write_report(self.folder, metrics)
         for checkpoint in self._checkpoints:
             checkpoint.path.unlink(missing_ok=True)
         print(f"Finished in {seconds / 60:.1f} minutes. Look at {self.folder / 'report.md'}")
