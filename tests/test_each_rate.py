@@ -10,10 +10,11 @@ from keras_xreid.data.records import DataSet
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation import evaluate as module
-from keras_xreid.evaluation import image_quality
+from keras_xreid.evaluation import image_quality, speed
 from keras_xreid.evaluation.evaluate import evaluate
 from keras_xreid.evaluation.image_quality import psnr, ssim
 from keras_xreid.evaluation.ranking import SCORES, evaluate_ranking, standard_error
+from keras_xreid.evaluation.speed import query_ms
 
 SIZE = (32, 16)
 
@@ -223,3 +224,22 @@ def test_bad_input():
     data.gallery = [record for record in data.gallery if record.camera == 0]
     with pytest.raises(InputError, match="none of the 12 queries"):
         evaluate(Plain(), data)
+
+
+def test_a_query_is_timed_alone(monkeypatch):
+    class Slow(Plain):
+        def embed(self, images, rates=None, batch_size=64):
+            if len(images) == 1:
+                clock[0] += next(durations)
+            return super().embed(images, rates)
+
+    clock, durations = [0.0], iter([9.0, 0.01, 0.05, 0.02, 0.04, 0.03])
+    model = Slow()
+    result = evaluate(model, drawn_data(), rates=(1, 4), verbose=False)
+    model.told.clear()
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    # The first one compiles; the median of 10, 50, 20, 40 and 30 ms is 30.
+    assert query_ms(model, result, seconds=99) == pytest.approx(30)
+    assert model.told == [(1, 4), ("distances", 4)] * 6
+    durations = iter([9.0, 0.01])
+    assert query_ms(model, result) == pytest.approx(10)  # the time is up

@@ -20,6 +20,7 @@ from keras_xreid.data.resolution import lr_rates, rate_range
 from keras_xreid.evaluation.flops import embedding_cost
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.ranking import counted_queries
+from keras_xreid.evaluation.speed import query_ms
 from keras_xreid.report import report, run_figures
 from keras_xreid.report.runs import count_data, images_seen
 from keras_xreid.report.tables import score_table
@@ -291,6 +292,7 @@ class Run:
             "seconds": seconds,
             "images_per_second": self.speeds(),
             "images_seen": images_seen(self.rows),
+            "query_ms": query_ms(model, result),
             **result.scores,
             **extra,
             "short_run": bool(o.limit or o.steps),
