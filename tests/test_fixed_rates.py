@@ -148,6 +148,22 @@ def test_a_model_that_recovers_and_its_figures(data, tmp_path):
     assert {path.stem for path in written} == names
 
 
+def test_queries_that_are_of_low_resolution_by_themselves(data, tmp_path):
+    for needed in ("skimage", "sklearn", "matplotlib"):
+        pytest.importorskip(needed)
+
+    class Beside(Plain):
+        recover = Recovering.recover
+
+    fixed = apply_protocol(data, "multi-shot")
+    fixed.query = [xr.Record(r.path, r.person, r.camera, rate=r.rate) for r in fixed.query]
+    result = xr.evaluate(Beside(), fixed, verbose=False)
+    # Nobody has the originals, so nothing is compared with them and no strip is drawn.
+    assert result.scores["image_quality"] == result.scores["enlarged"]["image_quality"] == {}
+    written = run_figures.draw_figures(tmp_path, result)
+    assert {path.stem for path in written} == {"rank1", "cmc", "ranked", "tsne"}
+
+
 def test_what_is_refused(data):
     model = Plain()
     with pytest.raises(xr.InputError, match="loaded with paper"):

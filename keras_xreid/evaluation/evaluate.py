@@ -66,6 +66,11 @@ class Trial:
         """By how much images are shrunk when they are read; a protocol's are shrunk already."""
         return self.rate or 1
 
+    @property
+    def compared_at(self):
+        """The rates that distances are told: high resolution, where nobody knows them."""
+        return np.ones(len(self.query_rates)) if self.told_rates is None else self.told_rates
+
 
 @dataclasses.dataclass
 class Result:
@@ -80,7 +85,7 @@ class Result:
         samples: queries of some people, drawn by a seed; each trial has them recovered.
         mapped: queries of a map of embeddings, drawn by a seed, the same in each trial.
         map_distances: distances between their embeddings of all trials, trial after trial.
-        masks: a `Adaptive` model's (levels, channels) masks, one a stage; else None.
+        masks: an `Adaptive` model's (levels, channels) masks, one a stage; else None.
         mask_rates: the rates of its levels; else None.
     """
 
@@ -197,9 +202,9 @@ def evaluate(
             own = counted[trial.query_rates[counted] == rate]
             if len(own):
                 trial.shown[float(rate)] = queries_to_show(data.query, own, trial.first)
-        if recovers and low:
-            shown = [row for of_rate in trial.shown.values() for _, row in of_rate]
-            rows = sorted({*samples, *(shown if control else ())})
+        shown = [row for of_rate in trial.shown.values() for _, row in of_rate]
+        rows = sorted({*samples, *(shown if control else ())}) if low else []
+        if rows:  # a handful, for figures
             images = asked.recover(asked.read([data.query[row] for row in rows], trial.shrinks))
             trial.recovered = dict(zip(rows, images, strict=True))
         if verbose:
@@ -331,7 +336,7 @@ def _of(told, rows):
 
 
 def _rank(trial, model, data, rule, reranked):
-    told = np.ones(len(data.query)) if trial.told_rates is None else trial.told_rates
+    told = trial.compared_at
     for variant, query in trial.query.items():
         gallery = trial.gallery["flip" if variant == "flip" else "plain"]
         heard = np.ones_like(told) if variant == "upscaled" else told
@@ -363,12 +368,8 @@ def _distances(model, query, gallery, told, reranked):
 
 def _among(model, trials, mapped):
     features = np.concatenate([trial.query["plain"][mapped] for trial in trials])
-    told = [
-        trial.told_rates or 1 if np.ndim(trial.told_rates) == 0 else trial.told_rates[mapped]
-        for trial in trials
-    ]
-    told = np.concatenate([np.broadcast_to(of, len(mapped)) for of in told])
-    return distances_among(model.distances, features, told)
+    told = [np.broadcast_to(t.compared_at, len(t.query_rates))[mapped] for t in trials]
+    return distances_among(model.distances, features, np.concatenate(told))
 
 
 def _scores(trials, train_rates, count, recovers):

@@ -28,13 +28,15 @@ def query_ms(model, result, repeats=5, seconds=1.0):
     """
     trial = result.trials[-1]
     gallery = trial.gallery.get("flip", trial.gallery["plain"])
-    told = trial.told_rates[:1] if np.ndim(trial.told_rates) else trial.told_rates
+    told, compared_at = (
+        rates[:1] if np.ndim(rates) else rates for rates in (trial.told_rates, trial.compared_at)
+    )
     image = prepare_images(result.data.query[:1], result.image_size, trial.shrinks, result.kernel)
     found, began = [], time.perf_counter()
     for _ in range(1 + repeats):
         start = time.perf_counter()
         features = model.embed(image, rates=told, batch_size=1)
-        distances = model.distances(features, gallery, query_rates=1 if told is None else told)
+        distances = model.distances(features, gallery, query_rates=compared_at)
         np.argsort(np.asarray(distances)[0])
         found.append(1000 * (time.perf_counter() - start))
         if len(found) > 1 and time.perf_counter() - began > seconds:
