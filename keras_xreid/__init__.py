@@ -32,7 +32,7 @@ _PLACES = {
     "ReIDModel": "models.base",
     "datasets": "data.datasets",
     "degrade": "data.resolution",
-    "evaluate": "evaluation.each_rate",
+    "evaluate": "evaluation.evaluate",
     "evaluate_ranking": "evaluation.ranking",
     "evaluate_rates": "evaluation.ranking",
     "feature_distances": "evaluation.distances",

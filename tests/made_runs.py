@@ -7,7 +7,7 @@ import keras
 
 from keras_xreid.app import recipes, settings
 from keras_xreid.evaluation.ranking import SCORES
-from keras_xreid.report.report import PAIRED
+from keras_xreid.report.runs import PAIRED
 
 RATES = ("1", "2", "3", "4", "8")
 

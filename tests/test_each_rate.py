@@ -6,12 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from keras_xreid.data.records import DataSet
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation import each_rate, image_quality
-from keras_xreid.evaluation.each_rate import evaluate
+from keras_xreid.evaluation import evaluate as module
+from keras_xreid.evaluation import image_quality, speed
+from keras_xreid.evaluation.evaluate import evaluate
 from keras_xreid.evaluation.image_quality import psnr, ssim
 from keras_xreid.evaluation.ranking import SCORES, evaluate_ranking, standard_error
+from keras_xreid.evaluation.speed import query_ms
 
 SIZE = (32, 16)
 
@@ -19,8 +22,13 @@ SIZE = (32, 16)
 class Picture(SimpleNamespace):
     """A record that holds its pixels."""
 
+    kernel = key = None
+
     def read(self):
         return self.pixels
+
+    def original(self):
+        return self
 
 
 def drawn_data(people=12, seed=0):
@@ -40,7 +48,7 @@ def drawn_data(people=12, seed=0):
             for camera in cameras
         ]
 
-    return SimpleNamespace(name="drawn", train=[], query=shots([0]), gallery=shots([0, 1, 2]))
+    return DataSet("drawn", [], shots([0]), shots([0, 1, 2]), root="somewhere")
 
 
 class Plain:
@@ -76,9 +84,9 @@ class Recovering(Plain):
 
 @pytest.mark.parametrize("part", [5, 1024])
 def test_a_plain_model(monkeypatch, part):
-    monkeypatch.setattr(each_rate, "READ_AT_A_TIME", part)
+    monkeypatch.setattr(module, "READ_AT_A_TIME", part)
     data, model = drawn_data(), Plain()
-    results = evaluate(model, data, rates=(1, 2, 4, 8), verbose=False)
+    results = evaluate(model, data, rates=(1, 2, 4, 8), verbose=False).scores
     gallery = prepare_images(data.gallery, SIZE)
     for rate in (1, 2, 4, 8):
         query = prepare_images(data.query, SIZE, rates=rate)
@@ -99,27 +107,37 @@ def test_a_plain_model(monkeypatch, part):
 def test_the_gallery_is_embedded_once_and_rates_are_told():
     model = Plain()
     evaluate(model, drawn_data(), rates=(1, 3), verbose=False)
-    assert model.told == [(36, 1), (12, 1), ("distances", 1), (12, 3), ("distances", 3)]
+    assert model.told[:-1] == [(36, 1), (12, 1), ("distances", 1), (12, 3), ("distances", 3)]
+    # The last are the distances between a map's points, each told its own rate.
+    assert model.told[-1][1].tolist() == [1] * 12 + [3] * 12
 
 
 def test_a_rate_can_be_told_otherwise():
     model = Plain()
     told = evaluate(model, drawn_data(), rates=(1, 3), told_rates={3: 2}, verbose=False)
-    assert model.told == [(36, 1), (12, 1), ("distances", 1), (12, 2), ("distances", 2)]
-    assert told["per_rate"] == evaluate(Plain(), drawn_data(), (1, 3), verbose=False)["per_rate"]
+    assert model.told[:-1] == [(36, 1), (12, 1), ("distances", 1), (12, 2), ("distances", 2)]
+    plain = evaluate(Plain(), drawn_data(), rates=(1, 3), verbose=False)
+    assert told.scores["per_rate"] == plain.scores["per_rate"]
 
 
 def test_what_is_told_of_a_query_is_not_told_of_the_gallery():
     model = Plain()
     evaluate(model, drawn_data(), rates=(1,), told_rates={1: 2}, verbose=False)
-    assert model.told == [(36, 1), (12, 2), ("distances", 2)]
+    assert model.told[:-1] == [(36, 1), (12, 2), ("distances", 2)]
 
 
 def test_a_gallery_shrunk_like_the_query():
     data, model = drawn_data(), Plain()
     model.gallery_at_query_rate = True
-    results = evaluate(model, data, rates=(2, 4), verbose=False)
-    assert model.told == [(36, 2), (12, 2), ("distances", 2), (36, 4), (12, 4), ("distances", 4)]
+    results = evaluate(model, data, rates=(2, 4), verbose=False).scores
+    assert model.told[:-1] == [
+        (36, 2),
+        (12, 2),
+        ("distances", 2),
+        (36, 4),
+        (12, 4),
+        ("distances", 4),
+    ]
     query, gallery = (prepare_images(x, SIZE, rates=4) for x in (data.query, data.gallery))
     distances = Plain().distances(Plain().embed(query), Plain().embed(gallery))
     expected = evaluate_ranking(distances, data.query, data.gallery)
@@ -128,9 +146,10 @@ def test_a_gallery_shrunk_like_the_query():
 
 def test_a_model_that_recovers(capsys):
     pytest.importorskip("skimage")
-    data, model, kept = drawn_data(), Recovering(), {}
-    results = evaluate(model, data, rates=(1, 2, 4), keep=kept)
-    plain = evaluate(Plain(), data, rates=(1, 2, 4), verbose=False)
+    data, model = drawn_data(), Recovering()
+    result = evaluate(model, data, rates=(1, 2, 4))
+    results = result.scores
+    plain = evaluate(Plain(), data, rates=(1, 2, 4), verbose=False).scores
     # The control is the same model without recovery, at rate 1 the model itself.
     assert results["enlarged"]["per_rate"] == plain["per_rate"]
     assert results["enlarged"]["mean_lr"] == plain["mean_lr"]
@@ -146,10 +165,13 @@ def test_a_model_that_recovers(capsys):
     assert enlarged["psnr"] == pytest.approx(psnr(low / 255, originals), abs=1e-4)
     assert enlarged["ssim"] == pytest.approx(ssim(low / 255, originals), abs=1e-5)
     assert quality["lpips"] is None
-    assert [*kept["query"], *kept["enlarged"]] == [1, 2, 4, 2, 4]
-    assert {len(features) for features in kept["gallery"].values()} == {36}
+    assert [list(trial.query) for trial in result.trials] == [
+        ["plain"],
+        *[["plain", "upscaled"]] * 2,
+    ]
+    assert all(len(trial.gallery["plain"]) == 36 for trial in result.trials)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and "rate 4: rank-1" in lines[-1] and "enlarged" in lines[-1]
+    assert len(lines) == 4 and "rate 4: rank-1" in lines[-1] and "upscaled" in lines[-1]
 
 
 def test_a_model_that_recovers_beside_its_embedding(capsys):
@@ -158,33 +180,34 @@ def test_a_model_that_recovers_beside_its_embedding(capsys):
     class Beside(Plain):
         recover = Recovering.recover
 
-    data, model, kept = drawn_data(), Beside(), {}
-    results = evaluate(model, data, rates=(1, 2, 4), keep=kept)
-    plain = evaluate(Plain(), data, rates=(1, 2, 4), verbose=False)
+    data, model = drawn_data(), Beside()
+    result = evaluate(model, data, rates=(1, 2, 4))
+    results = result.scores
+    plain = evaluate(Plain(), data, rates=(1, 2, 4), verbose=False).scores
     assert results["per_rate"] == plain["per_rate"]
     # It has no control: a score without recovery would be the score itself.
     enlarged = results["enlarged"]
     assert enlarged["per_rate"] is enlarged["mean_lr"] is enlarged["standard_error"] is None
-    assert kept["enlarged"] == {} and [*kept["query"]] == [1, 2, 4]
+    assert all(list(trial.query) == ["plain"] for trial in result.trials)
     assert [told for told in model.told if told[0] == 12] == [(12, 1), (12, 2), (12, 4)]
     # The images are measured as they are for a model with a control.
-    measured = evaluate(Recovering(), data, rates=(1, 2, 4), verbose=False)
+    measured = evaluate(Recovering(), data, rates=(1, 2, 4), verbose=False).scores
     assert results["image_quality"] == measured["image_quality"]
     assert enlarged["image_quality"] == measured["enlarged"]["image_quality"]
-    assert "enlarged" not in capsys.readouterr().out
+    assert "upscaled" not in capsys.readouterr().out
     json.dumps(results)
 
 
 def test_scores_survive_without_scikit_image(monkeypatch, capsys):
     monkeypatch.setattr(image_quality.importlib.util, "find_spec", lambda name: None)
-    results = evaluate(Recovering(), drawn_data(), rates=(2,), verbose=False)
+    results = evaluate(Recovering(), drawn_data(), rates=(2,), verbose=False).scores
     assert results["image_quality"]["2"] == {"ssim": None, "psnr": None, "lpips": None}
     assert results["per_rate"]["2"]["rank1"] >= 0
     assert "keras-xreid[recipes]" in capsys.readouterr().out
 
 
 def test_no_trained_rate_was_scored():
-    results = evaluate(Plain(), drawn_data(), rates=(1, 8), verbose=False)
+    results = evaluate(Plain(), drawn_data(), rates=(1, 8), verbose=False).scores
     assert results["mean_lr"] is None
 
 
@@ -201,3 +224,22 @@ def test_bad_input():
     data.gallery = [record for record in data.gallery if record.camera == 0]
     with pytest.raises(InputError, match="none of the 12 queries"):
         evaluate(Plain(), data)
+
+
+def test_a_query_is_timed_alone(monkeypatch):
+    class Slow(Plain):
+        def embed(self, images, rates=None, batch_size=64):
+            if len(images) == 1:
+                clock[0] += next(durations)
+            return super().embed(images, rates)
+
+    clock, durations = [0.0], iter([9.0, 0.01, 0.05, 0.02, 0.04, 0.03])
+    model = Slow()
+    result = evaluate(model, drawn_data(), rates=(1, 4), verbose=False)
+    model.told.clear()
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    # The first one compiles; the median of 10, 50, 20, 40 and 30 ms is 30.
+    assert query_ms(model, result, seconds=99) == pytest.approx(30)
+    assert model.told == [(1, 4), ("distances", 4)] * 6
+    durations = iter([9.0, 0.01])
+    assert query_ms(model, result) == pytest.approx(10)  # the time is up

@@ -10,7 +10,7 @@ from keras_xreid.data.protocols import apply_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.evaluation.reranking import rerank
 from keras_xreid.report import run_figures
-from keras_xreid.report.report import score_table
+from keras_xreid.report.tables import score_table
 
 PIL = pytest.importorskip("PIL.Image")
 SIZE = (32, 16)
@@ -69,7 +69,7 @@ class Recovering(Plain):
 @pytest.mark.parametrize("protocol, shots", [("paper", 1), ("multi-shot", None)])
 def test_queries_come_with_their_rates(data, protocol, shots):
     fixed, model = apply_protocol(data, protocol), Plain()
-    results = xr.evaluate(model, fixed, verbose=False)
+    results = xr.evaluate(model, fixed, verbose=False).scores
     rates = [record.rate for record in fixed.query]
     assert model.told == [[1] * len(fixed.gallery), rates] and set(rates) == {2, 3, 4}
     query, gallery = (prepare_images(x, SIZE) for x in (fixed.query, fixed.gallery))
@@ -102,7 +102,7 @@ class ByResolution(Plain):
 @pytest.mark.parametrize("protocol", ["paper-all-queries", "each-rate"])
 def test_reranked_by_what_both_images_have(data, protocol):
     fixed = apply_protocol(data, protocol)
-    results = xr.evaluate(ByResolution(), fixed, reranked=True, verbose=False)
+    results = xr.evaluate(ByResolution(), fixed, reranked=True, verbose=False).scores
     gallery = prepare_images(fixed.gallery, SIZE)
 
     def slow(query, rates):
@@ -131,9 +131,10 @@ def test_reranked_by_what_both_images_have(data, protocol):
 def test_a_model_that_recovers_and_its_figures(data, tmp_path):
     for needed in ("skimage", "sklearn", "matplotlib"):
         pytest.importorskip(needed)
-    fixed, model, kept = apply_protocol(data, "paper-all-queries"), Recovering(), {}
-    results = xr.evaluate(model, fixed, keep=kept, verbose=False)
-    plain = xr.evaluate(Plain(), fixed, verbose=False)
+    fixed = apply_protocol(data, "paper-all-queries")
+    result = xr.evaluate(Recovering(), fixed, verbose=False)
+    results = result.scores
+    plain = xr.evaluate(Plain(), fixed, verbose=False).scores
     assert results["enlarged"]["mixed"] == pytest.approx(plain["mixed"])
     assert results["mixed"] != pytest.approx(plain["mixed"])
     records = [record for record in fixed.query if record.rate == 4]
@@ -142,9 +143,25 @@ def test_a_model_that_recovers_and_its_figures(data, tmp_path):
     mse = np.mean((shrunk / 255 - originals / 255) ** 2, axis=(1, 2, 3))
     expected = np.mean(-10 * np.log10(mse))
     assert results["enlarged"]["image_quality"]["4"]["psnr"] == pytest.approx(expected, abs=1e-4)
-    written = run_figures.draw_figures(tmp_path, model, fixed, results, kept)
+    written = run_figures.draw_figures(tmp_path, result)
     names = {"rank1", "cmc", "recovered", "ranked", "tsne"}
     assert {path.stem for path in written} == names
+
+
+def test_queries_that_are_of_low_resolution_by_themselves(data, tmp_path):
+    for needed in ("skimage", "sklearn", "matplotlib"):
+        pytest.importorskip(needed)
+
+    class Beside(Plain):
+        recover = Recovering.recover
+
+    fixed = apply_protocol(data, "multi-shot")
+    fixed.query = [xr.Record(r.path, r.person, r.camera, rate=r.rate) for r in fixed.query]
+    result = xr.evaluate(Beside(), fixed, verbose=False)
+    # Nobody has the originals, so nothing is compared with them and no strip is drawn.
+    assert result.scores["image_quality"] == result.scores["enlarged"]["image_quality"] == {}
+    written = run_figures.draw_figures(tmp_path, result)
+    assert {path.stem for path in written} == {"rank1", "cmc", "ranked", "tsne"}
 
 
 def test_what_is_refused(data):
@@ -160,7 +177,7 @@ def test_unknown_rates(data):
     fixed = apply_protocol(data, "multi-shot")
     fixed.query = [xr.Record(r.path, r.person, r.camera) for r in fixed.query]
     model = Plain()
-    results = xr.evaluate(model, fixed, verbose=False)
+    results = xr.evaluate(model, fixed, verbose=False).scores
     assert model.told[-1] is None  # nothing is made up
     assert results["per_rate"] == {} and results["mixed"]["rank1"] > 0
     assert results["mean_lr"] is None

@@ -48,7 +48,7 @@ def finished(people, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     model = small.fill(xr.Baseline(small.PEOPLE, backbone="osnet_x0_25", image_size=small.SIZE))
     data = xr.datasets.load("csv", people)
-    scores = xr.evaluate(model, data, (1, 2, 3, 4, 8), verbose=False)
+    scores = xr.evaluate(model, data, (1, 2, 3, 4, 8), verbose=False).scores
     made_run(
         out, options={"data": "csv", "data_dir": str(people), "epochs": 3},
         data={"train": {"people": 6, "images": 12}}, images_seen={"reid": 36}, split_id=0, **scores,
@@ -232,7 +232,7 @@ def test_the_scores_come_again(name):
     if keras.backend.backend() == "jax":
         pytest.skip("JAX compiles each network anew; torch and tensorflow are enough")
     data = xr.datasets.load("synthetic", need=("query", "gallery"))
-    found = xr.evaluate(xr.load(name), data, (1, 4), entry["train_rates"], verbose=False)
+    found = xr.evaluate(xr.load(name), data, (1, 4), entry["train_rates"], verbose=False).scores
     assert found["queries"] == entry["queries"]
     for rate, scores in found["per_rate"].items():
         apart = abs(scores["rank1"] - entry["per_rate"][rate]["rank1"]) * found["queries"] / 100

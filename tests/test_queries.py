@@ -36,17 +36,16 @@ def rows_of(path):
 
 
 def test_every_counted_query_at_every_rate(tmp_path):
-    drawn, kept = drawn_data(), {}
-    drawn.protocol, drawn.root = "each-rate", "somewhere"
+    drawn = drawn_data()
     for i, record in enumerate(drawn.query):
-        record.path, record.key = f"somewhere/query/{i}.png", None
+        record.path = f"somewhere/query/{i}.png"
     drawn.query[3].person = 99  # whom the gallery does not have
-    results = xr.evaluate(Recovering(), drawn, rates=(1, 4), keep=kept, verbose=False)
-    write_queries(tmp_path / "queries.csv", drawn, kept)
+    result = xr.evaluate(Recovering(), drawn, rates=(1, 4), verbose=False)
+    write_queries(tmp_path / "queries.csv", result)
     rows = rows_of(tmp_path / "queries.csv")
     assert tuple(rows[0]) == COLUMNS and len(rows) == 2 * 2 * 11
     assert {row["query"] for row in rows} == {f"query/{i}.png" for i in range(12) if i != 3}
-    for variant, scores in (("plain", results), ("upscaled", results["enlarged"])):
+    for variant, scores in (("plain", result.scores), ("upscaled", result.scores["enlarged"])):
         found = read_queries(tmp_path / "queries.csv", variant)
         assert found["query/5.png", "4"][0] == "6"
         for rate in ("1", "4"):
@@ -54,17 +53,17 @@ def test_every_counted_query_at_every_rate(tmp_path):
             told = [scores["per_rate"][rate][name] for name in ("rank1", "mAP", "mINP")]
             assert means.tolist() == pytest.approx(told, abs=1e-9)
     # Nothing is rounded, and nothing is mixed up.
-    of_each = kept["scores"]["plain"][4]
-    assert found["query/5.png", "1"][1:] == tuple(kept["scores"]["upscaled"][1][5, [0, 4, 5]])
+    of_each = result.trials[1].scores["plain"]
+    assert found["query/5.png", "1"][1:] == tuple(result.trials[0].scores["upscaled"][5, [0, 4, 5]])
     exact = read_queries(tmp_path / "queries.csv")["query/7.png", "4"]
     assert exact == ("8", *of_each[7, [0, 4, 5]])
     assert any(float(row["AP"]) not in (0, 100) for row in rows)
 
 
 def test_queries_of_a_protocol_are_called_as_in_the_manifest(data, tmp_path):
-    fixed, kept = apply_protocol(data, "paper"), {}
-    results = xr.evaluate(Plain(), fixed, keep=kept, verbose=False)
-    write_queries(tmp_path / "queries.csv", fixed, kept)
+    fixed = apply_protocol(data, "paper")
+    result = xr.evaluate(Plain(), fixed, verbose=False)
+    write_queries(tmp_path / "queries.csv", result)
     rows = rows_of(tmp_path / "queries.csv")
     listed = {
         row["path"]: (row["person"], str(row["camera"]), str(row["rate"]))
@@ -74,17 +73,17 @@ def test_queries_of_a_protocol_are_called_as_in_the_manifest(data, tmp_path):
     assert {row["query"]: (row["person"], row["camera"], row["rate"]) for row in rows} == listed
     # The chance to be found in a single-shot gallery, and not 0 or 100 alone.
     values = [float(row["rank1"]) for row in rows]
-    assert np.mean(values) == pytest.approx(results["mixed"]["rank1"], abs=1e-9)
+    assert np.mean(values) == pytest.approx(result.scores["mixed"]["rank1"], abs=1e-9)
     assert set(values) - {0, 100}
 
 
 def test_a_rate_that_nobody_knows_stays_open(data, tmp_path):
-    fixed, kept = apply_protocol(data, "multi-shot"), {}
+    fixed = apply_protocol(data, "multi-shot")
     fixed.query = [xr.Record(r.path, r.person, r.camera) for r in fixed.query]
-    results = xr.evaluate(Plain(), fixed, keep=kept, verbose=False)
-    write_queries(tmp_path / "queries.csv", fixed, kept)
+    result = xr.evaluate(Plain(), fixed, verbose=False)
+    write_queries(tmp_path / "queries.csv", result)
     found = read_queries(tmp_path / "queries.csv")
-    assert {rate for _, rate in found} == {""} and len(found) == results["queries"]
+    assert {rate for _, rate in found} == {""} and len(found) == result.scores["queries"]
 
 
 def test_what_cannot_be_read(tmp_path):

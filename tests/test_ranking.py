@@ -11,13 +11,14 @@ import pytest
 
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation import ranking
-from keras_xreid.evaluation.distances import LazyDistances, feature_distances
+from keras_xreid.evaluation.distances import LazyDistances, distances_among, feature_distances
 from keras_xreid.evaluation.ranking import (
     RANKS,
     SCORES,
     counted_queries,
     evaluate_ranking,
     evaluate_rates,
+    rank_queries,
     score_queries,
     standard_error,
     student_t,
@@ -121,6 +122,28 @@ def test_scores_equal_slow_loops(monkeypatch, block):
         np.testing.assert_allclose(list(scores.values()), expected, rtol=0, atol=1e-9)
         compared += 1
     assert compared > 200
+
+
+def test_ranked_lists_equal_slow_ones():
+    rng = np.random.default_rng(3)
+    distances, query, gallery = random_case(rng, values=6)  # many at equal distance
+    distances[:, ::7] = np.inf
+    scores, nearest, first = rank_queries(distances, query, gallery, length=33)
+    np.testing.assert_array_equal(scores, score_queries(distances, query, gallery))
+    for row, q in enumerate(query):
+        if np.isnan(scores[row, 0]):
+            assert first[row] == 0 and (nearest[row] == -1).all()
+            continue
+        valid = [
+            i
+            for i in range(len(gallery))
+            if gallery[i].person != -1
+            and (gallery[i].person, gallery[i].camera) != (q.person, q.camera)
+        ]
+        order = sorted(valid, key=lambda i, row=row: distances[row, i])
+        assert nearest[row].tolist() == (order + [-1] * 33)[:33]
+        right = [gallery[i].person == q.person for i in order]
+        assert first[row] == 1 + right.index(True)
 
 
 def test_hand_computed():
@@ -549,3 +572,15 @@ def test_bad_input():
         evaluate_rates([[0.1, 0.2]], with_rates(records((1, 0)), [None]), gallery)
     with pytest.raises(InputError, match="2 rates were given for 1 queries"):
         evaluate_rates([[0.1, 0.2]], query, gallery, rates=[2, 4])
+
+
+def test_distances_among_compare_two_images_on_what_both_have():
+    apart = np.random.default_rng(0).uniform(1, 2, (9, 9))
+    told = np.arange(9)
+
+    def measure(query, gallery, query_rates):
+        assert query_rates is told
+        return apart
+
+    found = distances_among(measure, np.zeros((9, 4)), told)
+    np.testing.assert_array_equal(found, np.minimum(apart, apart.T) * (1 - np.eye(9)))

@@ -151,7 +151,7 @@ def test_a_run_folder_holds_what_it_promises(finished):
     assert metrics["enlarged"]["image_quality"]["4"]["psnr"] > 10
     assert set(metrics["images_per_second"]) == {"reid", "intact"}
     assert metrics["short_run"] is True
-    for name in ("rank-1", "recovered", "merely enlarged", "association", "discriminator"):
+    for name in ("rank-1", "recovered", "upscaled", "association", "discriminator"):
         assert name in printed
     history = (out / "history.csv").read_text().splitlines()
     assert len(history) == 3 and history[1].startswith("reid,1,")
@@ -163,7 +163,7 @@ def test_the_saved_weights_score_as_the_run_did(finished, people):
     out, _ = finished
     metrics = json.loads((out / "metrics.json").read_text())
     data = xr.datasets.load("csv", people)
-    again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False)
+    again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False).scores
     assert again["per_rate"] == metrics["per_rate"]
     assert again["enlarged"]["per_rate"] == metrics["enlarged"]["per_rate"]
 
@@ -206,7 +206,7 @@ def test_a_bfloat16_run_is_scored_in_float32(people, tmp_path):
     found = {}
     for precision in ("float32", "mixed_bfloat16"):
         model = xr.load(tmp_path / "run", precision)
-        scores = xr.evaluate(model, data, rates=(1, 4), train_rates=(4,), verbose=False)
+        scores = xr.evaluate(model, data, rates=(1, 4), train_rates=(4,), verbose=False).scores
         found[precision] = scores["image_quality"]["4"]["psnr"]
     assert metrics["image_quality"]["4"]["psnr"] == pytest.approx(found["float32"], abs=1e-6)
     assert found["float32"] != pytest.approx(found["mixed_bfloat16"], abs=1e-4)
@@ -278,7 +278,7 @@ def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, term
     train = [row["person"] for row in manifest if row["role"] == "train"]
     assert train.count(None) == (12 if recipe == "rain" else 0) and len(train) == 24
     data = xr.datasets.load("csv", people)
-    again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False)
+    again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False).scores
     assert again["per_rate"] == metrics["per_rate"]
 
 
@@ -313,7 +313,7 @@ def test_tables(people, tmp_path, monkeypatch):
 
 def test_a_baseline_trained_on_high_resolution_says_so(people, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(run_figures, "draw_figures", lambda *given: drawn.append(given[5]))
+    monkeypatch.setattr(run_figures, "draw_figures", lambda *given: drawn.append(given[2]))
     out = tmp_path / "hr"
     options = {"rates": (1, 4), "train_rates": (2, 4), "steps": 1, "batch_size": 4, "limit": 2}
     baseline(data_dir=str(people), out=str(out), **options)

@@ -12,9 +12,13 @@ import pytest
 from PIL import Image
 
 from keras_xreid import files
+from keras_xreid.data.records import DataSet
+from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
+from keras_xreid.evaluation.evaluate import evaluate
 from keras_xreid.evaluation.ranking import SCORES
-from keras_xreid.report import figures, papers, report, run_figures
+from keras_xreid.evaluation.samples import queries_to_map, queries_to_show
+from keras_xreid.report import figures, papers, report, run_figures, runs, tables
 
 
 def scores(rank1):
@@ -70,25 +74,25 @@ def metrics(**changes):
 
 
 def test_score_table():
-    lines = report.score_table(results()).splitlines()
+    lines = tables.score_table(results()).splitlines()
     cells = {line.split("  ")[0]: line.split() for line in lines}
     assert " ".join(lines[0].split()) == "query rank-1 rank-5 rank-10 rank-20 mAP mINP PSNR SSIM"
-    recovered, enlarged = cells["r = 2, recovered"], cells["r = 2, merely enlarged"]
+    recovered, enlarged = cells["r = 2, recovered"], cells["r = 2, upscaled"]
     assert " ".join(recovered[4:]) == "62.0 ± 2.3 72.0 77.0 82.0 42.0 22.0 23.5 0.765"
-    assert " ".join(enlarged[5:]) == "57.0 ± 2.3 67.0 72.0 77.0 37.0 17.0 25.0 0.800"
+    assert " ".join(enlarged[4:]) == "57.0 ± 2.3 67.0 72.0 77.0 37.0 17.0 25.0 0.800"
     assert cells["mean LR, recovered"][3] == "56.0"
     assert lines[2].startswith("r = 1, as it is") and "65.0 ± 2.3" in lines[2]
     assert len({len(line) for line in lines if line}) == 1  # columns stand under each other
 
 
 def test_score_table_of_a_model_that_does_not_recover():
-    table = report.score_table(results(enlarged=False))
+    table = tables.score_table(results(enlarged=False))
     assert "PSNR" not in table and "enlarged" not in table
     assert "r = 4  " in table and "mean LR" in table
 
 
 def test_score_table_of_a_model_that_recovers_beside_its_embedding():
-    lines = report.score_table(beside("rain")).splitlines()
+    lines = tables.score_table(beside("rain")).splitlines()
     assert " ".join(lines[0].split()).endswith("mAP mINP PSNR SSIM LR's PSNR LR's SSIM")
     assert [line.split("  ")[0] for line in lines[2:]] == ["r = 1", "r = 2", "r = 4", "mean LR"]
     cells = "62.0 ± 2.3 72.0 77.0 82.0 42.0 22.0 23.5 0.765 25.0 0.800"
@@ -101,14 +105,14 @@ def test_scores_not_measured_are_not_made_up():
     del measured["per_rate"]["2"]["mINP"]  # as of a run before it was measured
     measured["image_quality"] = {}
     measured["mean_lr"] = None
-    table = report.score_table(measured)
+    table = tables.score_table(measured)
     line = next(line for line in table.splitlines() if line.startswith("r = 2, recovered"))
     assert line.split()[-4:] == ["-", "-", "-", "-"]
     assert "mean LR, recovered" not in table
 
 
 def test_markdown_table_says_the_same():
-    table = report.markdown_table(results()).splitlines()
+    table = tables.markdown_table(results()).splitlines()
     assert table[1].startswith("| :-- | --: |")
     cells = "50.0 ± 2.3 | 60.0 | 65.0 | 70.0 | 30.0 | 10.0 | 23.5 | 0.765"
     assert f"| r = 4, recovered | {cells} |" in table
@@ -152,7 +156,7 @@ def test_report_page(tmp_path):
     assert page.startswith("# intact on market1501\n")
     said = "Over the rates 2, 4, the right person comes first for 56.0 % of the recovered queries"
     assert said in page and "+5.0 points" in page
-    assert report.markdown_table(metrics()) in page
+    assert tables.markdown_table(metrics()) in page
     places = [
         page.index(f"(figures/{name})") for name in ("recovered.png", "rank1.png", "more.png")
     ]
@@ -209,7 +213,7 @@ def test_report_of_recovered_images_beside_cadnets(tmp_path):
     page = report.write_report(tmp_path).read_text()
     lines = page[page.index("| SSIM | PSNR | LPIPS | rank-1 |") :].splitlines()
     assert "| recovered (this run, mean of r = 2, 4) | 0.77 | 23.5 | - | 56.0 |" in lines
-    assert "| merely enlarged (this run, mean of r = 2, 4) | 0.80 | 25.0 | - | - |" in lines
+    assert "| upscaled (this run, mean of r = 2, 4) | 0.80 | 25.0 | - | - |" in lines
     assert f"| recovered (this run, r = 8) | 0.50 | 20.0 | - | {scores_8['rank1']} |" in lines
     assert "| Ours (paper) | 0.73 | 20.2 | 0.07 | 82.1 |" in lines
     assert "| Ours (paper, r = 8) | 0.71 | 19.8 | 0.11 | 78.6 |" in lines
@@ -233,7 +237,7 @@ def test_images_seen():
         {"stage": "reid", "seconds": "3.0", "images_per_second": f"{32 / 3}"},
         {"stage": "rain", "seconds": 0.7, "images_per_second": 64 / 0.7},
     ]
-    assert report.images_seen(rows) == {"reid": 64, "rain": 128}
+    assert runs.images_seen(rows) == {"reid": 64, "rain": 128}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +258,7 @@ def test_count_data():
     data = SimpleNamespace(
         train=shots((1, 1), (None, 2), (2, 1)), query=[], gallery=shots((3, 1), (0, 4), (0, 4))
     )
-    assert report.count_data(data) == {
+    assert runs.count_data(data) == {
         "train": {"images": 3, "people": 2, "cameras": 2},
         "query": {"images": 0, "people": 0, "cameras": 0},
         "gallery": {"images": 3, "people": 1, "cameras": 2},
@@ -303,7 +307,7 @@ def test_ranked_lists_frame_right_and_wrong(tmp_path):
 
     def draw(right):
         row = {
-            "label": "merely enlarged",
+            "label": "upscaled",
             "query": flat(grey)[0],
             "gallery": flat(*[grey] * 3),
             "right": right,
@@ -393,161 +397,130 @@ def test_map_of_embeddings_by_person_and_by_rate(tmp_path):
 def test_queries_of_the_map_are_few_people_with_all_rates():
     query = [SimpleNamespace(person=row // 10) for row in range(1000)]
     counted = np.arange(20, 1000)
-    rows = run_figures._queries_to_map(query, counted, rates=5, seed=0)
+    rows = queries_to_map(query, counted, times=5)
     people = {query[row].person for row in rows}
     assert len(people) == 15 and len(rows) == 15 * 4 and set(rows) <= set(counted.tolist())
-    assert rows == run_figures._queries_to_map(query, counted, rates=5, seed=0)
-    assert rows != run_figures._queries_to_map(query, counted, rates=5, seed=1)
+    assert rows == queries_to_map(query, counted, times=5)
+    assert rows != queries_to_map(query, counted, times=5, seed=1)
     assert len(rows) * 5 <= 300
 
 
-def test_tsne_goes_by_the_models_own_distance():
+def test_tsne_goes_by_the_distances():
     pytest.importorskip("sklearn")
-
-    class Model:
-        def distances(self, query, gallery, query_rates=None):
-            assert query_rates.tolist() == [1] * 20 + [3] * 20  # what it is told
-            # Only the first coordinate counts; the others are noise.
-            return np.abs(query[:, None, 0] - gallery[None, :, 0])
-
     rng = np.random.default_rng(0)
-    features = rng.normal(0, 50, (40, 8))
     people = np.array([0] * 10 + [1] * 10 + [0] * 10 + [1] * 10)
-    features[:, 0] = 100 * people + rng.random(40)
-    told = np.array([1] * 20 + [3] * 20)
-    places = run_figures._tsne(Model(), features, told, seed=0)
+    line = 100 * people + rng.random(40)
+    places = run_figures.places_of(np.abs(line[:, None] - line))
     middles = np.array([places[people == person].mean(axis=0) for person in (0, 1)])
     nearest = np.linalg.norm(places[:, None] - middles, axis=2).argmin(axis=1)
     assert (nearest == people).all()
 
 
-def test_tsne_compares_two_images_on_what_both_have(monkeypatch):
-    manifold = pytest.importorskip("sklearn.manifold")
-    apart = np.random.default_rng(0).uniform(1, 2, (9, 9))
-    seen = []
-
-    class Seen:
-        def __init__(self, **options):
-            assert options["metric"] == "precomputed"
-
-        def fit_transform(self, distances):
-            seen.append(distances)
-            return distances[:, :2]
-
-    monkeypatch.setattr(manifold, "TSNE", Seen)
-    model = SimpleNamespace(distances=lambda query, gallery, query_rates: apart)
-    run_figures._tsne(model, np.zeros((9, 4)), np.ones(9), seed=0)
-    for i in range(9):
-        for j in range(9):
-            expected = 0 if i == j else min(apart[i, j], apart[j, i])
-            assert seen[0][i, j] == expected
-
-
 class Drawn(SimpleNamespace):
+    kernel = None
+
     def read(self):
         return self.pixels
 
+    def original(self):
+        return self
 
-@pytest.mark.parametrize("kind", ["control", "beside", "plain"])
-def test_every_figure_of_a_run(tmp_path, kind):
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("sklearn")
-    rng = np.random.default_rng(0)
+
+class Pixels:
+    """Pixels are the features."""
+
+    image_size = (32, 16)
+
+    def embed(self, images, rates=None, batch_size=64):
+        return images.reshape(len(images), -1).astype("float32")
+
+    def distances(self, query, gallery, query_rates=None):
+        return np.linalg.norm(query[:, None] - gallery[None], axis=2)
+
+
+class Beside(Pixels):
+    def recover(self, images, batch_size=64):
+        return 1 - images / np.float32(255)
+
+
+class Control(Beside):
+    """Negatives are embedded, so that nobody is found; without recovery everybody is."""
+
+    recovery_can_be_left_out = True
+
+    def embed(self, images, rates=None, batch_size=64):
+        images = images if np.all(rates == 1) else 255 * self.recover(images)
+        return super().embed(images)
+
+
+def drawn_people():
+    """Three people, whom two cameras see alike."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 16, 3), "uint8")
 
     def shots(cameras):
         return [
-            Drawn(
-                path="",
-                person=person,
-                camera=camera,
-                pixels=rng.integers(0, 256, (32, 16, 3), "uint8"),
-            )
-            for person in (1, 2, 3)
+            Drawn(path="", person=person, camera=camera, pixels=image)
             for camera in cameras
+            for person, image in enumerate(images, start=1)
         ]
 
-    data = SimpleNamespace(query=shots([1]), gallery=shots([1, 2]))
+    return DataSet("drawn", [], shots([1]), shots([1, 2]))
 
-    class Model:
-        image_size = (32, 16)
 
-        def distances(self, query, gallery, query_rates=None):
-            return np.linalg.norm(query[:, None] - gallery[None], axis=2)
-
-    class RecoveringModel(Model):
-        def recover(self, images):
-            return images / np.float32(255)
-
-    kept = {
-        "gallery": dict.fromkeys((1, 2), rng.random((6, 4))),
-        "told": {1: 1, 2: 2},
-        "query": {1: rng.random((3, 4)), 2: rng.random((3, 4))},
-        "enlarged": {2: rng.random((3, 4))} if kind == "control" else {},
-    }
-    model = Model() if kind == "plain" else RecoveringModel()
-    found = beside("rain") if kind == "beside" else results(kind == "control")
+@pytest.mark.parametrize("model", [Control(), Beside(), Pixels()])
+def test_every_figure_of_a_run(tmp_path, model):
+    for needed in ("matplotlib", "sklearn", "skimage"):
+        pytest.importorskip(needed)
+    result = evaluate(model, drawn_people(), rates=(1, 2), verbose=False)
     folder = tmp_path / "figures"
-    written = run_figures.draw_figures(folder, model, data, found, kept)
+    written = run_figures.draw_figures(folder, result)
     names = {"rank1.png", "cmc.png", "ranked.png", "ranked_by_rate.png", "tsne.png"}
-    names |= set() if kind == "plain" else {"recovered.png"}
+    names |= {"recovered.png"} if isinstance(model, Beside) else set()
     assert {path.name for path in written} == {path.name for path in folder.iterdir()} == names
     for path in written:
         assert pixels(path).std() > 10
 
 
-@pytest.mark.parametrize("control", [True, False])
-def test_ranked_lists_before_and_after_or_of_three_people(control):
-    rng = np.random.default_rng(0)
-    query = [Drawn(person=p, camera=1, pixels=np.full((32, 16, 3), 9 * p, "uint8")) for p in (1, 2)]
-    query += [Drawn(person=p, camera=1, pixels=query[0].pixels) for p in (3, 4)]
-    gallery = [Drawn(person=q.person, camera=2, pixels=q.pixels) for q in query]
+def test_strips_show_what_was_recovered():
+    pytest.importorskip("skimage")
+    result = evaluate(Beside(), drawn_people(), rates=(1, 2), verbose=False)
+    (title, low), (_, high) = run_figures.recovered_strips(result)
+    assert title == "r = 2" and len(high["HR"]) == 3
+    for row, shown, recovered in zip(result.samples, low["LR"], low["recovered"], strict=True):
+        np.testing.assert_allclose(recovered, 1 - shown / 255, atol=1e-6)
+        np.testing.assert_array_equal(
+            shown, prepare_images([result.data.query[row]], (32, 16), 2)[0]
+        )
 
-    class Model:
-        image_size = (32, 16)
 
-        def __init__(self):
-            self.told = []
-
-        def distances(self, query, gallery, query_rates=None):
-            self.told.append(query_rates)
-            return np.abs(query - gallery.T)
-
-        def recover(self, images):
-            return 1 - images / np.float32(255)
-
-    kept = {name: {4: np.arange(4.0)[:, None]} for name in ("gallery", "query")}
-    kept["told"] = {4: 4}
-    kept["enlarged"] = {4: rng.permutation(4.0 + np.arange(4))[:, None]} if control else {}
-    data, model = SimpleNamespace(query=query, gallery=gallery), Model()
-    groups = run_figures._lists(model, data, kept, 4, np.arange(4), "area", seed=0)
+@pytest.mark.parametrize("model", [Control(), Beside()])
+def test_ranked_lists_before_and_after_or_of_three_people(model):
+    pytest.importorskip("skimage")
+    result = evaluate(model, drawn_people(), rates=(1, 2), verbose=False)
+    groups = run_figures.ranked_lists(result, 2)
     labels = [[row["label"] for row in group["rows"]] for group in groups]
-    if control:
-        assert labels[0] == ["merely enlarged", "recovered"] and model.told == [1, 4]
-        assert "helps most" in groups[0]["title"]
-        assert groups[0]["rows"][1]["query"].dtype == np.float32
+    first = groups[0]["rows"]
+    if isinstance(model, Control):
+        assert labels[-1] == ["upscaled", "recovered"] and "hurts most" in groups[-1]["title"]
+        assert [row["query"].dtype for row in first] == [np.uint8, np.float32]
+        assert [row["right"][0] for row in groups[-1]["rows"]] == [True, False]
         return
     # Nothing is said to be recovered that the embedding has not seen recovered.
-    assert labels == [[""]] * 3 and model.told == [4]
-    assert all(group["rows"][0]["query"].dtype == np.uint8 for group in groups)
+    assert labels == [[""]] * 3 and first[0]["query"].dtype == np.uint8
     assert all(group["rows"][0]["right"][0] for group in groups)
+    # The query's own image is junk: three people, of whom the third has one other image left.
+    assert all(len(group["rows"][0]["gallery"]) == 5 for group in groups)
 
 
-def test_ranked_lists_leave_junk_out_and_say_the_first_match():
-    def shot(person, camera):
-        return SimpleNamespace(person=person, camera=camera)
-
-    data = SimpleNamespace(
-        query=[shot(1, 1)], gallery=[shot(1, 1), shot(2, 1), shot(-1, 1), shot(1, 2), shot(3, 1)]
-    )
-
-    class Model:
-        def distances(self, query, gallery, query_rates=None):
-            return np.abs(query - gallery.T)
-
-    features = np.array([0.0, 0.1, 0.2, 0.3, 0.3])[:, None]
-    order, first = run_figures._top(Model(), data, features[:1], features, 1, [0], 3)
-    assert order[0].tolist() == [1, 3, 4]
-    assert first[0] == 2
+def test_the_queries_that_recovery_helps_and_hurts_most():
+    query = [SimpleNamespace(person=row) for row in range(5)]
+    first = {"upscaled": np.array([1, 9, 3, 2, 0]), "plain": np.array([4, 1, 3, 5, 0])}
+    chosen = queries_to_show(query, np.arange(4), first)
+    assert [why.split()[-2] for why, _ in chosen] == ["helps", "at", "hurts"]
+    # 1/1 - 1/9 is the largest gain, 1/4 - 1/1 the largest loss.
+    assert [chosen[0][1], chosen[2][1]] == [1, 0]
+    alike = {"upscaled": first["plain"], "plain": first["plain"]}
+    assert len(queries_to_show(query, np.arange(4), alike)) == 1
 
 
 def test_without_matplotlib(tmp_path, monkeypatch):
@@ -563,6 +536,8 @@ def test_papers_rows_have_a_source_and_agree_with_each_other():
     assert len(set(map(repr, papers.ROWS))) == len(papers.ROWS)
     found = {name: sum(row.paper == name for row in papers.ROWS) for name in papers.REFERENCES}
     assert found == {"RAIN": 45, "CAD-Net": 56, "INTACT": 56, "Adaptive": 85}
+    values = [value for row in papers.ROWS for value in row.scores.values()]
+    assert len(values) == 771 and sum(values) == pytest.approx(54574.53, abs=1e-6)
     for row in papers.ROWS:
         assert row.paper in papers.REFERENCES
         assert row.dataset in papers.DATASETS.values()

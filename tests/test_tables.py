@@ -378,7 +378,7 @@ def test_cadnet_table_3_has_image_quality(tmp_path, queue):
     row = "| Ours w/o Lrec | 60.0 ± 2.4 | 64.0 | 65.0 | 52.0 | 25.0 | 0.750 | - | 1.5 | 66.7 |"
     assert f"{row} 12.9 | 0.45 | 0.4 |" in page
     assert all("--epochs 2 " in " ".join([*arguments, ""]) for _, _, arguments in queue.asked)
-    assert "merely enlarged" not in page
+    assert "upscaled" not in page
 
 
 def test_lpips_is_measured_afterwards(tmp_path, queue, monkeypatch):

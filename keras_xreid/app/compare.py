@@ -32,8 +32,10 @@ from keras_xreid.app import jobs, later, provenance, recipes, settings
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.evaluation.paired import DRAWS, paired_difference
 from keras_xreid.evaluation.queries import read_queries
-from keras_xreid.report import figures, report
+from keras_xreid.report import figures
 from keras_xreid.report.page import write_page
+from keras_xreid.report.runs import images_seen, read_metrics
+from keras_xreid.report.tables import NOT_MEASURED, markdown, text_table
 
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
 flops = later("keras_xreid.evaluation.flops")
@@ -70,7 +72,7 @@ def read_run(folder):
     begun = (folder / "options.json").exists()
     if begun and not (folder / "report.md").exists():
         raise xr.InputError(f"the run in {folder} is not finished: go on with it with --resume")
-    return {**report.read_metrics(folder / "metrics.json"), "folder": folder}
+    return {**read_metrics(folder / "metrics.json"), "folder": folder}
 
 
 def options_of(run):
@@ -216,7 +218,7 @@ def images_of(run):
     seen, history = run.get("images_seen"), run["folder"] / "history.csv"
     if seen is None and history.exists():
         with open(history, newline="", encoding="utf-8") as file:
-            seen = report.images_seen(csv.DictReader(file))
+            seen = images_seen(csv.DictReader(file))
     return sum(seen.values()) if seen else None
 
 
@@ -228,7 +230,7 @@ def table(rows):
     header += ["mAP", "mINP", "parameters", "GFLOPs", "images", "min"]
 
     def score(value, error=None):
-        text = report.NOT_MEASURED if value is None else f"{value:.1f}"
+        text = NOT_MEASURED if value is None else f"{value:.1f}"
         return text if value is None or error is None else f"{text} ± {error:.1f}"
 
     lines = []
@@ -249,7 +251,7 @@ def table(rows):
                 score(row["mAP"]),
                 score(row["mINP"]),
                 *(
-                    report.NOT_MEASURED if value is None else f"{value / unit:{digits}}{sign}"
+                    NOT_MEASURED if value is None else f"{value / unit:{digits}}{sign}"
                     for value, unit, digits, sign in counts
                 ),
             ]
@@ -415,7 +417,7 @@ def paired_table(pairs):
 
     def cell(part):
         if part is None:
-            return report.NOT_MEASURED
+            return NOT_MEASURED
         return "{difference:+.1f} [{low:+.1f}, {high:+.1f}]".format(**part)
 
     lines = []
@@ -494,24 +496,24 @@ def main(options, shared=()):
     rows = joined(runs)
     header, cells = table(rows)
     notes = footnotes(rows)
-    print("\n".join(["", report.text_table(header, cells, left=2), "", *notes]))
+    print("\n".join(["", text_table(header, cells, left=2), "", *notes]))
     pairs, not_judged = judged(rows)
     below = [*(PAIRED_NOTES if pairs else ()), *not_judged]
     if pairs:
-        shown = report.text_table(*paired_table(pairs), left=3)
+        shown = text_table(*paired_table(pairs), left=3)
         print(f"\nPaired differences\n\n{shown}")
     if below:
         print("\n".join(["", *below]))
     if any(row["rank1"] for row in rows):  # queries whose rate nobody knows have no place in it
         draw(out / "compare.png", [row for row in rows if row["rank1"]])
     files.write_text_atomic(out / "compare.csv", as_csv(rows))
-    page = ["# Systems side by side", report.markdown(header, cells, left=2)]
+    page = ["# Systems side by side", markdown(header, cells, left=2)]
     if (out / "compare.png").exists():
         page.append("![Rank-1 against rate](compare.png)")
     page.append("\n".join(f"- {note}" for note in notes))
     if below:
         page.append("## Paired differences")
-        page += [report.markdown(*paired_table(pairs), left=3)] if pairs else []
+        page += [markdown(*paired_table(pairs), left=3)] if pairs else []
         page.append("\n".join(f"- {note}" for note in below))
     text = "\n\n".join(page) + "\n"
     write_page(out / "compare.html", text)

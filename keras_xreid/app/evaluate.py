@@ -14,7 +14,7 @@ from keras_xreid import app, files
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol
 from keras_xreid.evaluation.queries import write_queries
-from keras_xreid.report import report
+from keras_xreid.report.tables import score_table, text_table
 
 keras = later("keras")
 
@@ -139,7 +139,7 @@ def interval_table(summary):
             found = scores[name]
             numbers = (found[n] for n in ("mean", "deviation", "low", "high"))
             rows.append([f"{label}, {title}", *(f"{number:.1f}" for number in numbers)])
-    return report.text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
+    return text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
 
 
 def beside_card(options, data, results):
@@ -180,21 +180,20 @@ def main(options):
     folder = open_folder(options.out)
     network = network_of_lpips(model, options.lpips)
     shrunk = getattr(model, "gallery_at_query_rate", False)
-    runs, rows, kept = [], [], {}
+    runs, rows = [], []
     for drawn in sets:
-        runs.append(
-            xr.evaluate(
-                model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
-                reranked=options.rerank, keep=kept,
-            )
+        result = xr.evaluate(
+            model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
+            reranked=options.rerank,
         )  # fmt: skip
+        runs.append(result.scores)
         rates = options.rates if shrunk else (1,)
         rows += xr.manifest_rows(drawn, options.rates, gallery_rates=rates)
     results = runs[0]
     if len(runs) > 1:
         results = averaged(runs)
         print(interval_table(results["summary"]) + "\n")
-    print(report.score_table(results))
+    print(score_table(results))
     if len(runs) == 1:
         beside_card(options, data, results)
     if folder is None:
@@ -225,7 +224,7 @@ def main(options):
         **results,
     }
     if len(runs) == 1:
-        write_queries(folder / "queries.csv", data, kept)
+        write_queries(folder / "queries.csv", result)
     files.write_json_atomic(folder / "metrics.json", metrics)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras_xreid as xr
 from keras_xreid.app import later, provenance, recipes, settings
-from keras_xreid.report import report
+from keras_xreid.report.runs import read_metrics
 
 keras = later("keras")
 
@@ -45,7 +45,7 @@ def run(recipe, folder, *arguments):
     if not (folder / "report.md").exists():
         resume = ["--resume"] if (folder / "options.json").exists() else []
         call(recipe, folder, *arguments, *resume)
-    metrics = report.read_metrics(folder / "metrics.json")
+    metrics = read_metrics(folder / "metrics.json")
     # A row that was run before may have been run otherwise.
     asked = settings.plain(options)
     asked["backend"] = keras.backend.backend()
@@ -166,7 +166,7 @@ class Jobs:
                 run(job.recipe, folder, *words)
             elif not self.finished(name):
                 call(job.recipe, folder, *words)
-        found = report.read_metrics(folder / "metrics.json")
+        found = read_metrics(folder / "metrics.json")
         if job.scores:
             found = {**base, **{key: found[key] for key in SCORED if key in found}}
         return {"trained": folder, **found, "folder": folder}

@@ -27,6 +27,8 @@ from keras_xreid.app.machine import machine
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.report import report
+from keras_xreid.report.runs import read_metrics
+from keras_xreid.report.tables import NOT_MEASURED, markdown, markdown_table
 
 keras, run_module = later("keras"), later("keras_xreid.app.run")
 
@@ -143,10 +145,10 @@ def card(name, entry):
         [
             f"# {name}",
             report.TASK,
-            report.markdown_table(entry),
+            markdown_table(entry),
             "In percent, protocol each-rate, scored as stored in the file. Every number again: "
             f"`{again}`.",
-            report.markdown(["", ""], rows).replace("--:", ":--"),
+            markdown(["", ""], rows).replace("--:", ":--"),
         ]
     )
 
@@ -164,9 +166,9 @@ def zoo(index):
         cost, mean = entry["to_embed"], entry["mean_lr"]
         scores.append(
             [f"[{name}]({name}.md)", entry["dataset"]]
-            + [rank1.get(rate, report.NOT_MEASURED) for rate in rates]
-            + [f"{mean['rank1']:.1f}" if mean else report.NOT_MEASURED]
-            + [f"{cost['parameters'] / 1e6:.1f} M" if cost else report.NOT_MEASURED]
+            + [rank1.get(rate, NOT_MEASURED) for rate in rates]
+            + [f"{mean['rank1']:.1f}" if mean else NOT_MEASURED]
+            + [f"{cost['parameters'] / 1e6:.1f} M" if cost else NOT_MEASURED]
             + [f"{entry['embedded_per_second']:.0f}", f"`{entry['manifest_sha256'][:16]}`"]
         )
         where = f"{entry['bytes'] / 1e6:.1f} MB" if entry["file"] else "by the command"
@@ -178,9 +180,9 @@ def zoo(index):
             '`xr.load("NAME")` returns the model, `xreid evaluate --weights NAME` scores it. '
             "Rank-1 in percent of the test people, protocol each-rate, ± one standard error. "
             "Each card says on which machine and backend so many images a second are embedded.",
-            report.markdown(header, scores, left=2),
+            markdown(header, scores, left=2),
             "What made them:",
-            report.markdown(["name", "file", "command", "training"], commands, left=3),
+            markdown(["name", "file", "command", "training"], commands, left=3),
         ]
     )
 
@@ -191,7 +193,7 @@ def main(options):
     run, out = Path(options.run), Path(options.out)
     if not (run / "report.md").exists():
         raise xr.InputError(f"{run} holds no finished run")
-    metrics = report.read_metrics(run / "metrics.json")
+    metrics = read_metrics(run / "metrics.json")
     if metrics.get("short_run"):
         raise xr.InputError(f"{run} is a short run (--limit or --steps): its scores mean nothing")
     if metrics["protocol"] != "each-rate":
@@ -223,7 +225,7 @@ def main(options):
             split_id=metrics["split_id"], fold=metrics.get("fold") or 0,
         )  # fmt: skip
         train_rates = lr_rates(asked["train_rates"])
-        found = xr.evaluate(xr.load(stored), data, asked["rates"], train_rates)
+        found = xr.evaluate(xr.load(stored), data, asked["rates"], train_rates).scores
         shrunk = asked["rates"] if metrics.get("gallery_at_query_rate") else (1,)
         rows = xr.manifest_rows(data, asked["rates"], gallery_rates=shrunk)
         scored = xr.write_manifest(Path(folder) / "manifest.jsonl", rows)

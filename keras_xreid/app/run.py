@@ -20,7 +20,10 @@ from keras_xreid.data.resolution import lr_rates, rate_range
 from keras_xreid.evaluation.flops import embedding_cost
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.ranking import counted_queries
+from keras_xreid.evaluation.speed import query_ms
 from keras_xreid.report import report, run_figures
+from keras_xreid.report.runs import count_data, images_seen
+from keras_xreid.report.tables import score_table
 from keras_xreid.training import autodiff
 from keras_xreid.training.norms import TermNorms
 
@@ -268,8 +271,7 @@ class Run:
             train_kernel=o.kernel,
         )  # fmt: skip
         manifest = xr.write_manifest(self.folder / "manifest.jsonl", rows)
-        kept = {}
-        results = xr.evaluate(model, data, o.rates, lr_rates(o.train_rates), keep=kept)
+        result = xr.evaluate(model, data, o.rates, lr_rates(o.train_rates))
         seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began
         metrics = {
             "system": self.system,
@@ -289,22 +291,22 @@ class Run:
             "to_embed": cost_of(model),
             "seconds": seconds,
             "images_per_second": self.speeds(),
-            "images_seen": report.images_seen(self.rows),
-            **results,
+            "images_seen": images_seen(self.rows),
+            "query_ms": query_ms(model, result),
+            **result.scores,
             **extra,
             "short_run": bool(o.limit or o.steps),
-            "data": report.count_data(data),
+            "data": count_data(data),
             "options": json.loads((self.folder / "options.json").read_text()),
         }
-        print(report.score_table(metrics))
-        write_queries(self.folder / "queries.csv", data, kept)
+        print(score_table(metrics))
+        write_queries(self.folder / "queries.csv", result)
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
         files.write_json_atomic(self.folder / "metrics.json", metrics)
         run_figures.draw_figures(
-            self.folder / "figures", model, data, results, kept,
-            trained_on or lr_rates(o.train_rates),
-        )  # fmt: skip
-        report.write_report(self.folder)
+            self.folder / "figures", result, trained_on or lr_rates(o.train_rates)
+        )
+        report.write_report(self.folder, metrics)
         for checkpoint in self._checkpoints:
             checkpoint.path.unlink(missing_ok=True)
         print(f"Finished in {seconds / 60:.1f} minutes. Look at {self.folder / 'report.md'}")

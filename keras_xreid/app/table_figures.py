@@ -3,14 +3,16 @@
 They show people of the data set, so they are drawn into the tables' folder and nowhere else.
 """
 
-import types
+import dataclasses
 
 import numpy as np
 
 import keras_xreid as xr
 from keras_xreid.app import later
 from keras_xreid.data.resolution import lr_rates, prepare_images
+from keras_xreid.evaluation.distances import distances_among
 from keras_xreid.evaluation.ranking import counted_queries
+from keras_xreid.evaluation.samples import one_query_a_person, queries_to_map
 from keras_xreid.report import figures, run_figures
 
 # What each shows: rows of the main table by their names, or a recipe with its options.
@@ -74,16 +76,14 @@ def draw(figure, folder, found, options):
     path = folder / f"{figure}.png"
     if figure.startswith(("intact", "cadnet-figure-3")):
         rates = (4,) if figure == "intact-figure-4" else RATES
-        rows = run_figures._one_query_a_person(data.query, counted, 6, 0)
+        rows = one_query_a_person(data.query, counted, 6)
         recovered_by(path, models, [data.query[row] for row in rows], rates, size)
     elif figure == "rain-figure-4":
         ranked_by(path, models, data, counted)
     elif figure == "adaptive-figure-4":
         (model,) = models.values()
-        rows = run_figures._one_query_a_person(data.query, counted, 1, 0)
-        kept = features_of(model, data, rows, (1, 2, 3, 4))
-        groups = run_figures._lists_by_rate(model, data, kept, counted, "area", 0, length=15)
-        figures.ranked_lists(path, groups)
+        result = ranked(model, data, one_query_a_person(data.query, counted, 1), (1, 2, 3, 4))
+        figures.ranked_lists(path, run_figures.ranked_lists_by_rate(result, length=15))
     else:
         trained = lr_rates(next(iter(found.values()))["options"]["train_rates"])
         return maps_of(path, models, data, counted, trained)
@@ -101,31 +101,21 @@ def recovered_by(path, models, records, rates, size):
     figures.image_strips(path, [*groups, ("", {"HR": high})])
 
 
-def features_of(model, data, rows, rates):
-    """Features of some queries at some rates, and of the gallery, as `evaluate` keeps them."""
-    parts = [data.gallery[i : i + 1024] for i in range(0, len(data.gallery), 1024)]
-    gallery = [model.embed(prepare_images(part, model.image_size), rates=1) for part in parts]
-    gallery, query = np.concatenate(gallery), {}
-    for rate in rates:
-        images = prepare_images([data.query[row] for row in rows], model.image_size, rate)
-        query[rate] = np.zeros((len(data.query), gallery.shape[1]), "float32")
-        query[rate][rows] = model.embed(images, rates=rate)
-    told = {rate: rate for rate in rates}
-    return {"gallery": dict.fromkeys(rates, gallery), "query": query, "told": told}
+def ranked(model, data, rows, rates):
+    """What `evaluate` finds for a few of the queries."""
+    few = dataclasses.replace(data, query=[data.query[row] for row in rows])
+    return xr.evaluate(model, few, rates, verbose=False)
 
 
 def ranked_by(path, models, data, counted, rate=8, length=7):
     """The first gallery images of three people's queries, by each model."""
-    rows = run_figures._one_query_a_person(data.query, counted, 3, 0)
+    rows = one_query_a_person(data.query, counted, 3)
     groups = [{"title": f"r = {rate}: a query drawn at random", "rows": []} for _ in rows]
     for label, model in models.items():
-        kept = features_of(model, data, rows, (rate,))
-        query, gallery = kept["query"][rate], kept["gallery"][rate]
-        order, first = run_figures._top(model, data, query, gallery, rate, rows, length)
-        for group, row in zip(groups, rows, strict=True):
-            group["rows"].append(
-                run_figures._ranked_row(model, data, label, row, rate, order, first, "area")
-            )
+        result = ranked(model, data, rows, (rate,))
+        for i, group in enumerate(groups):
+            row = run_figures.ranked_row(result, result.trials[0], i, "plain", label, length)
+            group["rows"].append(row)
     figures.ranked_lists(path, groups)
 
 
@@ -133,9 +123,7 @@ def maps_of(path, models, data, counted, trained):
     """Embeddings in the plane, a PNG for each model: RAIN's v, or GAP(f) of CAD-Net."""
     of_f = path.name.startswith("cadnet")
     people = 15 if of_f else 35
-    chosen = run_figures._queries_to_map(
-        data.query, counted, len(RATES), 0, people, points=16 * people
-    )
+    chosen = queries_to_map(data.query, counted, len(RATES), people, points=16 * people)
     records, names = [data.query[row] for row in chosen], []
     told = np.repeat(RATES, len(records))
     for label, model in models.items():
@@ -146,10 +134,9 @@ def maps_of(path, models, data, counted, trained):
                 parts.append(base.predict(model.encoder, base.as_float(images), 64)[-1])
             else:
                 parts.append(model.embed(images, rates=rate))
-        judge = model
-        if of_f:
-            judge = types.SimpleNamespace(distances=lambda a, b, query_rates: base.euclidean(a, b))
-        places = run_figures._tsne(judge, np.concatenate(parts), told, 0)
+        measure = (lambda a, b, query_rates: base.euclidean(a, b)) if of_f else model.distances
+        apart = distances_among(measure, np.concatenate(parts), told)
+        places = run_figures.places_of(apart)
         persons = [record.person for record in records] * len(RATES)
         ending = f"-{label.replace(' ', '-')}" if len(RUNS[path.stem]) > 1 else ""
         name = f"{path.stem}{ending}.png"

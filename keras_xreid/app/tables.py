@@ -26,8 +26,9 @@ from keras_xreid import app, files
 from keras_xreid.app import compare, recipes, table_figures
 from keras_xreid.app.jobs import CONTROL, FIRST, LONG, SYSTEM, Jobs, Row, name_of
 from keras_xreid.evaluation.ranking import standard_error
-from keras_xreid.report import figures, papers, report
+from keras_xreid.report import figures, papers
 from keras_xreid.report.page import write_page
+from keras_xreid.report.tables import NOT_MEASURED, markdown, text_table
 
 # The project's own table: a row's folder, recipe and options. An HR stage that strong systems
 # begin from, and a second stage of as many images each.
@@ -397,12 +398,12 @@ class Section:
     figures: tuple = ()
 
     def text(self):
-        tables = [report.text_table(header, rows) for header, rows in self.tables]
+        tables = [text_table(header, rows) for header, rows in self.tables]
         return "\n\n".join([self.title, *tables, *filter(None, self.notes)])
 
     def markdown(self):
         parts = [f"## {self.title}"]
-        parts += [report.markdown(header, rows) for header, rows in self.tables]
+        parts += [markdown(header, rows) for header, rows in self.tables]
         parts += [f"![{self.title.split(',')[0]}]({name})" for name in self.figures]
         return "\n\n".join([*parts, *filter(None, self.notes)])
 
@@ -445,7 +446,7 @@ def quality_of(runs, name, digits, rates=LOW):
         for rate in rates
     ]
     values = [value for value in values if value is not None]
-    return f"{statistics.mean(values):.{digits}f}" if values else report.NOT_MEASURED
+    return f"{statistics.mean(values):.{digits}f}" if values else NOT_MEASURED
 
 
 def cells(runs):
@@ -522,19 +523,19 @@ def show(table, found, folder):
     titles = {"rank1": "rank-1", "mAP": "mAP", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
     quoted = [name for name in titles if any(name in scores for scores in printed.values())]
     header = ["row", "rank-1", "rank-5", "rank-10", "mAP", "PSNR", "SSIM", "LPIPS", "min"]
-    empty = [report.NOT_MEASURED] * (len(header) - 2)
+    empty = [NOT_MEASURED] * (len(header) - 2)
     header += [f"paper's {titles[name]}" for name in quoted]
     rows, ours, psnr = [], {}, {}
     for name, scores in printed.items():
-        runs, text = found.get(name), [report.NOT_MEASURED, *empty]
+        runs, text = found.get(name), [NOT_MEASURED, *empty]
         if runs:
             ours[name], text = rank1_of(runs), cells(runs)
-            if text[4] != report.NOT_MEASURED:
+            if text[4] != NOT_MEASURED:
                 psnr[name] = float(text[4])
         elif name in TABLES[table]:
             text = [NOT_RUN, *empty]
         paper = [scores.get(score) for score in quoted]
-        rows.append([name, *text, *(report.NOT_MEASURED if v is None else str(v) for v in paper)])
+        rows.append([name, *text, *(NOT_MEASURED if v is None else str(v) for v in paper)])
     plain = [
         scores_of(m["enlarged"])
         for m in all_runs(found)
@@ -542,8 +543,8 @@ def show(table, found, folder):
     ]
     if plain and all(plain):
         mean = statistics.mean(scores["rank1"] for scores in plain)
-        missing = [report.NOT_MEASURED] * (len(header) - 2)
-        rows.append(["merely enlarged", f"{mean:.1f}", *missing])
+        missing = [NOT_MEASURED] * (len(header) - 2)
+        rows.append(["upscaled", f"{mean:.1f}", *missing])
     sentence = ""
     if len(ours) > 1:
         names, text = order_of(ours)
@@ -574,7 +575,7 @@ def show_rain_2(table, found, folder):
     for row in papers.rows("RAIN", 2):
         printed.setdefault(row.model, {})[row.rate] = str(row.scores["rank1"])
     for model, scores in printed.items():
-        rows.append([f"{model} (paper)", scores[None], scores.get(8, report.NOT_MEASURED)])
+        rows.append([f"{model} (paper)", scores[None], scores.get(8, NOT_MEASURED)])
     title = f"RAIN Table 2, {described(runs)}; paper's numbers on MLR-VIPeR"
     return Section(title, [(header, rows)], [beside_papers(runs)])
 
@@ -590,13 +591,13 @@ def show_cadnet_2(table, found, folder):
         plain = [m["enlarged"] for m in runs if m.get("enlarged")]
         first = [quality_of(runs, *kind) for kind in kinds]
         unseen = [quality_of(runs, *kind, rates=("8",)) for kind in kinds]
-        unseen.append(f"{statistics.mean(at_8):.1f}" if at_8 else report.NOT_MEASURED)
+        unseen.append(f"{statistics.mean(at_8):.1f}" if at_8 else NOT_MEASURED)
         rows = [["CAD-Net (ours)", *first, rank1_text(runs), *unseen]]
         quality = [
             [quality_of(plain, *kind, rates=rates) for kind in kinds] for rates in (LOW, "8")
         ]
-        nothing = report.NOT_MEASURED
-        rows.append(["merely enlarged (ours)", *quality[0], nothing, *quality[1], nothing])
+        nothing = NOT_MEASURED
+        rows.append(["upscaled (ours)", *quality[0], nothing, *quality[1], nothing])
     printed = {}
     for row in papers.rows("CAD-Net", 2):
         numbers = [str(row.scores[name]) for name in ("ssim", "psnr", "lpips", "rank1")]
@@ -614,7 +615,7 @@ def show_figure_5(table, found, folder):
         for label in LABELED:
             name = f"{label}, {100 * share:g} %"
             if name not in found:  # nothing trains without a label
-                row.append(report.NOT_MEASURED)
+                row.append(NOT_MEASURED)
             elif not found[name]:
                 row.append(NOT_RUN)
             else:
@@ -624,7 +625,7 @@ def show_figure_5(table, found, folder):
                     line[key].append(value)
                 row.append(rank1_text(found[name]))
         paper = papers.RAIN_LABELED.get(round(100 * share))
-        rows.append([*row, report.NOT_MEASURED if paper is None else str(paper)])
+        rows.append([*row, NOT_MEASURED if paper is None else str(paper)])
     runs = all_runs(found)
     if lines:
         several = any(len(of_row) > 1 for of_row in found.values())
@@ -660,7 +661,7 @@ def show_table_5(table, found, folder):
     printed, rows = {row.model: row.scores for row in papers.rows("Adaptive", 5)}, []
     for name, runs in found.items():
         rate = NEAREST[name.split(",")[0]][2]
-        text = [NOT_RUN, *[report.NOT_MEASURED] * 3]
+        text = [NOT_RUN, *[NOT_MEASURED] * 3]
         if runs:
             of_rate = [m["per_rate"][rate] for m in runs]
             values = [statistics.mean(per_rate[s] for per_rate in of_rate) for s in scores]
@@ -694,13 +695,13 @@ def show_main(table, found, folder):
             place = at if name == "mean LR, flip" else header.index("GFLOPs") + 1
             header.insert(place, name)
             for line, value in zip(lines, values, strict=True):
-                line.insert(place, report.NOT_MEASURED if value is None else f"{value:.1f}")
+                line.insert(place, NOT_MEASURED if value is None else f"{value:.1f}")
     if any(row["mixed"] is not None for row in rows):
         header.append("paper's rank-1")
         for line, row in zip(lines, rows, strict=True):
             line.append(printed_rank1(row))
     header, lines = header[:1] + header[2:], {line[0]: line[:1] + line[2:] for line in lines}
-    empty = [NOT_RUN, *[report.NOT_MEASURED] * (len(header) - 2)]
+    empty = [NOT_RUN, *[NOT_MEASURED] * (len(header) - 2)]
     shown = [(header, [lines.get(label, [label, *empty]) for label in found])]
     notes = [f"- {note}" for note in compare.footnotes(rows)]
     if "mean LR, flip" in header:
@@ -730,7 +731,7 @@ def printed_rank1(row):
     paper, number, model = PRINTED.get(row["name"], (None, None, None))
     dataset = papers.DATASETS.get(row["runs"][0]["dataset"])
     known = [r for r in papers.rows(paper, number, dataset) if r.model == model and dataset]
-    return str(known[0].scores["rank1"]) if known else report.NOT_MEASURED
+    return str(known[0].scores["rank1"]) if known else NOT_MEASURED
 
 
 def beside_controls(rows):

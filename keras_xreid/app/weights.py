@@ -11,7 +11,7 @@ import tyro
 
 import keras_xreid as xr
 from keras_xreid import app
-from keras_xreid.report import report
+from keras_xreid.report.tables import NOT_MEASURED, text_table
 
 
 @dataclasses.dataclass
@@ -26,10 +26,10 @@ def main(options):
         rows = []
         for name, entry in known.items():
             rank1 = [entry["per_rate"].get(rate, {}).get("rank1") for rate in ("1", "4")]
-            cells = [report.NOT_MEASURED if score is None else f"{score:.1f}" for score in rank1]
+            cells = [NOT_MEASURED if score is None else f"{score:.1f}" for score in rank1]
             size = f"{entry['bytes'] / 1e6:.1f} MB" if entry["file"] else "no file"
             rows.append([name, entry["dataset"], *cells, size])
-        print(report.text_table(["name", "trained on", "r = 1", "r = 4", "size"], rows))
+        print(text_table(["name", "trained on", "r = 1", "r = 4", "size"], rows))
         print('\nRank-1 in percent. xr.load("NAME") loads one; xreid weights NAME tells all.')
     elif options.name in known:
         print(json.dumps(known[options.name], indent=1))

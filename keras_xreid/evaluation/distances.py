@@ -83,3 +83,24 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
             return np.maximum(distances, 0, out=distances)
 
     return LazyDistances(function, (len(query), len(gallery)))
+
+
+def distances_among(measure, features, rates):
+    """Distances between some images and themselves, each two compared on what both have.
+
+    Args:
+        measure: a model's `distances`, whose metric may depend on the resolution.
+        features: (n, d) array.
+        rates: number or (n,) array, what `measure` is told of their resolution.
+
+    Returns:
+        (n, n) float64 array: symmetric, 0 on its diagonal.
+
+    Example:
+
+    >>> apart = distances_among(model.distances, features, rates=4)
+    """
+    found = np.array(measure(features, features, query_rates=rates), "float64")
+    found = np.maximum(np.minimum(found, found.T), 0)
+    np.fill_diagonal(found, 0)
+    return found

@@ -16,34 +16,30 @@ COLUMNS = ("query", "person", "camera", "rate", "variant", "rank1", "AP", "INP")
 KEPT = [SCORES.index(name) for name in ("rank1", "mAP", "mINP")]
 
 
-def write_queries(path, data, kept):
+def write_queries(path, result):
     """Writes the scores of every query that counts, in percent and full precision.
 
-    `variant` is "plain", the model as it is, or "upscaled", the control that is merely enlarged.
+    `variant` is "plain", the model as it is; "upscaled", the control without recovery; or "flip",
+    image and mirror image averaged.
 
     Args:
         path: the file, queries.csv of a run folder; written whole or not at all.
-        data: the `DataSet` that was scored.
-        kept: the dictionary that `evaluate(model, data, keep=kept)` filled.
+        result: what `evaluate` returned.
 
     Example:
 
-    >>> kept = {}
-    >>> results = evaluate(model, data, keep=kept)
-    >>> write_queries("runs/mine/queries.csv", data, kept)
+    >>> write_queries("runs/mine/queries.csv", evaluate(model, data))
     """
-    names = query_names(data)
+    data, names = result.data, query_names(result.data)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for variant, scores in kept["scores"].items():
-        if not isinstance(scores, dict):  # the protocol gave each query its rate
-            scores = {None: scores}
-        for rate, of_each in scores.items():
+    for variant in ("plain", "upscaled", "flip"):
+        for trial in result.trials:
+            of_each = trial.scores.get(variant, np.empty((0, len(SCORES))))
             for row in np.flatnonzero(~np.isnan(of_each[:, -1])):
-                record = data.query[row]
-                own = kept["rates"][row] if rate is None else rate
-                shown = "" if np.isnan(own) else f"{own:g}"  # a rate that nobody knows
+                record, rate = data.query[row], trial.query_rates[row]
+                shown = "" if np.isnan(rate) else f"{rate:g}"  # a rate that nobody knows
                 who = [names[row], record.person, record.camera, shown, variant]
                 writer.writerow([*who, *of_each[row, KEPT].tolist()])
     write_text_atomic(path, text.getvalue())

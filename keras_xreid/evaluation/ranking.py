@@ -105,7 +105,7 @@ def scores_by_rate(scores, rates):
 
     Args:
         scores: what `score_queries` returned.
-        rates: (queries,) rates.
+        rates: (queries,) rates; NaN where nobody knows, which only "mixed" counts.
 
     Returns:
         As `evaluate_rates`.
@@ -114,7 +114,8 @@ def scores_by_rate(scores, rates):
         InputError: no query counts.
     """
     counted, rates = _counted(scores), np.asarray(rates)
-    groups = {f"{rate:g}": counted & (rates == rate) for rate in np.unique(rates)}
+    known = np.unique(rates[~np.isnan(rates)])
+    groups = {f"{rate:g}": counted & (rates == rate) for rate in known}
     result = {"per_rate": {}, "mixed": mean_scores(scores), "queries": {}, "standard_error": {}}
     for name, rows in {**groups, "mixed": counted}.items():
         count = int(rows.sum())
@@ -151,6 +152,33 @@ def score_queries(distances, query, gallery, gallery_shots=None, draws=None, see
 
     >>> rank1 = score_queries(distances, data.query, data.gallery)[:, 0]
     """
+    return rank_queries(distances, query, gallery, gallery_shots, draws, seed, length=0)[0]
+
+
+def rank_queries(distances, query, gallery, gallery_shots=None, draws=None, seed=0, length=15):
+    """Scores each query as `score_queries` does, and keeps the head of its ranked list.
+
+    Args:
+        distances: as for `evaluate_ranking`, and so are all the others. They are read once.
+        query: list of `Record`.
+        gallery: list of `Record`.
+        gallery_shots: None or 1; lists are those of the full gallery in both cases.
+        draws: None, or how many single-shot galleries are drawn.
+        seed: of the draws.
+        length: how many gallery images of each list are kept.
+
+    Returns:
+        Three arrays: the scores, as of `score_queries`; the nearest gallery columns, (queries,
+        length), without junk, -1 after the last one; and the rank of the first true match,
+        (queries,), 0 for a query that does not count.
+
+    Raises:
+        InputError: as `score_queries`.
+
+    Example:
+
+    >>> scores, nearest, first = rank_queries(distances, data.query, data.gallery)
+    """
     if gallery_shots not in (None, 1):
         raise InputError(
             f"gallery_shots is {gallery_shots!r}: give None (full gallery) or 1 (single-shot)"
@@ -170,6 +198,7 @@ def score_queries(distances, query, gallery, gallery_shots=None, draws=None, see
     matches, junk, without_person = matches_and_junk(query, gallery)
     people = None if gallery_shots is None else _People(query, gallery)
     scores = np.full((len(query), len(SCORES)), np.nan)
+    nearest, first = np.full((len(query), length), -1), np.zeros(len(query), int)
     step = max(1, BLOCK_VALUES // max(1, len(gallery)))
     for start in range(0, len(query), step):
         rows = [row for row in range(start, min(start + step, len(query))) if len(matches[row])]
@@ -189,7 +218,11 @@ def score_queries(distances, query, gallery, gallery_shots=None, draws=None, see
                 rng = np.random.default_rng([seed, row])
                 hits = people.drawn_hits(line, matches[row], query[row], draws, rng)
             scores[row] = [*hits, average_precision, inverse_penalty]
-    return 100 * scores
+            first[row] = positions[0] + 1
+            if length:
+                found = _nearest(line, np.append(junk[row], without_person), length)
+                nearest[row, : len(found)] = found
+    return 100 * scores, nearest, first
 
 
 def mean_scores(scores):
@@ -402,6 +435,16 @@ def _match_positions(lines, rows, matches, junk, without_person):
                 positions[i] += np.count_nonzero(original[: match[i]] == distance[i])
         positions.sort()
         yield positions
+
+
+def _nearest(line, left_out, length):
+    """The nearest columns of a line in order, at equal distance in the gallery's order."""
+    line = line.copy()
+    line[left_out] = np.nan  # sorted behind everything, and no less than any bound
+    length = min(length, len(line) - len(left_out))
+    bound = np.partition(line, length - 1)[length - 1]
+    near = np.flatnonzero(line <= bound)
+    return near[np.argsort(line[near], kind="stable")[:length]]
 
 
 class _People:

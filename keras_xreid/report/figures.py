@@ -42,7 +42,7 @@ def recovered_strips(path, low, recovered, high):
 
     Args:
         path: PNG to write.
-        low: {rate: (n, height, width, 3) images}, shrunk and enlarged; uint8 or float in [0, 1].
+        low: {rate: (n, height, width, 3) images}, shrunk and upscaled; uint8 or float in [0, 1].
         recovered: {rate: (n, height, width, 3) images}, the same rates.
         high: (n, height, width, 3) images.
 
@@ -157,7 +157,7 @@ def ranked_lists(path, lists):
 
 
 def rank_against_rate(path, results, train_rates=(2, 3, 4)):
-    """Draws rank-1 against rate with standard errors, for the system and the enlarged control.
+    """Draws rank-1 against rate with standard errors, for the system and the upscaled control.
 
     Args:
         path: PNG to write.
@@ -176,7 +176,7 @@ def rank_against_rate(path, results, train_rates=(2, 3, 4)):
     """
     versions = [("recovered", results)]
     if (results.get("enlarged") or {}).get("per_rate"):
-        versions.append(("merely enlarged", results["enlarged"]))
+        versions.append(("upscaled", results["enlarged"]))
     lines, unseen = [], set()
     for label, scores in versions:
         line = line_of_rates(label, scores, train_rates)
@@ -270,7 +270,7 @@ def rank_lines(path, lines, xlabel="downsampling rate r", note="bars: ± one sta
     names_w = 30 + 10 * max(len(line["label"]) for line in lines) if several else 28
     with _figure(path, 84 + 476 + names_w, 440) as figure:
         axes = _axes(figure, 84, 40, 476, 334)
-        # Aside of each other, so that bars can be told apart.
+        # Aside of each other, so that no bar hides another.
         step = min(0.012, 0.05 / len(lines)) * (ticks[-1] - ticks[0])
         ends = []
         for number, line in enumerate(lines):

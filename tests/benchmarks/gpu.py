@@ -53,7 +53,8 @@ import keras_xreid as xr  # noqa: E402
 from keras_xreid import app, files  # noqa: E402
 from keras_xreid.app.machine import cores, machine  # noqa: E402
 from keras_xreid.backbones.efficientnet import imagenet_file  # noqa: E402
-from keras_xreid.report import report  # noqa: E402
+from keras_xreid.report.runs import PAIRED, read_metrics  # noqa: E402
+from keras_xreid.report.tables import NOT_MEASURED, markdown  # noqa: E402
 
 # isort: split
 from cases import Handwritten, Ours  # noqa: E402
@@ -220,7 +221,7 @@ def train(o, gpu, folder, left):
         if status:
             sys.exit(status)  # it has said why
         if status == 0:
-            metrics = report.read_metrics(folder / "runs" / "first-steps" / "metrics.json")
+            metrics = read_metrics(folder / "runs" / "first-steps" / "metrics.json")
             speed = metrics["images_per_second"]["reid"]
             start = began - left() - FIRST_STEPS * STEP / speed
             slowness = [slow for _, _, slow in ROWS.values()]
@@ -253,9 +254,9 @@ def row(o, gpu, folder, name, steps, start, speed, left):
         return "cut off" if status is None else f"exit status {status}"
     for file in ("metrics.json", "queries.csv", "model.weights.h5"):
         shutil.copy(run / file, folder / f"{name}.{file.removeprefix('model.')}")
-    metrics = report.read_metrics(run / "metrics.json")
+    metrics = read_metrics(run / "metrics.json")
     (stage, images), *_ = metrics["images_seen"].items()
-    pairs = stage in report.PAIRED
+    pairs = stage in PAIRED
     return {
         "images": images,
         "seconds": began - left(),
@@ -279,13 +280,13 @@ def write_rows(o, gpu, folder, done):
             [
                 name + (" (rehearsal)" if not gpu else ""),
                 f"{found['images']:,}", f"{found['seconds']:.0f}", f"{found['speed']:.1f}",
-                *(report.NOT_MEASURED if x is None else f"{x:.1f}"
+                *(NOT_MEASURED if x is None else f"{x:.1f}"
                   for x in (*ranks, mean.get("rank1"), mean.get("mAP"))),
             ]
         )  # fmt: skip
     missing = {name: done.get(name, "") for name in ROWS if not isinstance(done.get(name), dict)}
     how = f"strong, {BFLOAT16}, {'compiled' if o.compiled else 'not compiled'}, rank-1 in percent"
-    write(o, gpu, folder, [how, "", report.markdown(header, cells)], missing)
+    write(o, gpu, folder, [how, "", markdown(header, cells)], missing)
 
 
 def write(o, gpu, folder, lines, missing):
@@ -402,7 +403,7 @@ def write_speeds(o, gpu, folder, rows, missing, peak):
     cells = []
     for row in rows:
         speed, ratio, mfu = row["images_per_second"], row["ratio"], row["mfu"]
-        known = f"{mfu:.1%}" if mfu else report.NOT_MEASURED if peak else "not known"
+        known = f"{mfu:.1%}" if mfu else NOT_MEASURED if peak else "not known"
         cells.append(
             [
                 row["setting"] + (" (rehearsal)" if not gpu else ""), row["contender"],
@@ -413,7 +414,7 @@ def write_speeds(o, gpu, folder, rows, missing, peak):
     header = ["train step", "contender", "images/s (min-max)", "of hand-written", "MFU"]
     told = f"{peak / 1e12:g} TFLOP/s, bfloat16" if peak else "not known"
     notes = f"Peak: {told}. INTACT's images are pairs. TF32 is off. `torch` is Keras on torch."
-    write(o, gpu, folder, [notes, "", report.markdown(header, cells, left=2)], missing)
+    write(o, gpu, folder, [notes, "", markdown(header, cells, left=2)], missing)
     results = {
         "rehearsal": not gpu, "gpu": gpu, "machine": machine(), "peak_flops": peak, "tf32": False,
         "command": shlex.join(["python", *sys.argv]), "rows": rows, "not_run": missing,

@@ -50,7 +50,7 @@ class Options:
 
 def main(options):
     import keras_xreid as xr
-    from keras_xreid.report import report
+    from keras_xreid.report.tables import markdown
 
     unknown = [case for case in options.cases if case not in CASES]
     if unknown or not options.cases:
@@ -78,7 +78,7 @@ def main(options):
         seconds = (f"{found[name]:.2f}" for name in ("seconds", "processor"))
         rows.append([case, *seconds, memory, *scores])
     header = ["case", "seconds", "processor's", "peak extra memory, GB", "rank-1", "rank-20", "mAP"]
-    print(f"\n{options.threads} thread(s)\n\n" + report.markdown(header, rows))
+    print(f"\n{options.threads} thread(s)\n\n" + markdown(header, rows))
 
 
 # --- in a case's process -----------------------------------------------------------------------

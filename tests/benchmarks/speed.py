@@ -84,7 +84,7 @@ class Options:
 def main(options):
     import keras_xreid as xr
     from keras_xreid import files
-    from keras_xreid.report import report
+    from keras_xreid.report.tables import markdown, text_table
 
     check(options)
     contenders, left_out = [], {}
@@ -137,9 +137,9 @@ def main(options):
     }
     header, cells = table(rows)
     notes = in_words(results)
-    print("\n" + report.text_table(header, cells) + "\n\n" + "\n".join(notes))
+    print("\n" + text_table(header, cells) + "\n\n" + "\n".join(notes))
     folder = Path(options.out)
-    page = ["# Benchmark", "\n".join(f"- {note}" for note in notes), report.markdown(header, cells)]
+    page = ["# Benchmark", "\n".join(f"- {note}" for note in notes), markdown(header, cells)]
     write_whole(folder / "benchmark.md", "\n\n".join(page) + "\n")
     files.write_json_atomic(folder / "benchmark.json", results)
     print(f"\nWritten to {folder / 'benchmark.md'} and {folder / 'benchmark.json'}")
