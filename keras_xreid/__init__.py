@@ -40,7 +40,7 @@ _PLACES = {
     "load": "weights",
     "manifest_rows": "data.manifest",
     "prepare_images": "data.resolution",
-    "published": "weights",
+    "published": "hub",
     "rates_from_sizes": "data.resolution",
     "rerank": "evaluation.reranking",
     "save": "weights",

@@ -1,7 +1,5 @@
-"""Weights files that say themselves which model they belong to, and those that are published."""
+"""Weights files that say themselves which model they belong to."""
 
-import functools
-import hashlib
 import json
 import os
 import tempfile
@@ -10,19 +8,14 @@ import warnings
 from pathlib import Path
 
 import h5py
-import keras
 import numpy as np
 
 import keras_xreid
+from keras_xreid import hub
 from keras_xreid.errors import InputError
 
 ATTRIBUTE = "keras_xreid"
 PRECISIONS = ("float32", "mixed_bfloat16")
-# The repository's folder, where this is one, and what of it an installed package has.
-REPOSITORY = Path(__file__).parents[1]
-PUBLISHED = (Path(__file__).parent / "published",)
-if (REPOSITORY / "pyproject.toml").is_file():
-    PUBLISHED = (REPOSITORY / "weights", *PUBLISHED)
 
 
 def save(model, path, half=False, critics=True):
@@ -113,13 +106,14 @@ def _rewrite(path, half, left_out):
     os.replace(whole, path)
 
 
-def load(path, precision=None):
+def load(path=None, precision=None):
     """Builds the model that a weights file belongs to and loads it.
 
     Args:
         path: the name of published weights, see `published`; or a file written by `save`, such as
-            a run folder's `model.weights.h5`, or the folder. Published files that are not at hand
-            are downloaded once, into Keras's cache, and checked against their SHA-256.
+            a run folder's `model.weights.h5`, or the folder; or "hf://user/name"; or
+            "https://host/file.weights.h5#sha256=HEX". None takes the best published weights. What
+            comes from the network is downloaded once, and checked against its SHA-256.
         precision: "float32" or "mixed_bfloat16", how the model computes; None as it was trained.
             Published weights are float32.
 
@@ -134,19 +128,13 @@ def load(path, precision=None):
 
     Example:
 
+    >>> model = load()
     >>> model = load("runs/intact-synthetic")
     >>> features = model.embed(images, rates=4)
     """
     if precision not in (None, *PRECISIONS):
         raise InputError(f"precision {precision!r}: give {' or '.join(PRECISIONS)}")
-    name, path = str(path), Path(path)
-    if path.is_dir():
-        path = path / "model.weights.h5"
-    elif not path.is_file() and not name.endswith(".h5"):
-        path = _published_file(name)
-    if not path.is_file():
-        raise InputError(f"no weights at {path}: give a .weights.h5 file or a finished run folder")
-    _check_if_published(path)
+    path = hub.find(path)
     try:
         with h5py.File(path) as file:
             description = json.loads(file.attrs[ATTRIBUTE])
@@ -216,82 +204,3 @@ def _load_without(model, path, left_out):
 def _short(error):
     """One line of an error that may have many."""
     return textwrap.shorten(str(error), 240, placeholder=" ...")
-
-
-@functools.cache
-def published():
-    """Lists the published weights.
-
-    Returns:
-        A dictionary from name to what is known of it: "system", "backbone", "preset", "data",
-        "protocol", "manifest_sha256", "seed", "backend", "command", "file" or "url" (or neither,
-        where nobody hosts it: the command makes it), "sha256", "bytes", "per_rate", "licence".
-
-    Example:
-
-    >>> list(published())
-    """
-    for folder in PUBLISHED:
-        index = folder / "index.json"
-        if index.is_file():
-            return json.loads(index.read_text(encoding="utf-8"))
-    return {}
-
-
-def _published_file(name):
-    """The file of published weights, downloaded where it is not at hand, and checked."""
-    known = published()
-    if name not in known:
-        names = f"published are {', '.join(known)}" if known else "none are published"
-        raise InputError(
-            f"no weights at {name}: give a .weights.h5 file, a finished run folder, or a name "
-            f"({names})"
-        )
-    entry = known[name]
-    for folder in PUBLISHED if entry.get("file") else ():
-        if (folder / entry["file"]).is_file():
-            return folder / entry["file"]
-    if entry.get("url"):
-        return _downloaded(name, entry["url"], entry["sha256"])
-    if entry.get("file"):
-        raise InputError(
-            f"{name} lies in weights/ of the repository, which an installed package does not have: "
-            f"give the path of {entry['file']} there, or install by pip install -e"
-        )
-    raise InputError(f"nobody hosts {name} yet: make it by {entry['command']}")
-
-
-def _check_if_published(path):
-    """Refuses a file that lies where a published one belongs, and is another."""
-    path = path.resolve()
-    if path.parent not in [folder.resolve() for folder in PUBLISHED]:
-        return
-    for name, entry in published().items():
-        if entry.get("file") == path.name and _sha256(path) != entry["sha256"]:
-            raise InputError(
-                f"{path} is not the published {name}: its SHA-256 is {_sha256(path)[:16]}..., "
-                f"expected {entry['sha256'][:16]}...; fetch it again"
-            )
-
-
-def _downloaded(name, url, sha256):
-    """Published weights from Keras's cache; where they are not there, from the network."""
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = home / "keras_xreid" / f"{name}.weights.h5"
-    if path.is_file() and _sha256(path) == sha256:
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In a folder of its own, and renamed when it is whole: others may download it meanwhile.
-        with tempfile.TemporaryDirectory(dir=path.parent) as own:
-            found = keras.utils.get_file(
-                path.name, url, cache_dir=own, cache_subdir="", file_hash=sha256
-            )
-            os.replace(found, path)
-    except Exception as error:  # Keras raises a plain Exception where nothing is reached
-        raise InputError(f"{name} cannot be downloaded from {url} ({_short(error)})") from error
-    return path
-
-
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()

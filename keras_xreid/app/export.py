@@ -34,9 +34,8 @@ import numpy as np
 import tyro
 
 import keras_xreid as xr
-from keras_xreid import app
+from keras_xreid import app, hub
 from keras_xreid.app import later
-from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.synthetic.people import draw_person
 
 keras, fast_torch = later("keras"), later("keras_xreid.training.fast_torch")
@@ -126,9 +125,7 @@ def check(out, overwrite):
 
 def weights_sha256(weights):
     """SHA-256 of the file that `xr.load` finds for the same argument."""
-    path = Path(weights)
-    path = path / "model.weights.h5" if path.is_dir() else path
-    return file_sha256(path) if path.is_file() else xr.published()[str(weights)]["sha256"]
+    return hub.sha256_of(hub.find(weights))
 
 
 def describe(model, weights, licence=None):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import keras_xreid as xr
+from keras_xreid import hub
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.errors import InputError
 
@@ -24,8 +25,9 @@ def trained_on(weights):
     """
     if entry := xr.published().get(str(weights)):
         return entry
-    folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-    for name in ("options.json", "metrics.json"):
+    path = hub.find(weights) if hub.is_address(weights) else Path(weights)
+    folder = path if path.is_dir() else path.parent
+    for name in ("options.json", "metrics.json", hub.ENTRY):
         if (folder / name).is_file():
             try:
                 told = json.loads((folder / name).read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 import keras_xreid as xr
-from keras_xreid import app, files
+from keras_xreid import app, files, hub
 from keras_xreid.app import later, provenance, recipes, settings
 from keras_xreid.app.machine import machine
 from keras_xreid.data.manifest import file_sha256
@@ -53,6 +53,10 @@ class Options:
     """Name to publish by: letters, digits and underscores."""
     out: str = "weights"
     """Folder of index.json, the files and the cards."""
+    to: str | None = None
+    """Publish elsewhere: hf://user/name, or a new folder. Weights, entry and card are written."""
+    best: bool = False
+    """Make these the weights that `xr.load()` takes."""
     data_dir: str | None = None
     """The data set's folder, where it lies elsewhere than the run found it."""
 
@@ -234,11 +238,12 @@ def main(options):
     if apart > 1.001:
         raise xr.InputError(f"stored as float16, {run} scores {apart:.1f} queries differently")
     total = sum(entry["bytes"] for entry in known.values() if entry["file"])
-    fits = len(content) <= FILE_BYTES and total + len(content) <= ALL_BYTES
-    if fits:
-        files.write_bytes_atomic(file, content)
-    else:
-        print(f"{len(content) / 1e6:.1f} MB are too much for the repository: listed without a file")
+    if not options.to and (len(content) > FILE_BYTES or total + len(content) > ALL_BYTES):
+        raise xr.InputError(
+            f"{len(content) / 1e6:.1f} MB are too much for {out}, which holds {total / 1e6:.1f} of "
+            f"{ALL_BYTES / 1e6:.0f} MB: give --to hf://user/name or a folder, or take another "
+            "file out"
+        )
     entry = {
         **{name: {**metrics, **found}.get(name) for name in KEPT},
         "to_embed": run_module.cost_of(model),
@@ -248,7 +253,7 @@ def main(options):
         "began_from": began,
         "manifest_sha256": metrics["manifest_sha256"],
         "scored_manifest_sha256": scored,
-        "file": file.name if fits else None,
+        "file": file.name,
         "url": None,
         "left_out": [part for part in model.critics if getattr(model, part) is not None],
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -259,8 +264,16 @@ def main(options):
         "embedded_on": "{}, {cores} cores, {cpu}".format(keras.backend.backend(), **machine()),
         "licence": LICENCES.get(metrics["dataset"], LICENCES[None]),
     }
-    files.write_text_atomic(out / f"{options.name}.md", card(options.name, entry) + "\n")
-    known[options.name] = entry
+    text = card(options.name, entry) + "\n"
+    if options.to:
+        hub.push(options.to, content, entry, text)
+        print(f"Published as {options.to}")
+        return
+    files.write_bytes_atomic(file, content)
+    files.write_text_atomic(out / f"{options.name}.md", text)
+    if options.best:
+        known = {name: {**other, "best": False} for name, other in known.items()}
+    known[options.name] = {**entry, "best": options.best}
     files.write_text_atomic(out / "README.md", zoo(known) + "\n")
     files.write_json_atomic(index, known)
     xr.published.cache_clear()
