@@ -1,7 +1,8 @@
 """Where weights are: published by name, in a run folder, on the Hugging Face hub or at an address.
 
-A published model elsewhere is three files: `model.weights.h5`, `entry.json` with all that is known of it, its
-SHA-256 among it, and `README.md`, its card. Nothing is read before its SHA-256 is checked.
+A model that is published elsewhere is three files: `model.weights.h5`; `entry.json`, all that is
+known of it, with its SHA-256; and `README.md`, its card. Nothing is read before its SHA-256 is
+checked.
 """
 
 import functools

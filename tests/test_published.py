@@ -12,7 +12,7 @@ import pytest
 import small
 
 import keras_xreid as xr
-from keras_xreid import weights
+from keras_xreid import hub
 from keras_xreid.data.synthetic.people import draw_person
 
 missing = [m for m in ("tyro", "matplotlib", "skimage") if importlib.util.find_spec(m) is None]
@@ -66,7 +66,7 @@ def run(finished, tmp_path):
 
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "PUBLISHED", (tmp_path / "zoo",))
+    monkeypatch.setattr(hub, "PUBLISHED", (tmp_path / "zoo",))
     xr.published.cache_clear()
     yield tmp_path / "zoo"
     xr.published.cache_clear()
