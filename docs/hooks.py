@@ -1,6 +1,6 @@
-"""MkDocs hook: finds where a public name of the package lives, for the API pages.
+"""MkDocs hooks: where a public name of the package lives, and numbers that do not break.
 
-Pages write `::: keras_xreid.INTACT`. The package imports its names when they are used, which a
+API pages write `::: keras_xreid.INTACT`. The package imports its names when they are used, which a
 reader of source text cannot see; so the name is looked up in the table of `__init__.py`.
 """
 
@@ -29,4 +29,13 @@ def on_page_markdown(markdown, **_):
         own = module.split(".")[-1] == name
         return f"::: keras_xreid.{module}" if own else f"::: keras_xreid.{module}.{name}"
 
-    return re.sub(r"^::: keras_xreid\.(\w+)$", found, markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"^::: keras_xreid\.(\w+)$", found, markdown, flags=re.MULTILINE)
+    return "\n".join(map(unbroken, markdown.split("\n")))
+
+
+def unbroken(line):
+    """A row of a table, with 61.2 ± 2.4, + 60,000, 3.5 M, 25.7 * and r = 1 on one line each."""
+    if not line.startswith("| "):
+        return line
+    line = re.sub(r"(?<=\d) (?=±|M |MB |min |\*)|(?<=[±+]) (?=\d)", "\u00a0", line)
+    return re.sub(r"\br = (?=\d)", "r\u00a0=\u00a0", line)
