@@ -32,7 +32,8 @@ HEAD = """# Command line
 <!-- Written by docs/make_cli.py. Do not edit. -->
 
 `xreid` and `python -m keras_xreid` are the same.
-`KERAS_BACKEND` chooses `torch`, `tensorflow` or `jax`. Without it, the first installed one is taken.
+`KERAS_BACKEND` chooses `torch`, `tensorflow` or `jax`.
+Without it, the first installed one is taken.
 The exit status is 0 only when the job finished. It is 2, with one line, for bad input.
 """
 
