@@ -9,7 +9,6 @@ import json
 import re
 from pathlib import Path
 
-import keras
 import numpy as np
 import PIL.Image
 import pytest
@@ -215,6 +214,8 @@ def test_the_scoring_example_runs(monkeypatch, capsys, tmp_path):
 @pytest.mark.slow
 def test_the_new_system_trains(monkeypatch, capsys, tmp_path):
     """On eight people; it is saved, loaded, and embeds as before."""
+    import keras  # here: the other tests need none
+
     (code,) = blocks(section(read(DOCS / "tutorials" / "new-system.md"), "The model"), "python")
     words = {'load("synthetic")': 'load("synthetic", limit=8)'}
     names, _ = run(code, monkeypatch, capsys, tmp_path, words=words)
