@@ -1,0 +1,95 @@
+"""Writes zoo.md, the page of published weights, from weights/index.json.
+
+    python docs/make_zoo.py
+
+Only weights with a file or an address are listed.
+"""
+
+import json
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+INDEX = DOCS.parent / "weights" / "index.json"
+HEAD = """# Zoo
+
+<!-- Written by docs/make_zoo.py. Do not edit. -->
+
+`xr.load("NAME")` returns the model and checks its file against the SHA-256 of the index.
+`xr.load()` returns the best one. `xreid weights` lists the names.
+`xr.load` also takes a file, a run folder, or `"hf://user/name"`.
+
+```python
+import keras_xreid as xr
+
+model = xr.load("intact_lite0_market1501_501")
+print(type(model).__name__, model.image_size)
+```
+
+## Scores
+
+Rank-1 in percent of the test people, protocol each-rate, ± one standard error.
+*Mean LR* is the mean over r = 2, 3, 4.
+The weights were scored as they are stored, in float16.
+"""
+SPEED = """
+Images a second were measured while embedding, on two CPU cores, on PyTorch.
+The card of each file names the machine.
+{busy}
+"""
+# Measured while other jobs ran; the note goes when the number is measured again.
+BUSY_NAME, BUSY_SPEED = "baseline_hr_strong_market1501_501", 38
+BUSY = f"""The {BUSY_SPEED} images a second of `{BUSY_NAME}` were measured on a busy machine.
+They say nothing about the network.
+"""
+TAIL = """
+## Files and commands
+
+The files lie in `weights/`, each with a card, `weights/NAME.md`.
+They hold no critics (discriminators, INTACT's association).
+Embedding needs none, and further training starts them anew.
+Weights trained on a data set for research use only are for research too.
+`_market1501_501` is the split of 401 and 100 people in [results](results.md).
+
+{commands}
+
+A command that names weights without a file needs that run first,
+see [results](results.md#runs-without-a-published-file).
+
+Score any of them again: `xreid evaluate --weights NAME --data market1501 --data-dir DIR`.
+"""
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(index):
+    """The page, from the index of published weights."""
+    rates = ("1", "2", "3", "4", "8")
+    scores, commands = [], []
+    for name, entry in index.items():
+        if not (entry.get("file") or entry.get("url")):
+            continue
+        rank1 = [f"{entry['per_rate'][rate]['rank1']:.1f}" for rate in rates]
+        rank1[0] += f" ± {entry['standard_error']['1']:.1f}"
+        mean, parameters = entry["mean_lr"]["rank1"], entry["to_embed"]["parameters"]
+        speed, manifest = entry["embedded_per_second"], entry["manifest_sha256"][:16]
+        row = [f"{mean:.1f}", f"{parameters / 1e6:.1f} M", f"{speed:.0f}", f"`{manifest}`"]
+        scores.append([f"`{name}`", entry["dataset"], *rank1, *row])
+        size, minutes = f"{entry['bytes'] / 1e6:.1f} MB", f"{entry['seconds'] / 60:.0f} min"
+        commands.append([f"`{name}`", size, f"`{entry['command']}`", minutes])
+    header = ["name", "data", *(f"r = {rate}" for rate in rates), "mean LR", "parameters"]
+    measured = index.get(BUSY_NAME, {}).get("embedded_per_second") or 0
+    busy = BUSY if round(measured) == BUSY_SPEED else ""
+    return (
+        f"{HEAD}\n{table([*header, 'images/s', 'manifest'], scores)}\n"
+        + SPEED.format(busy=busy).rstrip()
+        + "\n"
+        + TAIL.format(commands=table(["name", "file", "command", "training"], commands))
+    )
+
+
+if __name__ == "__main__":
+    text = page(json.loads(INDEX.read_text(encoding="utf-8")))
+    (DOCS / "zoo.md").write_text(text, encoding="utf-8")
