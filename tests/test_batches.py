@@ -432,6 +432,12 @@ def test_other_bad_input_is_refused(records):
         PairBatches(few, people_per_batch=4)
 
 
+@pytest.mark.parametrize("kind", [PairBatches, ImageBatches])
+def test_an_unknown_argument_is_refused(records, kind):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        kind(records, colour=True)
+
+
 def test_a_broken_image_is_named_before_training(records):
     Path(records[-1].path).write_text("not an image")
     batches = PairBatches(records, batch_size=4)
