@@ -161,7 +161,7 @@ def rank_against_rate(path, results, train_rates=(2, 3, 4)):
 
     Args:
         path: PNG to write.
-        results: what `evaluate` returned, or the content of a metrics.json.
+        results: the `scores` of what `evaluate` returned, or the content of a metrics.json.
         train_rates: rates trained on, with 1; markers of others are hollow.
 
     Returns:
@@ -191,7 +191,7 @@ def cmc_curves(path, results):
 
     Args:
         path: PNG to write.
-        results: what `evaluate` returned, or the content of a metrics.json.
+        results: the `scores` of what `evaluate` returned, or the content of a metrics.json.
 
     Returns:
         `path`.
@@ -226,7 +226,7 @@ def line_of_rates(label, scores, train_rates=(2, 3, 4)):
 
     Args:
         label: name of the line.
-        scores: what `evaluate` returned, its "enlarged", or the content of a metrics.json.
+        scores: those of `evaluate`, their "enlarged", or the content of a metrics.json.
         train_rates: rates trained on, with 1; markers of others are hollow.
 
     Returns:

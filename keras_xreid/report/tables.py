@@ -65,7 +65,7 @@ def score_table(results):
     """Lays out the scores of every rate as text for the terminal.
 
     Args:
-        results: what `evaluate` returned, or the content of a metrics.json.
+        results: the `scores` of what `evaluate` returned, or the content of a metrics.json.
 
     Returns:
         Text of several lines: for each rate rank-1 with its standard error, rank-5, 10, 20, mAP
@@ -75,7 +75,7 @@ def score_table(results):
 
     Example:
 
-    >>> print(score_table(evaluate(model, data)))
+    >>> print(score_table(evaluate(model, data).scores))
     """
     return text_table(*_score_rows(results))
 
@@ -84,7 +84,7 @@ def markdown_table(results):
     """Lays out the same as `score_table` in Markdown.
 
     Args:
-        results: what `evaluate` returned, or the content of a metrics.json.
+        results: the `scores` of what `evaluate` returned, or the content of a metrics.json.
 
     Returns:
         A Markdown table.
@@ -125,14 +125,11 @@ def _score_rows(results):
             # At rate 1 nothing is recovered, and both versions are the query itself.
             name = "as it is" if rate == "1" and control and scores is not flip else label
             rows.append([f"r = {rate}" + (f", {name}" if name else ""), *row])
-        if scores.get("mixed"):
-            row = _score_cells(scores["mixed"], errors.get("mixed"))
-            row += [NOT_MEASURED] * (len(header) - 1 - len(row))
-            rows.append(["all queries" + (f", {label}" if label else ""), *row])
-        if scores.get("mean_lr"):
-            row = _score_cells(scores["mean_lr"])
-            row += [NOT_MEASURED] * (len(header) - 1 - len(row))
-            rows.append(["mean LR" + (f", {label}" if label else ""), *row])
+        for name, of in (("mixed", "all queries"), ("mean_lr", "mean LR")):
+            if scores.get(name):
+                row = _score_cells(scores[name], errors.get(name))
+                row += [NOT_MEASURED] * (len(header) - 1 - len(row))
+                rows.append([of + (f", {label}" if label else ""), *row])
         rows.append([])
     return header, rows[:-1]
 
