@@ -241,3 +241,33 @@ def test_the_scores_come_again(name):
 def test_the_page_shows_the_table():
     page = (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
     assert page == publish.zoo(xr.published()) + "\n"
+
+
+# --- runs of the older format --------------------------------------------------------------------
+
+OLD = Path(__file__).parent / "recorded" / "old_run"  # of a recipe that is two now
+
+
+def test_an_older_run_is_read_as_what_it_is_now(tmp_path):
+    from keras_xreid.app import compare
+    from keras_xreid.report.runs import read_metrics
+
+    assert "command" not in json.loads((OLD / "options.json").read_text())
+    metrics = read_metrics(OLD / "metrics.json")
+    assert metrics["system"] == "one_per_rate"
+    command = publish.command_of(metrics)
+    assert command.startswith("KERAS_BACKEND=torch python recipes/one_per_rate.py --data csv ")
+    words = command.split("one_per_rate.py ")[1].split()
+    told = settings.parsed(recipes.options("one_per_rate"), words)
+    assert (told.backbone, told.epochs, told.train_rates) == ("osnet_x0_25", 1, (2, 4))
+    compare.main(compare.Options(folders=(str(OLD),), out=str(tmp_path)))
+    assert "one_per_rate" in (tmp_path / "compare.md").read_text()
+
+
+def test_an_older_row_is_found_by_a_table(tmp_path, capsys):
+    from keras_xreid.app import tables
+
+    shutil.copytree(OLD, tmp_path / "row-adaptive-one-per-rate")
+    tables.main(tables.Options(("adaptive-3",), from_=str(tmp_path), data="csv", preset="tiny"))
+    printed = capsys.readouterr().out
+    assert "100.0" in next(line for line in printed.splitlines() if line.startswith("Baseline"))

@@ -132,6 +132,8 @@ TABLES = {
         "Ours w/o Lverif": "adaptive --without verif",
     },
 }
+# Folders of rows that were run when their command was another.
+OLD_NAMES = {"one_per_rate": "row-adaptive-one-per-rate"}
 PAPERS = {"intact": "INTACT", "rain": "RAIN", "cadnet": "CAD-Net", "adaptive": "Adaptive"}
 NOTES = {
     "rain-1": "Baseline (train on HR & LR) is RAIN without its adversarial loss: the paper's Table "
@@ -308,7 +310,10 @@ def rows_of(table, options):
     quality = ("quality", "--rates", "2", "3", "4", "8", "--lpips") if options.lpips else ()
     rows = {
         label: Row(
-            command, epochs_of(options, command), scored=quality if "cadnet" in command else ()
+            command,
+            epochs_of(options, command),
+            OLD_NAMES.get(command),
+            scored=quality if "cadnet" in command else (),
         )
         for label, command in TABLES[table].items()
     }

@@ -32,6 +32,11 @@ def images_seen(rows):
     return seen
 
 
+# Options that older runs of a network for each rate have, for they were another recipe's.
+ADAPTIVE_ALONE = ("without", "end_to_end", "mask_epochs", "restart", "mask_stddev", "mask_shared",
+                  "mask_speed", "prefixes")  # fmt: skip
+
+
 def read_metrics(path):
     """Reads a metrics.json.
 
@@ -56,6 +61,10 @@ def read_metrics(path):
         raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(metrics, dict) or not (metrics.get("per_rate") or metrics.get("mixed")):
         raise InputError(f"{path} holds no scores: expected an object with per_rate")
+    options = metrics.get("options") or {}
+    if options.pop("one_per_rate", False):  # once an option of the resolution-adaptive recipe
+        metrics["system"] = "one_per_rate"
+        metrics["options"] = {k: v for k, v in options.items() if k not in ADAPTIVE_ALONE}
     return metrics
 
 
