@@ -16,6 +16,7 @@ from keras_xreid import files
 from keras_xreid.app import later
 from keras_xreid.data.datasets import IMAGE_SUFFIXES
 from keras_xreid.data.manifest import file_sha256
+from keras_xreid.progress import Progress
 
 keras = later("keras")
 
@@ -120,7 +121,7 @@ def embed_once(model, records, folder, rate=1):
         if sha256 not in known:
             new.setdefault(sha256, path)
     print(f"{len(records):,} images, {len(new):,} to embed")
-    progress = keras.utils.Progbar(len(new), unit_name="image")
+    progress = Progress("Embedding", len(new))
     kept, todo = True, list(new.items())
     for start in range(0, len(todo), AT_A_TIME):
         part, images = todo[start : start + AT_A_TIME], {}
@@ -135,7 +136,7 @@ def embed_once(model, records, folder, rate=1):
                     raise xr.InputError(f"{new[sha256]} changed while it was read: start again")
             known.update(zip(images, features, strict=True))
             kept = kept and keep(folder, list(images), features)
-        progress.update(start + len(part))
+        progress.add(len(part))
     for path, sha256 in hashes.items():  # a copy of what could not be read cannot be read either
         if sha256 not in known:
             unreadable.setdefault(path, unreadable[new[sha256]].replace(new[sha256], path))
