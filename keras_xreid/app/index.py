@@ -121,7 +121,7 @@ def embed_once(model, records, folder, rate=1):
         if sha256 not in known:
             new.setdefault(sha256, path)
     print(f"{len(records):,} images, {len(new):,} to embed")
-    progress = Progress("Embedding", len(new))
+    progress = Progress(f"Embedding {len(new):,} images", len(new), show=bool(new))
     kept, todo = True, list(new.items())
     for start in range(0, len(todo), AT_A_TIME):
         part, images = todo[start : start + AT_A_TIME], {}
