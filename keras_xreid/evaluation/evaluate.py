@@ -198,12 +198,9 @@ def evaluate(
         if control and not low:  # nothing is recovered, so the control is the system itself
             for found in (trial.scores, trial.nearest, trial.first):
                 found["upscaled"] = found["plain"]
-        for rate in np.unique(trial.query_rates[counted]):
-            own = counted[trial.query_rates[counted] == rate]
-            if len(own):
-                trial.shown[float(rate)] = queries_to_show(data.query, own, trial.first)
-        shown = [row for of_rate in trial.shown.values() for _, row in of_rate]
-        rows = sorted({*samples, *(shown if control else ())}) if low else []
+        _choose(trial, data.query, counted)
+        shown = [row for of_rate in trial.shown.values() for _, row in of_rate if control]
+        rows = sorted({*samples, *shown}) if low else []
         if rows:  # a handful, for figures
             images = asked.recover(asked.read([data.query[row] for row in rows], trial.shrinks))
             trial.recovered = dict(zip(rows, images, strict=True))
@@ -344,6 +341,14 @@ def _rank(trial, model, data, rule, reranked):
         trial.scores[variant], trial.nearest[variant], trial.first[variant] = rank_queries(
             distances, data.query, data.gallery, rule.gallery_shots, rule.gallery_draws, data.seed
         )
+
+
+def _choose(trial, query, counted):
+    """Chooses the queries of each rate whose lists are shown."""
+    for rate in np.unique(trial.query_rates[counted]):
+        own = counted[trial.query_rates[counted] == rate]
+        if len(own):  # none is of a rate that nobody knows
+            trial.shown[float(rate)] = queries_to_show(query, own, trial.first)
 
 
 def _distances(model, query, gallery, told, reranked):
