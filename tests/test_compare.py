@@ -92,9 +92,9 @@ def test_options_in_which_runs_differ_are_named(folder):
     runs[3]["options"]["backend"] = "another"  # what metrics.json says of itself counts
     texts = compare.variants(runs)
     assert texts == [
-        "backbone resnet_tiny, epochs 5",
-        "label-smoothing 0.1, backbone resnet_tiny, epochs 8",
-        "supervision mse, backbone resnet_tiny, epochs 5",
+        "epochs 5, backbone resnet_tiny",
+        "label-smoothing 0.1, epochs 8, backbone resnet_tiny",
+        "supervision mse, epochs 5, backbone resnet_tiny",
         "backbone osnet_x0_25",
     ]
     # A flag, a list, and nothing.

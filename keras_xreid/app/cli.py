@@ -1,6 +1,7 @@
 """The command `xreid`: one verb a job. A verb's module is imported when it is called."""
 
 import importlib
+import os
 import sys
 
 import keras_xreid
@@ -51,6 +52,14 @@ def run(verb, arguments=None):
 
 def main():
     """Runs the command line."""
+    try:
+        _main()
+    except BrokenPipeError:  # `xreid ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _main():
     verb, *arguments = sys.argv[1:] or ["--help"]
     if verb in ("-h", "--help", "help"):
         print(usage())

@@ -87,6 +87,8 @@ class Batches(keras.utils.PyDataset):
     _names = ()  # names of a batch's images
     _hr_share = 0.0  # of the visits, where rates are a range
 
+    images_each = 1  # of an item of a batch
+
     def __init__(
         self, records, image_size, rates, batch_size=32, people_per_batch=None,
         images_per_person=4, seed=0, crop=True, flip=True, erase=False, jitter=False, workers=0,
@@ -307,6 +309,8 @@ class PairBatches(Batches):
     """
 
     _names = ("hr", "lr")
+
+    images_each = 2  # a pair is two images
 
     def __init__(self, records, image_size=(128, 64), rates=(2, 3, 4), independent=False, **common):
         super().__init__(records, image_size, rates, **common)

@@ -485,7 +485,7 @@ def _panel(axes, name, curves):
 
 def _read_history(path):
     """{(stage, loss): {curve: (epochs, values)}} in the order of the file."""
-    apart = ("epoch", "stage", "seconds", "images_per_second")
+    apart = ("epoch", "stage", "images", "seconds", "images_per_second")
     panels = {}
     with open(path, newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), 1):

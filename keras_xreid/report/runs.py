@@ -26,8 +26,11 @@ def images_seen(rows):
     """
     seen = {}
     for row in rows:
-        images = round(float(row["seconds"]) * float(row["images_per_second"]))
-        images *= 2 if row["stage"] in PAIRED else 1
+        if row.get("images"):
+            images = round(float(row["images"]))
+        else:
+            images = round(float(row["seconds"]) * float(row["images_per_second"]))
+            images *= 2 if row["stage"] in PAIRED else 1
         seen[row["stage"]] = seen.get(row["stage"], 0) + images
     return seen
 

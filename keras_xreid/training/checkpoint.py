@@ -89,6 +89,7 @@ class Checkpoint(keras.callbacks.Callback):
                 "stage": self.stage,
                 "epoch": epoch + 1,
                 **{name: float(value) for name, value in (logs or {}).items()},
+                "images": images * getattr(self.batches, "images_each", 1),
                 "seconds": seconds,
                 "images_per_second": images / seconds,
             }
@@ -111,7 +112,7 @@ def write_history(path, rows):
         rows: list of dicts.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns.sort(key=lambda name: name in ("seconds", "images_per_second"))
+    columns.sort(key=lambda name: name in ("images", "seconds", "images_per_second"))
     path = Path(path)
     unfinished = path.with_name("unfinished-" + path.name)
     with open(unfinished, "w", newline="", encoding="utf-8") as file:
