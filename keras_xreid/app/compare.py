@@ -77,7 +77,13 @@ def read_run(folder):
 
 def options_of(run):
     """What a run was told, with the backbone and the backend that it took."""
-    told = run.get("options") or {}
+    told = dict(run.get("options") or {})
+    for name in ("weights", "reid"):
+        if told.get(name) and told[name] == provenance.began_from(told):
+            started, sha256 = provenance.started_as(told), told.get("began_from_sha256")
+            # A folder says nothing elsewhere; the first digits of what lay in it do.
+            own = f"RUN-{sha256[:8]}" if sha256 else Path(started).name
+            told[name] = started if started in xr.published() else own
     return {**told, "backbone": run.get("backbone"), "backend": run.get("backend")}
 
 

@@ -76,6 +76,25 @@ def began_from(options):
     return options.get("reid") or (None if weights in ("imagenet", "random") else weights)
 
 
+def started_as(options, known=None):
+    """What a run began from, as others know it.
+
+    Args:
+        options: a run's options.
+        known: published weights; those that can be loaded if None.
+
+    Returns:
+        A published name where its weights are known by one; else its own word, such as "imagenet"
+        or a folder.
+    """
+    told, sha256 = began_from(options), options.get("began_from_sha256")
+    known = xr.published() if known is None else known
+    if told in known or not sha256:
+        return told
+    same = [n for n, e in known.items() if sha256 in (e["sha256"], e.get("run_sha256"))]
+    return same[0] if same else told
+
+
 def trained_file(weights):
     """The file of trained weights, where the name or path leads to one that lies here."""
     entry = xr.published().get(str(weights))

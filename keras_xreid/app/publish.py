@@ -61,16 +61,6 @@ class Options:
     """The data set's folder, where it lies elsewhere than the run found it."""
 
 
-def began_from(metrics, known):
-    """What a run began from: a published name where its weights are known by one, or its word."""
-    told, options = provenance.began_from(metrics["options"]), metrics["options"]
-    sha256 = options.get("began_from_sha256")
-    of_file = [
-        n for n, e in known.items() if sha256 and sha256 in (e["sha256"], e.get("run_sha256"))
-    ]
-    return of_file[0] if of_file and told not in known else told
-
-
 def command_of(metrics, began=None):
     """The command line of a run, without where it lay: as it was typed, where it says so."""
     if command := metrics["options"].get("command"):
@@ -204,7 +194,7 @@ def main(options):
         raise xr.InputError(f"{run} was scored by {metrics['protocol']}: cards are by each-rate")
     index = out / "index.json"
     known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-    if (began := began_from(metrics, known)) and began not in known:
+    if (began := provenance.started_as(metrics["options"], known)) and began not in known:
         raise xr.InputError(
             f"{run} began from {began}, so that no command makes it: publish a run without --reid "
             "and --weights, or with the name of published weights there"
