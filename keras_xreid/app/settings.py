@@ -14,6 +14,7 @@ import re
 import sys
 from typing import Annotated, Literal
 
+import docstring_parser
 import tyro
 
 from keras_xreid.backbones import NAMES as BACKBONES
@@ -158,25 +159,46 @@ def parsed(own, arguments=None, **about):
     # The parser shows a group for each nested dataclass.
     nested = dataclasses.make_dataclass(
         "Groups",
-        [(name, Annotated[kind, tyro.conf.OmitArgPrefixes]) for name, kind in groups.items()],
+        [(n, Annotated[explained(kind), tyro.conf.OmitArgPrefixes]) for n, kind in groups.items()],
     )
     default = nested(
         **{
-            name: kind(**{field.name: base[field.name] for field in dataclasses.fields(kind)})
+            name: explained(kind)(**{f.name: base[f.name] for f in dataclasses.fields(kind)})
             for name, kind in groups.items()
         }
     )
-    read = one_line(nested, args=words, default=default, **about)
+    read = _read(nested, args=words, default=default, **about)
     flat = {k: v for name in groups for k, v in vars(getattr(read, name)).items()}
     return options_class(own)(**flat)
 
 
 def one_line(kind, **about):
-    """Reads a command line by `tyro.cli`; what is wrong with it is said in one line.
+    """Reads the command line of a dataclass `kind`; what is wrong with it is said in one line.
 
     Raises:
         InputError: instead of the parser's box and exit.
     """
+    return kind(**vars(_read(explained(kind), **about)))
+
+
+@functools.cache
+def explained(kind):
+    """A dataclass of options with its docstrings as help, in whole paragraphs.
+
+    The parser reads them itself, and would break a line where the source does.
+    """
+    docs = docstring_parser.parse_from_object(kind).params
+    help_of = {doc.arg_name: " ".join((doc.description or "").split()) for doc in docs}
+    fields = []
+    for field in dataclasses.fields(kind):
+        told = Annotated[field.type, tyro.conf.arg(help=help_of.get(field.name))]
+        again = {"default": field.default, "default_factory": field.default_factory}
+        given = {k: v for k, v in again.items() if v is not dataclasses.MISSING}
+        fields.append((field.name, told, dataclasses.field(**given)))
+    return dataclasses.make_dataclass("Options", fields)
+
+
+def _read(kind, **about):
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
