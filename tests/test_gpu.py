@@ -76,7 +76,7 @@ class Machine:
 def train(tmp_path, monkeypatch, seconds, card=CARD, broken=(), **options):
     machine = Machine(tmp_path, seconds, broken)
     monkeypatch.setattr(gpu, "call", machine.call)
-    monkeypatch.setattr(gpu.report, "read_metrics", lambda path: json.loads(path.read_text()))
+    monkeypatch.setattr(gpu, "read_metrics", lambda path: json.loads(path.read_text()))
     gpu.train(gpu.Options("train", rates=(1, 4), **options), card, tmp_path, machine.left)
     return machine.seen, (tmp_path / "summary.md").read_text()
 

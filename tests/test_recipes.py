@@ -536,7 +536,7 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
         ("cadnet", ("--batch-size", "32"), ["8 people a batch", "6"]),
         ("adaptive", ("--without", "masks"), ["'masks'", "--without", "verif"]),
         ("adaptive", ("--without", "cls", "verif"), ["loss"]),
-        ("adaptive", ("--end-to-end", "--restart"), ["--restart", "--end-to-end"]),
+        ("adaptive", ("--end-to-end", "--restart"), ["no mask comes", "--restart"]),
         ("adaptive", ("--epochs", "8", "--mask-epochs", *"2222"[:3]), ["[2, 2, 2]", "4 masks"]),
         ("adaptive", ("--epochs", "9", "--mask-epochs", *"2222"), ["8 in all", "9"]),
         ("adaptive", ("--epochs", "9", "--restart"), ["restart", "[3, 2, 2, 2]"]),
