@@ -68,12 +68,14 @@ def disk_reason(error, any_reason=False):
 
 
 @contextlib.contextmanager
-def writing(path, needed=0):
+def writing(path, needed=0, reserve=False):
     """Says in one line what could not be written, why, and how much room it needs.
 
     Args:
         path: the file.
-        needed: its bytes, where they are known: a disk with less is not begun upon.
+        needed: its bytes, where they are known.
+        reserve: try first whether there is so much room. HDF5 needs this: on a disk that gets full
+            it prints 100 lines, and may end the process.
 
     Raises:
         DiskError: the disk is full, or the place cannot be written.
@@ -85,8 +87,8 @@ def writing(path, needed=0):
     """
     path = Path(path)
     try:
-        if needed > _free(path):
-            raise OSError(errno.ENOSPC, "")
+        if reserve:
+            _reserve(path, needed)
         yield
     except (OSError, RuntimeError) as error:  # HDF5 raises either
         reason = disk_reason(error, any_reason=True)
@@ -95,6 +97,23 @@ def writing(path, needed=0):
         room = f"; make room: it needs {needed / 1e6:.1f} MB, {_free(path) / 1e6:.1f} MB are free"
         full = bool(needed) and reason == os.strerror(errno.ENOSPC)
         raise DiskError(f"cannot write {path}: {reason}{room * full}") from error
+
+
+def _reserve(path, needed):
+    """Takes room and gives it back; a quota may leave less than the disk has."""
+    if needed > _free(path):
+        raise OSError(errno.ENOSPC, "")
+    if not hasattr(os, "posix_fallocate"):
+        return
+    room = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(room, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, needed)
+    except OSError as error:
+        if error.errno in _DISK:  # others: this file system cannot do it
+            raise
+    finally:
+        room.unlink(missing_ok=True)
 
 
 def _free(path):

@@ -42,7 +42,9 @@ class _Harmless:
     def write(self, text):
         from keras_xreid.files import harmless
 
-        return self._stream.write(harmless(text, bar=True))
+        code = getattr(self._stream, "encoding", None) or "utf-8"  # "±" is in few others
+        text = harmless(text, bar=True).encode(code, "backslashreplace").decode(code)
+        return self._stream.write(text)
 
     def __getattr__(self, name):
         return getattr(self._stream, name)

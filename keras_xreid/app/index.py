@@ -133,7 +133,7 @@ def embed_once(model, records, folder, rate=1):
                 images[sha256] = xr.prepare_images([record], model.image_size)[0]
         if images:
             features = np.asarray(model.embed(np.stack(list(images.values())), rates=rate))
-            check_finite("the weights", features, [new[sha256] for sha256 in images])
+            check_finite(features, [new[sha256] for sha256 in images])
             for sha256 in images:
                 if file_sha256(new[sha256]) != sha256:
                     raise xr.InputError(f"{new[sha256]} changed while it was read: start again")
@@ -184,13 +184,13 @@ def hashes_of(paths, folder, unreadable):
     return hashes
 
 
-def check_finite(weights, features, paths):
+def check_finite(features, paths):
     """Refuses embeddings that rank nothing."""
     wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(wrong):
         raise xr.InputError(
-            f"{weights} turn {paths[wrong[0]]} into numbers that are not finite (NaN): the weights "
-            "are damaged, take others"
+            f"the weights turn {paths[wrong[0]]} into numbers that are not finite (NaN): they are "
+            "damaged, take others"
         )
 
 

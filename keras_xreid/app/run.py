@@ -263,7 +263,9 @@ class Run:
         """
         o, data = self.options, dataclasses.replace(self.data, train=self.records)
         began = time.perf_counter()
-        xr.save(model, self.folder / "model.weights.h5")
+        weights = self.folder / "model.weights.h5"
+        with files.writing(weights, 5 * model.count_params(), reserve=True):
+            xr.save(model, weights)
         if o.precision != "float32":
             # Scored as it is published: bfloat16 moves a rank-1 by some queries, and by others on
             # another machine.

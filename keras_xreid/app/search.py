@@ -35,6 +35,7 @@ keras = later("keras")
 
 LOW = 1.25  # the smallest rate estimated: nearer to 1, people's own heights differ as much
 DRAWN, QUERIES_A_PICTURE = 20, 20
+PICTURE = re.compile(r"ranked(-\d+)?\.png")  # what a search draws
 
 
 @dataclasses.dataclass
@@ -87,7 +88,7 @@ def find(o, folder, model, sha256, gallery, queries, images, rates):
     )
     prepared = xr.prepare_images(images, model.image_size)
     features = np.asarray(model.embed(prepared, rates))
-    check_finite(o.weights, features, o.query)
+    check_finite(features, o.query)
     if features.shape[1:] != gallery_features.shape[1:]:
         raise xr.InputError(
             f"kept embeddings of the gallery are not of these weights: remove {o.cache}/embeddings"
@@ -126,7 +127,7 @@ def find(o, folder, model, sha256, gallery, queries, images, rates):
     }
     files.write_json_atomic(folder / "ranked.json", found)
     for path in folder.glob("ranked*.png"):
-        if re.fullmatch(r"ranked(-\d+)?\.png", path.name):  # of an earlier search
+        if PICTURE.fullmatch(path.name):  # of an earlier search
             path.unlink()
     pictures = draw(folder, model, found["queries"], prepared)
     for query in found["queries"]:

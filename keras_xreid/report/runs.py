@@ -63,6 +63,9 @@ INSIDE = {
 }
 
 
+SHOWN = ("rank1", "rank5", "rank10", "mAP")
+
+
 def read_metrics(path, needed=()):
     """Reads a metrics.json.
 
@@ -92,9 +95,13 @@ def read_metrics(path, needed=()):
     for name in needed:
         if metrics.get(name) is None:
             raise InputError(f"{path} says nothing of {name}: is this a finished run?")
-    for rate, scores in (metrics.get("per_rate") or {}).items():
-        if not _is_rate(rate) or (scores or {}).get("rank1") is None:
-            raise InputError(f"{path}: per_rate {rate!r} is no rate, or has no rank1")
+    per_rate = metrics.get("per_rate") or {}
+    if wrong := [rate for rate in per_rate if not _is_rate(rate)]:
+        raise InputError(f"{path}: {wrong[0]!r} in per_rate is no rate")
+    for scores in (metrics.get("mixed"), metrics.get("mean_lr"), *per_rate.values()):
+        missing = [name for name in SHOWN if scores and scores.get(name) is None]
+        if missing or scores == {}:
+            raise InputError(f"{path} holds scores without {', '.join(missing or SHOWN)}")
     options = metrics.get("options") or {}
     if options.pop("one_per_rate", False):  # once an option of the resolution-adaptive recipe
         metrics["system"] = "one_per_rate"

@@ -108,7 +108,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self, epoch):
         """Writes the checkpoint; on a full disk the one before stays."""
         unfinished = self.path.with_name("unfinished-" + self.path.name)
-        with writing(self.path, self._bytes()):
+        with writing(self.path, self._bytes(), reserve=True):
             try:
                 self.model.save_weights(unfinished, overwrite=True)
                 with h5py.File(unfinished, "a") as file:
@@ -120,9 +120,9 @@ class Checkpoint(keras.callbacks.Callback):
                     unfinished.unlink()
 
     def _bytes(self):
-        """The room that a checkpoint takes: HDF5 begun on too little of it says so in 100 lines."""
+        """The room that a checkpoint takes, and the model's weights that are saved after it."""
         # Keras writes the optimizers' state twice, of each part and of all parts.
-        variables = [*self.model.variables, *2 * self.model.optimizer.variables]
+        variables = 2 * [*self.model.variables, *self.model.optimizer.variables]
         return sum(4 * math.prod(v.shape) + 1024 for v in variables)
 
 
