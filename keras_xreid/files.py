@@ -1,11 +1,152 @@
-"""Files that are there complete or not at all."""
+"""Files that are there complete or not at all, and text that is safe to show."""
 
+import contextlib
+import errno
 import json
 import math
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+
+from keras_xreid.errors import InputError
+
+# Control characters but tab and newline, marks that turn the order of letters, and what a file
+# name has in the place of bytes that are no UTF-8.
+_HARMFUL = (
+    r"(?:\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff])"
+)
+# Colours, and what a progress bar goes back to its line with.
+_BAR = r"\x1b\[[0-9;]*[mK]|[\r\x08]"
+# What a disk answers that is full, broken or not to be written.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+
+
+class DiskError(InputError):
+    """A file could not be written; the message says which, why, and what room it needs."""
+
+
+def harmless(text, bar=False):
+    """Text that commands no terminal and can be written as UTF-8: harm is spelled out, `\\x1b`.
+
+    Args:
+        text: str, of which a file's name may be a part.
+        bar: let colours and the steps of a progress bar through.
+
+    Example:
+
+    >>> harmless("a\\x1b[2Jb.png")
+    'a\\\\x1b[2Jb.png'
+    """
+    if not bar:
+        return re.sub(_HARMFUL, _spelled, text)
+    return re.sub(f"({_BAR})|{_HARMFUL}", lambda m: m[1] or _spelled(m), text)
+
+
+def _spelled(match):
+    return match[0].encode("unicode_escape").decode()
+
+
+def disk_reason(error, any_reason=False):
+    """What the disk answered, where an error comes from a write that failed; else None.
+
+    HDF5 wraps the disk's answer in errors of its own.
+
+    Args:
+        error: an exception.
+        any_reason: take every answer of the system, not only those of full and broken disks.
+    """
+    while error is not None:
+        found = re.search(r"errno = (\d+)", str(error))
+        number = int(found[1]) if found else getattr(error, "errno", None)
+        if number in _DISK or (any_reason and number):
+            return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextlib.contextmanager
+def writing(path, needed=0, reserve=False):
+    """Says in one line what could not be written, why, and how much room it needs.
+
+    Args:
+        path: the file.
+        needed: its bytes, where they are known.
+        reserve: try first whether there is so much room. HDF5 needs this: on a disk that gets full
+            it prints 100 lines, and may end the process.
+
+    Raises:
+        DiskError: the disk is full, or the place cannot be written.
+
+    Example:
+
+    >>> with writing(path, len(content)):
+    ...     path.write_bytes(content)
+    """
+    path = Path(path)
+    try:
+        if reserve:
+            _reserve(path, needed)
+        yield
+    except (OSError, RuntimeError) as error:  # HDF5 raises either
+        reason = disk_reason(error, any_reason=True)
+        if reason is None:
+            raise
+        room = f"; make room: it needs {needed / 1e6:.1f} MB, {_free(path) / 1e6:.1f} MB are free"
+        full = bool(needed) and reason == os.strerror(errno.ENOSPC)
+        raise DiskError(f"cannot write {path}: {reason}{room * full}") from error
+
+
+def _reserve(path, needed):
+    """Takes room and gives it back; a quota may leave less than the disk has."""
+    if needed > _free(path):
+        raise OSError(errno.ENOSPC, "")
+    if not hasattr(os, "posix_fallocate"):
+        return
+    room = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(room, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, needed)
+    except OSError as error:
+        if error.errno in _DISK:  # others: this file system cannot do it
+            raise
+    finally:
+        room.unlink(missing_ok=True)
+
+
+def _free(path):
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError:  # the write says what is wrong
+        return math.inf
+
+
+def read_json(path, kind=dict):
+    """Reads JSON that a person may have edited or a disk have cut.
+
+    Args:
+        path: the file.
+        kind: dict or list, what it has to hold.
+
+    Raises:
+        InputError: it cannot be read, is no JSON or holds something else.
+
+    Example:
+
+    >>> read_json("runs/mine/options.json")["seed"]
+    """
+    try:
+        value = json.loads(Path(path).read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: it is not valid JSON ({error})") from error
+    if not isinstance(value, kind):
+        wanted = "an object" if kind is dict else "a list"
+        raise InputError(f"{path} cannot be read: it does not hold {wanted}")
+    return value
 
 
 def write_json_atomic(path, value):
@@ -28,13 +169,13 @@ def write_text_atomic(path, text):
 
     Args:
         path: file to write; its folder is made if missing.
-        text: str.
+        text: str; see `harmless`.
 
     Example:
 
     >>> write_text_atomic("runs/mine/notes.md", "One line.")
     """
-    write_bytes_atomic(path, text.encode("utf-8"))
+    write_bytes_atomic(path, harmless(text).encode("utf-8"))
 
 
 def write_bytes_atomic(path, content):
@@ -44,18 +185,23 @@ def write_bytes_atomic(path, content):
         path: file to write; its folder is made if missing.
         content: bytes.
 
+    Raises:
+        DiskError: the disk is full, or the place cannot be written.
+
     Example:
 
     >>> write_bytes_atomic("weights/mine.weights.h5", content)
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def _plain(value):

@@ -4,7 +4,9 @@
 when a recipe's `main` runs, and not before: `--help` answers at once.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -22,27 +24,90 @@ class later:  # it is called like a function
         return getattr(importlib.import_module(self._name), attribute)
 
 
-def leave(message):
-    """Prints one line and ends with exit status 2."""
-    print(f"{Path(sys.argv[0]).name}: {' '.join(str(message).split())}", file=sys.stderr)
-    sys.exit(2)
+def leave(message, status=2):
+    """Prints one line and ends; exit status 2 says that the input is at fault."""
+    from keras_xreid.files import harmless
+
+    line = harmless(" ".join(str(message).split()))
+    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+class _Harmless:
+    """Standard output or error, on which no file's name commands the terminal."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text):
+        from keras_xreid.files import harmless
+
+        code = getattr(self._stream, "encoding", None) or "utf-8"  # "±" is in few others
+        text = harmless(text, bar=True).encode(code, "backslashreplace").decode(code)
+        return self._stream.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def guard(again=lambda: ""):
+    """Ends a command in one line, whatever goes wrong in it; everything it prints is harmless.
+
+    With --debug, or XREID_DEBUG=1, an error of the program shows its traceback.
+
+    Args:
+        again: returns what to do after a full disk or Ctrl-C, "go on with --resume".
+    """
+    if "--debug" in sys.argv:
+        sys.argv.remove("--debug")
+        os.environ["XREID_DEBUG"] = "1"  # processes of its own inherit it
+    output = contextlib.redirect_stdout(_Harmless(sys.stdout))
+    errors = contextlib.redirect_stderr(_Harmless(sys.stderr))
+    with output, errors:
+        try:
+            yield
+        except BrokenPipeError:  # `xreid ... | head` has read enough
+            with contextlib.suppress(OSError):  # where it is no file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print(f"\nStopped; {again() or 'run the same command again'}.", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            _leave_with(error, again())
+
+
+def _leave_with(error, again):
+    """The one line of an exception."""
+    from keras_xreid import files
+
+    full = files.disk_reason(error)
+    if isinstance(error, InputError) or full:
+        line = str(error) if isinstance(error, InputError) else f"cannot write: {full}"
+        leave(f"{line}; then {again or 'run the same command again'}" if full else line)
+    if isinstance(error, ModuleNotFoundError) and error.name == "tyro":
+        leave('this needs tyro, which is not installed: pip install "keras-xreid[recipes]"')
+    if os.environ.get("XREID_DEBUG", "0") not in ("", "0"):
+        raise error
+    leave(
+        f"a fault of keras_xreid ({type(error).__name__}: {str(error)[:300]}): please report it in "
+        "the project's issues, with what the same command prints with --debug",
+        status=1,
+    )
 
 
 def run_command(function, read):
     """Runs `function(read())`; bad input ends in one line and exit status 2."""
     options = None
-    try:
+
+    def again():
+        return "go on from the last finished epoch with --resume" * hasattr(options, "resume")
+
+    with guard(again):
         options = read()
         _backend.check()
         function(options)
-    except InputError as error:
-        leave(error)
-    except KeyboardInterrupt:
-        again = "run the same command again"
-        if hasattr(options, "resume"):
-            again = "go on from the last finished epoch with --resume"
-        print(f"\nStopped; {again}.", file=sys.stderr)
-        sys.exit(130)
 
 
 def main(function, own, description):
@@ -62,12 +127,8 @@ def command(function, kind, description):
 
 
 def _settings():
-    try:
-        from keras_xreid.app import settings
-    except ModuleNotFoundError as error:
-        if error.name != "tyro":
-            raise
-        leave('this needs tyro, which is not installed: pip install "keras-xreid[recipes]"')
+    from keras_xreid.app import settings
+
     return settings
 
 

@@ -1,7 +1,6 @@
 """The command `xreid`: one verb a job. A verb's module is imported when it is called."""
 
 import importlib
-import os
 import sys
 
 import keras_xreid
@@ -37,7 +36,7 @@ def usage():
             "First steps:  xreid train intact                        (embedded people, 10 minutes)",
             "              xreid search --gallery FOLDER query.jpg   (your own images)",
             "",
-            "KERAS_BACKEND=torch, tensorflow or jax chooses the backend.",
+            "KERAS_BACKEND=torch, tensorflow or jax chooses the backend; --debug shows tracebacks.",
         ]
     )
 
@@ -52,11 +51,8 @@ def run(verb, arguments=None):
 
 def main():
     """Runs the command line."""
-    try:
+    with app.guard():
         _main()
-    except BrokenPipeError:  # `xreid ... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def _main():

@@ -72,7 +72,8 @@ def read_run(folder):
     begun = (folder / "options.json").exists()
     if begun and not (folder / "report.md").exists():
         raise xr.InputError(f"the run in {folder} is not finished: go on with it with --resume")
-    return {**read_metrics(folder / "metrics.json"), "folder": folder}
+    metrics = read_metrics(folder / "metrics.json", needed=("system", "per_rate"))
+    return {**metrics, "folder": folder}
 
 
 def options_of(run):
@@ -223,8 +224,11 @@ def images_of(run):
     """Images that a run has seen in training, over all its stages."""
     seen, history = run.get("images_seen"), run["folder"] / "history.csv"
     if seen is None and history.exists():
-        with open(history, newline="", encoding="utf-8") as file:
-            seen = images_seen(csv.DictReader(file))
+        try:
+            with open(history, newline="", encoding="utf-8") as file:
+                seen = images_seen(csv.DictReader(file))
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            raise xr.InputError(f"{history} is no history of a run: {error!r}") from error
     return sum(seen.values()) if seen else None
 
 
@@ -394,8 +398,11 @@ def scored_on(run):
     """
     manifest, shas = run["folder"] / "manifest.jsonl", {run.get("manifest_sha256")}
     if manifest.is_file():
-        lines = manifest.read_text(encoding="utf-8").splitlines()
-        scored = [line for line in lines if json.loads(line)["role"] != "train"]
+        try:
+            lines = manifest.read_text(encoding="utf-8").splitlines()
+            scored = [line for line in lines if json.loads(line)["role"] != "train"]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise xr.InputError(f"{manifest} is no manifest of a run: {error!r}") from error
         shas.add(hashlib.sha256("\n".join(scored).encode()).hexdigest())
     return {(run.get("protocol"), people_of(run), sha) for sha in shas - {None}}
 

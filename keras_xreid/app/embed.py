@@ -49,11 +49,7 @@ def main(options):
     people = np.array([record.person or "" for record in records])
     paths = np.array([record.path for record in records])
     np.savez(content, features=features, paths=paths, people=people)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes_atomic(out, content.getvalue())
-    except OSError as error:
-        raise xr.InputError(f"cannot write {out}: {error.strerror or error}") from error
+    files.write_bytes_atomic(out, content.getvalue())
     print(f"{len(paths)} images, {features.shape[1]} numbers each: {out}")
 
 

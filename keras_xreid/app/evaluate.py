@@ -4,6 +4,7 @@ xreid evaluate --weights runs/intact-synthetic --data synthetic
 xreid evaluate --weights FILE.weights.h5 --data market1501 --data-dir DIR
 """
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 
 import keras_xreid as xr
 from keras_xreid import app, files
+from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol
 from keras_xreid.evaluation.queries import write_queries
@@ -100,17 +102,16 @@ def check(options, data):
     provenance.refuse_overlap(options.weights, options)
 
 
+@contextlib.contextmanager
 def open_folder(out):
+    """An empty folder that no other process writes; None where none is given."""
     if out is None:
-        return None
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
-    if any(folder.iterdir()):
-        raise xr.InputError(f"{folder} is not empty: give another --out")
-    return folder
+        yield None
+        return
+    with folders.locked(out):
+        if any(folders.written(out)):
+            raise xr.InputError(f"{out} is not empty: give another --out")
+        yield Path(out)
 
 
 def averaged(runs):
@@ -177,7 +178,13 @@ def main(options):
     ]  # fmt: skip
     data = sets[0]
     check(options, data)
-    folder = open_folder(options.out)
+    with open_folder(options.out) as folder:
+        score(options, model, sets, told, folder, began)
+
+
+def score(options, model, sets, told, folder, began):
+    """Scores a model on each draw of a data set; writes what was found into a folder, or None."""
+    data = sets[0]
     network = network_of_lpips(model, options.lpips)
     shrunk = getattr(model, "gallery_at_query_rate", False)
     runs, rows = [], []

@@ -4,6 +4,9 @@ import contextlib
 import csv
 import hashlib
 import io
+import json
+import os
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,6 +24,7 @@ from keras_xreid.progress import Progress
 keras = later("keras")
 
 AT_A_TIME = 256  # images; what is done of them is kept
+SETTLED = 2_000_000_000  # nanoseconds: file systems' clocks tick every 2 s at the slowest
 
 
 def own_images(place):
@@ -111,10 +115,8 @@ def embed_once(model, records, folder, rate=1):
     Raises:
         InputError: none can be read, or one changed meanwhile.
     """
-    hashes, unreadable = {}, {}
-    for record in records:
-        with noting(unreadable, record.path):
-            hashes[record.path] = file_sha256(record.path)
+    unreadable = {}
+    hashes = hashes_of([record.path for record in records], folder, unreadable)
     known = read_kept(folder, set(hashes.values()))
     new = {}  # equal images are embedded once
     for path, sha256 in hashes.items():
@@ -130,7 +132,8 @@ def embed_once(model, records, folder, rate=1):
                 record = xr.Record(path, None, 0)
                 images[sha256] = xr.prepare_images([record], model.image_size)[0]
         if images:
-            features = model.embed(np.stack(list(images.values())), rates=rate)
+            features = np.asarray(model.embed(np.stack(list(images.values())), rates=rate))
+            check_finite(features, [new[sha256] for sha256 in images])
             for sha256 in images:
                 if file_sha256(new[sha256]) != sha256:
                     raise xr.InputError(f"{new[sha256]} changed while it was read: start again")
@@ -149,6 +152,48 @@ def embed_once(model, records, folder, rate=1):
     return readable, hashes, np.stack([known[sha256] for sha256 in hashes]), unreadable
 
 
+def hashes_of(paths, folder, unreadable):
+    """SHA-256 of images; a file whose size and times are those of an earlier search is not read.
+
+    A file that was just written may be written again in the same tick of its clock: its hash is
+    not kept.
+    """
+    table, hashes = folder / "hashes.json", {}
+    kept = {}
+    if table.exists():
+        with contextlib.suppress(xr.InputError):
+            kept = files.read_json(table)
+    fresh, settled = {}, time.time_ns() - SETTLED
+    for path in paths:
+        name = os.path.abspath(path)
+        with noting(unreadable, path):
+            try:
+                stat = os.stat(path)
+            except OSError as error:
+                raise xr.InputError(f"cannot read image {path}: {error.strerror}") from error
+            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            row = kept.get(name)
+            if not isinstance(row, list) or row[:-1] != state:
+                row = [*state, file_sha256(path)]
+                if max(state[1:]) < settled:
+                    fresh[name] = row
+            hashes[path] = str(row[-1])
+    if fresh:
+        with contextlib.suppress(xr.InputError):  # the cache says itself that it cannot be written
+            files.write_text_atomic(table, json.dumps(kept | fresh))
+    return hashes
+
+
+def check_finite(features, paths):
+    """Refuses embeddings that rank nothing."""
+    wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(wrong):
+        raise xr.InputError(
+            f"the weights turn {paths[wrong[0]]} into numbers that are not finite (NaN): they are "
+            "damaged, take others"
+        )
+
+
 @contextlib.contextmanager
 def noting(unreadable, path):
     """Notes what is wrong with an image, and goes on."""
@@ -160,11 +205,16 @@ def noting(unreadable, path):
 
 def read_kept(folder, wanted):
     """Reads kept embeddings: {SHA-256 of an image: embedding}; a broken file holds none."""
-    known = {}
-    broken = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+    known, width = {}, None
+    broken = (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
     for path in sorted(folder.glob("*.npz")):
         with contextlib.suppress(*broken), np.load(path) as kept:
-            pairs = list(zip(kept["images"].tolist(), kept["features"], strict=True))
+            features = kept["features"]
+            width = width or features.shape[1:]
+            if features.shape[1:] != width or not np.isfinite(features).all():
+                print(f"{path} is damaged: its images are embedded anew")
+                continue
+            pairs = list(zip(kept["images"].tolist(), features, strict=True))
             known.update((sha256, feature) for sha256, feature in pairs if sha256 in wanted)
     return known
 
@@ -176,7 +226,7 @@ def keep(folder, hashes, features):
     np.savez(content, images=np.array(hashes), features=features)
     try:
         files.write_bytes_atomic(folder / f"{name}.npz", content.getvalue())
-    except OSError as error:
-        print(f"\nEmbeddings cannot be kept in {folder} ({error.strerror}): going on without")
+    except files.DiskError as error:
+        print(f"\nEmbeddings cannot be kept in {folder} ({error}): going on without")
         return False
     return True

@@ -45,7 +45,7 @@ def run(recipe, folder, *arguments):
     if not (folder / "report.md").exists():
         resume = ["--resume"] if (folder / "options.json").exists() else []
         call(recipe, folder, *arguments, *resume)
-    metrics = read_metrics(folder / "metrics.json")
+    metrics = read_metrics(folder / "metrics.json", needed=("options",))
     # A row that was run before may have been run otherwise.
     asked = settings.plain(options)
     asked["backend"] = keras.backend.backend()
@@ -166,7 +166,8 @@ class Jobs:
                 run(job.recipe, folder, *words)
             elif not self.finished(name):
                 call(job.recipe, folder, *words)
-        found = read_metrics(folder / "metrics.json")
+        needed = ("system", "dataset", "per_rate", "queries", "seconds")
+        found = read_metrics(folder / "metrics.json", needed)
         if job.scores:
             found = {**base, **{key: found[key] for key in SCORED if key in found}}
         return {"trained": folder, **found, "folder": folder}

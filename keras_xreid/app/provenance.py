@@ -1,5 +1,6 @@
 """What a run or published weights say about themselves: how they were made, and on whom."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import keras_xreid as xr
 from keras_xreid import hub
-from keras_xreid.data.manifest import file_sha256
+from keras_xreid.data.manifest import file_sha256, relative
 from keras_xreid.errors import InputError
+from keras_xreid.files import read_json
 
 # Data sets whose splits differ in who is to be trained on and who is to be found.
 HALVED = ("viper", "caviar", "cuhk03")
@@ -29,10 +31,7 @@ def trained_on(weights):
     folder = path if path.is_dir() else path.parent
     for name in ("options.json", "metrics.json", hub.ENTRY):
         if (folder / name).is_file():
-            try:
-                told = json.loads((folder / name).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"{folder / name} is not valid JSON: {error}") from error
+            told = read_json(folder / name)
             return {"dataset": told.get("data"), **told} if name == "options.json" else told
     return {}
 
@@ -100,6 +99,67 @@ def trained_file(weights):
     entry = xr.published().get(str(weights))
     path = Path(weights) / "model.weights.h5" if Path(weights).is_dir() else Path(weights)
     return None if entry or not path.is_file() else path
+
+
+def inputs_of(data, options):
+    """What a run depends on beside its options: images by their content, people, weights.
+
+    Args:
+        data: a `DataSet`.
+        options: the run's.
+
+    Returns:
+        A dictionary for inputs.json.
+    """
+    import keras  # here, for --help does without
+
+    hashes, inputs = {}, {"keras_xreid": xr.__version__, "keras": keras.__version__}
+    for role in ("train", "query", "gallery"):
+        digest = hashlib.sha256()
+        for record in getattr(data, role):
+            if record.path not in hashes:  # a container holds many images
+                hashes[record.path] = file_sha256(record.path)
+            told = (relative(record, data), record.key, record.person, record.camera, record.rate,
+                    record.kernel, hashes[record.path])  # fmt: skip
+            digest.update(json.dumps(told, default=str).encode())
+        inputs[role] = {"images": len(getattr(data, role)), "sha256": digest.hexdigest()}
+    # Classes are people in this order.
+    people = {record.person for record in data.train} - {None}
+    inputs["people"] = [str(person) for person in sorted(people)]
+    began = began_from(vars(options))
+    path = began and trained_file(began)
+    inputs["began_from_sha256"] = file_sha256(path) if path else None
+    return inputs
+
+
+def refuse_other_inputs(folder, begun, now):
+    """Refuses to go on with other images, people or weights than a run began with.
+
+    Args:
+        folder: the run's.
+        begun: what its inputs.json holds.
+        now: `inputs_of` what is there today.
+
+    Raises:
+        InputError: with what has changed.
+    """
+    for name in ("keras_xreid", "keras"):
+        if begun.get(name) != now[name]:
+            print(f"The run was begun with {name} {begun.get(name)}; this is {now[name]}")
+    if begun.get("people") != now["people"]:
+        old, new = set(begun.get("people") or ()), set(now["people"])
+        gone, come = (", ".join(sorted(some)[:3]) or "nobody" for some in (old - new, new - old))
+        what = f"its classes would mean other people (gone: {gone}; new: {come})"
+    elif begun.get("began_from_sha256") != now["began_from_sha256"]:
+        what = "the weights that it began from are others now"
+    else:
+        other = [role for role in ("train", "query", "gallery") if begun.get(role) != now[role]]
+        if not other:
+            return
+        what = f"its {other[0]} images, or what is told of them, are others now"
+    raise InputError(
+        f"the run in {folder} cannot go on: {what}; restore them, or begin anew with --overwrite"
+    )
 
 
 def command_typed(recipe, arguments=None):

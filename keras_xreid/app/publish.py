@@ -8,9 +8,9 @@ refused if a score moved by more than one query. What is too large for the repos
 72 MB in all) is listed without a file, with the command that makes it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-import json
 import re
 import shlex
 import tempfile
@@ -22,6 +22,7 @@ import tyro
 
 import keras_xreid as xr
 from keras_xreid import app, files, hub
+from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance, recipes, settings
 from keras_xreid.app.machine import machine
 from keras_xreid.data.manifest import file_sha256
@@ -43,6 +44,11 @@ KEPT = (
     "backend", "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed",
     "per_rate", "mean_lr", "standard_error", "queries", "image_quality", "enlarged", "flip",
 )  # fmt: skip
+
+
+# Without these there is no card.
+NEEDED = ("system", "dataset", "split", "split_id", "protocol", "per_rate", "queries", "backend",
+          "seconds", "images_seen", "data", "manifest_sha256", "options")  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -187,13 +193,19 @@ def main(options):
     run, out = Path(options.run), Path(options.out)
     if not (run / "report.md").exists():
         raise xr.InputError(f"{run} holds no finished run")
-    metrics = read_metrics(run / "metrics.json")
+    metrics = read_metrics(run / "metrics.json", NEEDED)
     if metrics.get("short_run"):
         raise xr.InputError(f"{run} is a short run (--limit or --steps): its scores mean nothing")
     if metrics["protocol"] != "each-rate":
         raise xr.InputError(f"{run} was scored by {metrics['protocol']}: cards are by each-rate")
+    with contextlib.nullcontext() if options.to else folders.locked(out):
+        publish(options, run, out, metrics)
+
+
+def publish(options, run, out, metrics):
+    """Writes weights, card and index; nobody else writes them meanwhile."""
     index = out / "index.json"
-    known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    known = files.read_json(index) if index.exists() else {}
     if (began := provenance.started_as(metrics["options"], known)) and began not in known:
         raise xr.InputError(
             f"{run} began from {began}, so that no command makes it: publish a run without --reid "
@@ -201,12 +213,11 @@ def main(options):
         )
     if options.name in known:
         raise xr.InputError(f"{options.name} is published already: give another name")
+    for path in (out / f"{options.name}.weights.h5", out / f"{options.name}.md"):
+        if path.exists() and not options.to:
+            raise xr.InputError(f"{path} is there, and no published weights': give another name")
     # As it was scored, however it was trained.
     model = xr.load(run, precision="float32")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise xr.InputError(f"cannot write to {out}: {error.strerror}") from error
     file = out / f"{options.name}.weights.h5"
     with tempfile.TemporaryDirectory() as folder:
         stored = Path(folder) / file.name

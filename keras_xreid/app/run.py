@@ -2,9 +2,7 @@
 
 import dataclasses
 import importlib.util
-import json
 import math
-import shutil
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import keras
 
 import keras_xreid as xr
 from keras_xreid import files
+from keras_xreid.app import folder as folders
 from keras_xreid.app import provenance
 from keras_xreid.app.settings import defaults, flag, plain
 from keras_xreid.data.batches import check_people
@@ -89,6 +88,10 @@ class Run:
         decode(self.data.train)  # a broken image is named now, and not in the middle of training
         for record in self.data.query + self.data.gallery:
             record.read()
+        self.inputs = provenance.inputs_of(self.data, o)
+        if o.resume and (self.folder / "inputs.json").exists():
+            begun = files.read_json(self.folder / "inputs.json")
+            provenance.refuse_other_inputs(self.folder, begun, self.inputs)
         autodiff.repeatable(o.seed, o.compiled)
         keras.config.set_dtype_policy(o.precision)
         # To train on; a recipe may hide labels or leave some out.
@@ -260,7 +263,9 @@ class Run:
         """
         o, data = self.options, dataclasses.replace(self.data, train=self.records)
         began = time.perf_counter()
-        xr.save(model, self.folder / "model.weights.h5")
+        weights = self.folder / "model.weights.h5"
+        with files.writing(weights, 5 * model.count_params(), reserve=True):
+            xr.save(model, weights)
         if o.precision != "float32":
             # Scored as it is published: bfloat16 moves a rank-1 by some queries, and by others on
             # another machine.
@@ -297,7 +302,7 @@ class Run:
             **extra,
             "short_run": bool(o.limit or o.steps),
             "data": count_data(data),
-            "options": json.loads((self.folder / "options.json").read_text()),
+            "options": files.read_json(self.folder / "options.json"),
         }
         print(score_table(metrics))
         write_queries(self.folder / "queries.csv", result)
@@ -307,8 +312,8 @@ class Run:
             self.folder / "figures", result, trained_on or lr_rates(o.train_rates)
         )
         report.write_report(self.folder, metrics)
-        for checkpoint in self._checkpoints:
-            checkpoint.path.unlink(missing_ok=True)
+        folders.clear(self.folder, checkpoints=True)
+        self._release()
         print(f"Finished in {seconds / 60:.1f} minutes. Look at {self.folder / 'report.md'}")
         return metrics
 
@@ -351,14 +356,19 @@ class Run:
 
     def _check_folder(self):
         o, folder, note = self.options, self.folder, self.folder / "options.json"
+        folders.refuse_locked(folder)
+        folders.mend(folder)
+        is_finished = note.exists() and (folder / "report.md").exists()
+        if is_finished:  # it may have been killed before it had tidied up
+            folders.clear(folder, checkpoints=True)
         if o.resume:
-            if (folder / "report.md").exists():
+            if is_finished:
                 raise xr.InputError(f"the run in {folder} is finished: there is nothing to resume")
             if not note.exists():
                 raise xr.InputError(f"{folder} holds no run to resume: start it without --resume")
             asked = self._asked()
             # An option that came after the run was begun had its default.
-            begun = {**plain(self._defaults()), **json.loads(note.read_text())}
+            begun = {**plain(self._defaults()), **files.read_json(note)}
             other = [k for k in asked if asked[k] != begun.get(k, asked[k])]
             if other:
                 k = other[0]
@@ -366,7 +376,7 @@ class Run:
                     f"the run in {folder} was begun with {k} = {begun[k]}, not {asked[k]}: "
                     "resume it with its own options"
                 )
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif any(folders.written(folder)):
             if not note.exists():
                 raise xr.InputError(f"{folder} holds other files: give another --out")
             if not o.overwrite:
@@ -374,6 +384,7 @@ class Run:
                     f"{folder} holds a run already: --resume goes on with it, "
                     "--overwrite throws it away, or give another --out"
                 )
+            folders.refuse_others(folder)
 
     def _defaults(self):
         return defaults(type(self.options).__bases__[0], self.options.preset)
@@ -381,21 +392,19 @@ class Run:
     def _begin(self):
         """Opens the run folder; whatever can be refused was refused before, and left nothing."""
         o, folder = self.options, self.folder
+        self._release = folders.lock(folder)
         self._check_folder()  # another run may have begun there
-        try:
-            if not o.resume:
-                if folder.is_dir() and o.overwrite:
-                    shutil.rmtree(folder)
-                folder.mkdir(parents=True, exist_ok=True)
-                command, began = provenance.command_typed(self.system)
-                asked, default = self._asked(), plain(self._defaults())
-                changed = {k: v for k, v in asked.items() if v != default.get(k, v)}
-                if changed.get("data_dir"):
-                    changed["data_dir"] = "DIR"
-                told = {"command": command, "began_from_sha256": began, "changed": changed}
+        folders.clear(folder)
+        if not o.resume:
+            command, began = provenance.command_typed(self.system)
+            asked, default = self._asked(), plain(self._defaults())
+            changed = {k: v for k, v in asked.items() if v != default.get(k, v)}
+            if changed.get("data_dir"):
+                changed["data_dir"] = "DIR"
+            told = {"command": command, "began_from_sha256": began, "changed": changed}
+            with folders.replaced(folder):
+                files.write_json_atomic(folder / "inputs.json", self.inputs)
                 files.write_json_atomic(folder / "options.json", {**told, **asked})
-        except OSError as error:
-            raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
         print(
             f"{self.system} on {o.data} ({len({r.person for r in self.data.train})} people, "
             f"{len(self.data.train)} images to train on), Keras {keras.__version__} on "

@@ -15,6 +15,7 @@ read is named, and left out.
 
 import dataclasses
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ import tyro
 
 import keras_xreid as xr
 from keras_xreid import app, files
+from keras_xreid.app import folder as folders
 from keras_xreid.app import later
 from keras_xreid.app.export import weights_sha256
-from keras_xreid.app.index import cache_folder, embed_once, own_images
+from keras_xreid.app.index import cache_folder, check_finite, embed_once, own_images
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.report import figures
@@ -33,6 +35,7 @@ keras = later("keras")
 
 LOW = 1.25  # the smallest rate estimated: nearer to 1, people's own heights differ as much
 DRAWN, QUERIES_A_PICTURE = 20, 20
+PICTURE = re.compile(r"ranked(-\d+)?\.png")  # what a search draws
 
 
 @dataclasses.dataclass
@@ -73,12 +76,23 @@ def main(options):
             "search with another system"
         )
     sha256 = weights_sha256(o.weights)
-    open_folder(folder, o)
+    check_folder(folder, o)
+    with folders.locked(folder):
+        find(o, folder, model, sha256, gallery, queries, images, rates)
+
+
+def find(o, folder, model, sha256, gallery, queries, images, rates):
+    """Ranks the gallery for each query; writes the lists and their pictures, and prints them."""
     gallery, hashes, gallery_features, unreadable = embed_once(
         model, gallery, cache_folder(o.cache, sha256, model)
     )
     prepared = xr.prepare_images(images, model.image_size)
-    features = model.embed(prepared, rates)
+    features = np.asarray(model.embed(prepared, rates))
+    check_finite(features, o.query)
+    if features.shape[1:] != gallery_features.shape[1:]:
+        raise xr.InputError(
+            f"kept embeddings of the gallery are not of these weights: remove {o.cache}/embeddings"
+        )
     distances = np.asarray(model.distances(features, gallery_features, query_rates=rates))
     order = np.argsort(distances, axis=1, kind="stable")[:, : o.top]
     found = {
@@ -111,13 +125,11 @@ def main(options):
             for i, query in enumerate(queries)
         ],
     }
-    try:
-        files.write_json_atomic(folder / "ranked.json", found)
-        for path in folder.glob("ranked*.png"):  # of an earlier search
+    files.write_json_atomic(folder / "ranked.json", found)
+    for path in folder.glob("ranked*.png"):
+        if PICTURE.fullmatch(path.name):  # of an earlier search
             path.unlink()
-        pictures = draw(folder, model, found["queries"], prepared)
-    except OSError as error:
-        raise xr.InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    pictures = draw(folder, model, found["queries"], prepared)
     for query in found["queries"]:
         print(query["query"] + ("" if rates is None else f", rate {query['rate']:.3g}"))
         for one in query["ranked"]:
@@ -155,25 +167,22 @@ def rates_of(o, images):
     return np.broadcast_to(np.asarray(o.rates, "float32"), (len(images),))
 
 
-def open_folder(folder, o):
-    """Makes the folder; an earlier search in it stays until this one is written."""
+def check_folder(folder, o):
+    """Refuses a folder with other things; an earlier search stays until this one is written."""
     gallery = Path(o.gallery)
     if gallery.is_dir() and folder.resolve().is_relative_to(gallery.resolve()):
         raise xr.InputError(
             f"{folder} lies in the gallery, whose images are searched: give another --out"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.iterdir()):
-            return
-        if not (folder / "ranked.json").exists():
-            raise xr.InputError(f"{folder} holds other files: give another --out")
-        if not o.overwrite:
-            raise xr.InputError(
-                f"{folder} holds a search already: --overwrite replaces it, or give another --out"
-            )
-    except OSError as error:
-        raise xr.InputError(f"cannot write to {folder}: {error.strerror}") from error
+    folders.refuse_locked(folder)
+    if not any(folders.written(folder)):
+        return
+    if not (folder / "ranked.json").exists():
+        raise xr.InputError(f"{folder} holds other files: give another --out")
+    if not o.overwrite:
+        raise xr.InputError(
+            f"{folder} holds a search already: --overwrite replaces it, or give another --out"
+        )
 
 
 def draw(folder, model, found, prepared):
@@ -230,7 +239,7 @@ def draw_page(path, found, queries, recovered, image_size):
 
 def short(path, length=24):
     """A file's name, perhaps its end, and nothing that matplotlib would take for a formula."""
-    name = Path(path).name.replace("$", r"\$")
+    name = files.harmless(Path(path).name).replace("$", r"\$")
     return name if len(name) <= length else "…" + name[1 - length :]
 
 

@@ -26,7 +26,7 @@ def write_page(path, text, folder=None):
         `path`.
 
     Raises:
-        InputError: markdown-it-py is not installed, or an image is not there.
+        InputError: markdown-it-py is not installed; an image is not there, or outside the folder.
 
     Example:
 
@@ -46,14 +46,18 @@ def write_page(path, text, folder=None):
     body = body.replace("</table>", "</table></div>")
 
     def inside(match):
-        image = folder / urllib.parse.unquote(html.unescape(match[1]))
+        name = urllib.parse.unquote(html.unescape(match[1]))
+        image = folder / name
+        # What a run says of itself may come from a stranger: names lead nowhere else.
         try:
+            if not image.resolve().is_relative_to(folder.resolve()) or image.suffix != ".png":
+                raise InputError(f"{path} shows {name}, which is no PNG in {folder}: not taken")
             content = base64.b64encode(image.read_bytes()).decode()
         except OSError as error:
             raise InputError(f"{path} shows {image}, which cannot be read") from error
-        return f'src="data:image/png;base64,{content}"'
+        return f'<img src="data:image/png;base64,{content}"'
 
-    body = re.sub(r'src="([^":]+\.png)"', inside, body)
+    body = re.sub(r'<img src="([^"]*)"', inside, body)
     name = html.escape(title[1] if title else Path(path).stem)
     write_text_atomic(
         path,

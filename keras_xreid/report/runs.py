@@ -1,8 +1,9 @@
 """What a run folder says of itself: its scores, the images it has seen, the data it had."""
 
-import json
+import math
 
 from keras_xreid.errors import InputError
+from keras_xreid.files import read_json
 
 # Stages whose batches are pairs, an image at high and one at low resolution.
 PAIRED = ("intact", "rain", "cadnet", "adaptive")
@@ -40,35 +41,102 @@ ADAPTIVE_ALONE = ("without", "end_to_end", "mask_epochs", "restart", "mask_stdde
                   "mask_speed", "prefixes")  # fmt: skip
 
 
-def read_metrics(path):
+# What is read of a metrics.json: kind of value, and how many objects it lies in. All may be missing
+# or null.
+SCORES, COUNTS = (float, 1), (float, 2)
+KINDS = {
+    "system": (str, 0), "dataset": (str, 0), "split": (str, 0), "protocol": (str, 0),
+    "preset": (str, 0), "backbone": (str, 0), "backend": (str, 0), "manifest_sha256": (str, 0),
+    "seed": (int, 0), "fold": (int, 0), "split_id": (int, 0), "parameters": (float, 0),
+    "seconds": (float, 0), "queries": (float, 0), "query_ms": (float, 0), "short_run": (bool, 0),
+    "per_rate": COUNTS, "mean_lr": SCORES, "mixed": SCORES, "standard_error": SCORES,
+    "image_quality": COUNTS, "images_seen": SCORES, "to_embed": SCORES, "data": COUNTS,
+    "queries_per_rate": SCORES, "options": (object, 1), "summary": (object, 1),
+}  # fmt: skip
+INSIDE = {
+    "enlarged": {name: KINDS[name] for name in ("per_rate", "mean_lr", "mixed", "image_quality")},
+    "flip": {name: KINDS[name] for name in ("per_rate", "mean_lr")},
+    "options": {
+        **dict.fromkeys(("preset", "data", "data_dir", "command", "weights", "reid"), (str, 0)),
+        **dict.fromkeys(("rates", "train_rates"), (list, 0)),
+    },
+}
+
+
+SHOWN = ("rank1", "rank5", "rank10", "mAP")
+
+
+def read_metrics(path, needed=()):
     """Reads a metrics.json.
 
     Args:
         path: the file.
+        needed: names that have to be in it, beside scores.
 
     Returns:
-        A dictionary.
+        A dictionary, whose values are of the kinds that a run writes.
 
     Raises:
-        InputError: the file is missing, broken or without scores.
+        InputError: the file is missing, broken, without scores or without what is needed.
 
     Example:
 
     >>> read_metrics(Path("runs/mine/metrics.json"))["per_rate"]["4"]["rank1"]
     """
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no metrics.json in {path.parent}: is this a finished run?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if not isinstance(metrics, dict) or not (metrics.get("per_rate") or metrics.get("mixed")):
+    if not path.exists():
+        raise InputError(f"no metrics.json in {path.parent}: is this a finished run?")
+    metrics = read_json(path)
+    if not (metrics.get("per_rate") or metrics.get("mixed")):
         raise InputError(f"{path} holds no scores: expected an object with per_rate")
+    _check_kinds(path, metrics, KINDS)
+    for name, kinds in INSIDE.items():
+        _check_kinds(path, metrics, {name: (object, 1)})
+        _check_kinds(path, metrics.get(name) or {}, kinds, f"{name}.")
+    for name in needed:
+        if metrics.get(name) is None:
+            raise InputError(f"{path} says nothing of {name}: is this a finished run?")
+    per_rate = metrics.get("per_rate") or {}
+    if wrong := [rate for rate in per_rate if not _is_rate(rate)]:
+        raise InputError(f"{path}: {wrong[0]!r} in per_rate is no rate")
+    for scores in (metrics.get("mixed"), metrics.get("mean_lr"), *per_rate.values()):
+        missing = [name for name in SHOWN if scores and scores.get(name) is None]
+        if missing or scores == {}:
+            raise InputError(f"{path} holds scores without {', '.join(missing or SHOWN)}")
     options = metrics.get("options") or {}
     if options.pop("one_per_rate", False):  # once an option of the resolution-adaptive recipe
         metrics["system"] = "one_per_rate"
         metrics["options"] = {k: v for k, v in options.items() if k not in ADAPTIVE_ALONE}
     return metrics
+
+
+def _check_kinds(path, told, kinds, where=""):
+    """Refuses what a run does not write: the file was edited, cut, or is somebody else's."""
+    for name, (kind, depth) in kinds.items():
+        values = [told.get(name)]
+        for _ in range(depth):
+            if not all(value is None or isinstance(value, dict) for value in values):
+                raise InputError(f"{path}: {where}{name} is not an object as a run writes it")
+            values = [part for value in values if value is not None for part in value.values()]
+        if not all(value is None or _is(value, kind) for value in values):
+            names = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
+            wanted = names.get(kind, "numbers")
+            raise InputError(f"{path}: {where}{name} does not hold {wanted} as a run writes it")
+
+
+def _is(value, kind):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float:
+        return number and math.isfinite(value)
+    if kind is list:
+        return isinstance(value, list) and all(_is(part, float) or _is(part, str) for part in value)
+    return (number and isinstance(value, int)) if kind is int else isinstance(value, kind)
+
+
+def _is_rate(text):
+    try:
+        return 1 <= float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def count_data(data):

@@ -1,7 +1,10 @@
 """A run that was stopped goes on exactly where its last finished epoch ended."""
 
+import contextlib
 import csv
+import io
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -10,14 +13,16 @@ import h5py
 import keras
 
 from keras_xreid.errors import InputError
+from keras_xreid.files import write_text_atomic, writing
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves model, optimizers, seeds and the place in the data after every epoch.
 
     A file appears under its final name only when it is whole, so a run may be killed at any
-    moment. With `fit(batches, shuffle=False)` the final weights of a resumed run equal those of
-    one that never stopped, bit by bit, on the same backend and machine.
+    moment, and a full disk leaves the checkpoint before. With `fit(batches, shuffle=False)` the
+    final weights of a resumed run equal those of one that never stopped, bit by bit, on the same
+    backend and machine.
 
     Args:
         path: where the checkpoint is kept, `*.weights.h5`.
@@ -65,6 +70,8 @@ class Checkpoint(keras.callbacks.Callback):
                 f"{self.path} is no checkpoint of this model ({reason}): "
                 "resume with the options of the first start, or begin anew"
             ) from error
+        if self.history is not None:  # the run may have been killed between the two files
+            write_history(self.history, self.rows)
         self.batches.epoch = epoch
         return epoch
 
@@ -94,14 +101,29 @@ class Checkpoint(keras.callbacks.Callback):
                 "images_per_second": images / seconds,
             }
         )
-        unfinished = self.path.with_name("unfinished-" + self.path.name)
-        self.model.save_weights(unfinished, overwrite=True)
-        with h5py.File(unfinished, "a") as file:
-            file.attrs["epoch"] = epoch + 1
-            file.attrs["rows"] = json.dumps(self.rows)
-        os.replace(unfinished, self.path)
+        self._save(epoch + 1)
         if self.history is not None:
             write_history(self.history, self.rows)
+
+    def _save(self, epoch):
+        """Writes the checkpoint; on a full disk the one before stays."""
+        unfinished = self.path.with_name("unfinished-" + self.path.name)
+        with writing(self.path, self._bytes(), reserve=True):
+            try:
+                self.model.save_weights(unfinished, overwrite=True)
+                with h5py.File(unfinished, "a") as file:
+                    file.attrs["epoch"] = epoch
+                    file.attrs["rows"] = json.dumps(self.rows)
+                os.replace(unfinished, self.path)
+            finally:
+                with contextlib.suppress(OSError):
+                    unfinished.unlink()
+
+    def _bytes(self):
+        """The room that a checkpoint takes, and the model's weights that are saved after it."""
+        # Keras writes the optimizers' state twice, of each part and of all parts.
+        variables = 2 * [*self.model.variables, *self.model.optimizer.variables]
+        return sum(4 * math.prod(v.shape) + 1024 for v in variables)
 
 
 def write_history(path, rows):
@@ -113,10 +135,8 @@ def write_history(path, rows):
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key=lambda name: name in ("images", "seconds", "images_per_second"))
-    path = Path(path)
-    unfinished = path.with_name("unfinished-" + path.name)
-    with open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(unfinished, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomic(path, text.getvalue())
