@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from keras_xreid.errors import InputError
+from keras_xreid.models.base import as_float
 
 
 def build_graph(model):
@@ -43,7 +44,7 @@ def build_graph(model):
     if takes_level(model):
         inputs.append(keras.Input((), dtype="int32", name="level"))
         level = ops.clip(inputs[1], 1, model.query_levels)  # of another, all would be 0
-    image = ops.cast(inputs[0], "float32") / 255.0
+    image = as_float(inputs[0])
     found = model.graph(image, level)
     if model.flip:
         mirrored = model.graph(ops.flip(image, axis=2), level)
