@@ -229,7 +229,7 @@ class Adaptive(ReIDModel):
             terms["verification"] = self.verification * losses.verification(logits, same)
         return terms, handed
 
-    def features(self, images, level=None, training=False):
+    def embedding(self, images, level=None, training=False):
         if level is None:
             level = ops.cast(ops.zeros_like(images[:, 0, 0, 0]), "int32") + len(self.rates)
         return self.network([images, level], training=training)
@@ -240,7 +240,7 @@ class Adaptive(ReIDModel):
         return len(self.rates) if self.masks or self.varying_length else 0
 
     def graph(self, images, level=None):
-        return {"embedding": self.features(images, level)}
+        return {"embedding": self.embedding(images, level)}
 
     def levels_of(self, rates):
         """The levels of images: that of the nearest trained rate, the lower resolution of two.

@@ -4,11 +4,11 @@ import types
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
-from keras_xreid.training import autodiff
+from keras_xreid.training import autodiff, fast_torch
 from keras_xreid.training.phases import PhasedModel
 
 # What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
@@ -203,12 +203,12 @@ class ReIDModel(PhasedModel):
             (n, d).
         """
         images = as_float(images)
-        found = self.features(images, level, training)
+        found = self.embedding(images, level, training)
         if self.flip:
-            found = (found + self.features(ops.flip(images, axis=2), level, training)) / 2.0
+            found = (found + self.embedding(ops.flip(images, axis=2), level, training)) / 2.0
         return found
 
-    def features(self, images, level=None, training=False):
+    def embedding(self, images, level=None, training=False):
         """The embeddings of images in [0, 1], not averaged with mirror images. Systems say how."""
         raise TypeError(f"{type(self).__name__} does not say how it embeds")
 
@@ -240,6 +240,53 @@ class ReIDModel(PhasedModel):
             f"{type(self).__name__} is not one network from an image to an embedding: "
             "it cannot be exported as one graph"
         )
+
+    def search_graph(self):
+        """What a search needs as one functional model; `keras_xreid.export.build_graph` tells."""
+        if self.compute_dtype != "float32":
+            raise InputError(f"the model computes in {self.compute_dtype}: export takes float32")
+        inputs = [keras.Input((*self.image_size, 3), dtype="uint8", name="image")]
+        level = None
+        if self.query_levels:
+            inputs.append(keras.Input((), dtype="int32", name="level"))
+            level = ops.clip(inputs[1], 1, self.query_levels)  # of another, all would be 0
+        image = as_float(inputs[0])
+        found = self.graph(image, level)
+        if self.flip:
+            mirrored = self.graph(ops.flip(image, axis=2), level)
+            for name in ("embedding", "embedding_high"):
+                if name in found:
+                    found[name] = (found[name] + mirrored[name]) / 2.0
+        outputs = [layers.Identity(name=name)(x) for name, x in found.items()]
+        return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name="graph")
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """As in Keras: writes the graph of `keras_xreid.export.build_graph`, from uint8 images.
+
+        `xreid export` writes it as ONNX with names and metadata, and checks it.
+
+        Raises:
+            InputError: where this backend does not write the format.
+        """
+        graph = self.search_graph()
+        inputs = graph.input
+        fast = fast_torch.enabled()
+        fast_torch.disable()  # exporters do not know its kernels
+        try:
+            # Keras exports only what was called before.
+            graph(keras.tree.map_structure(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), inputs))
+            if format == "torch":
+                kwargs.setdefault("dynamic_shapes", autodiff.any_batch(inputs))
+            return graph.export(str(filepath), format=format, **kwargs)
+        except (ImportError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"no {format} was written on {keras.backend.backend()} ({reason}): for ONNX, "
+                "call xreid export WEIGHTS FILE.onnx on torch or tensorflow"
+            ) from error
+        finally:
+            if fast:
+                fast_torch.enable()
 
     def _embed(self, images, rates, batch_size):
         """Embeds float images in [0, 1]; `rates` is (n,) or None. Systems say how."""

@@ -114,11 +114,11 @@ class Baseline(ReIDModel):
             terms["verification"] = self.verification * losses.verification(logits, same)
         return terms
 
-    def features(self, images, level=None, training=False):
+    def embedding(self, images, level=None, training=False):
         return self.network(images, training=training)[0]
 
     def graph(self, images, level=None):
-        return {"embedding": self.features(images)}
+        return {"embedding": self.embedding(images)}
 
     def _embed(self, images, rates, batch_size):
         return predict(self.network, images, batch_size)[0]

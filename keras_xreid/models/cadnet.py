@@ -271,7 +271,7 @@ class CADNet(DualModel):
         """Weight of the triplet term, a part of L_cls (Eq. 5)."""
         return self.classification
 
-    def features(self, images, level=None, training=False):
+    def embedding(self, images, level=None, training=False):
         u = self._joint_and_recovered(images, training)[0]
         return u if self.neck is None else self.neck(u, training=training)
 

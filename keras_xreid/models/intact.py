@@ -231,7 +231,7 @@ class INTACT(ReIDModel):
         """Whether a critic normalises by the batch while it is not trained."""
         return self.learning and self.critic_statistics == "batch"
 
-    def features(self, images, level=None, training=False):
+    def embedding(self, images, level=None, training=False):
         recovered = ops.clip(self.generator(images, training=training), 0.0, 1.0)
         return self.reid(recovered, training=False)[0]
 

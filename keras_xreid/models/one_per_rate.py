@@ -72,8 +72,8 @@ class OnePerRate(ReIDModel):
     def phases(self):
         raise InputError("OnePerRate is several networks: compile and fit each of model.networks")
 
-    def features(self, images, level=None, training=False):
-        return self.networks[-1].features(images, training=training)
+    def embedding(self, images, level=None, training=False):
+        return self.networks[-1].embedding(images, training=training)
 
     def _embed(self, images, rates, batch_size):
         if rates is None:

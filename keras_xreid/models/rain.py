@@ -235,7 +235,7 @@ class RAIN(DualModel):
         logits = self.discriminator(maps, training=self.learning)
         return [ops.split(x, 2) for x in (logits if len(maps) > 1 else [logits])]
 
-    def features(self, images, level=None, training=False):
+    def embedding(self, images, level=None, training=False):
         v = self.extractor(images, training=training)[-1]
         return v if self.neck is None else self.neck(v, training=training)
 

@@ -172,6 +172,18 @@ def after_training():
     _last_gradients.clear()
 
 
+def any_batch(inputs):
+    """What `torch.export` is told, so that it takes any number of images: see its `dynamic_shapes`.
+
+    Args:
+        inputs: the inputs of a functional model, one or a list.
+    """
+    import torch
+
+    count = {0: torch.export.Dim("n")}
+    return [([count] * len(inputs),)] if isinstance(inputs, list) else count
+
+
 def before_compiling(model):
     """Prepares the backend's compiler for a model's train step of several phases.
 
