@@ -1,10 +1,5 @@
 """A system as one graph, from stored pixels to what a search needs: for runtimes without Keras."""
 
-import keras
-from keras import layers, ops
-
-from keras_xreid.errors import InputError
-
 
 def build_graph(model):
     """Builds what a system computes in a search as one functional model.
@@ -36,22 +31,7 @@ def build_graph(model):
     >>> graph = build_graph(xr.load("runs/intact-synthetic"))
     >>> dict(zip(graph.output_names, graph.predict(images), strict=True))["embedding"].shape
     """
-    if model.compute_dtype != "float32":
-        raise InputError(f"the model computes in {model.compute_dtype}: export takes float32")
-    inputs = [keras.Input((*model.image_size, 3), dtype="uint8", name="image")]
-    level = None
-    if takes_level(model):
-        inputs.append(keras.Input((), dtype="int32", name="level"))
-        level = ops.clip(inputs[1], 1, model.query_levels)  # of another, all would be 0
-    image = ops.cast(inputs[0], "float32") / 255.0
-    found = model.graph(image, level)
-    if model.flip:
-        mirrored = model.graph(ops.flip(image, axis=2), level)
-        for name in ("embedding", "embedding_high"):
-            if name in found:
-                found[name] = (found[name] + mirrored[name]) / 2.0
-    outputs = [layers.Identity(name=name)(x) for name, x in found.items()]
-    return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name="graph")
+    return model.search_graph()
 
 
 def takes_level(model):

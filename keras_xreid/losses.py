@@ -24,7 +24,8 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
         label_smoothing: float in [0, 1), the share of probability spread over all people.
 
     Returns:
-        A scalar, in nats; 0 where nobody has a label.
+        A scalar, in nats; 0 where nobody has a label, and not a number where a label is `people` or
+        more, on every backend.
 
     Example:
 
@@ -33,10 +34,13 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
     """
     labels = ops.cast(labels, "int32")
     log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    target = ops.one_hot(ops.maximum(labels, 0), log_p.shape[-1], dtype="float32")
+    people = log_p.shape[-1]
+    target = ops.one_hot(ops.clip(labels, 0, people - 1), people, dtype="float32")
     if label_smoothing:
-        target = target * (1.0 - label_smoothing) + label_smoothing / log_p.shape[-1]
-    return -_mean_where(labels >= 0, ops.sum(target * log_p, axis=-1))
+        target = target * (1.0 - label_smoothing) + label_smoothing / people
+    # Somebody who is none of the classes would be a loss of 0 on one backend and end another.
+    wrong = ops.where(ops.any(labels >= people), float("nan"), 0.0)
+    return wrong - _mean_where(labels >= 0, ops.sum(target * log_p, axis=-1))
 
 
 def triplet(features, labels, margin, squared=False):

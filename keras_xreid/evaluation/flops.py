@@ -64,7 +64,7 @@ def embedding_cost(model):
     >>> parameters, flops = embedding_cost(xr.load("runs/rain-synthetic"))
     """
     image = keras.Input((*model.image_size, 3))
-    found, flops = _cost([model.call(image)])
+    found, flops = _cost([model.embedding(image)])
     weights = {id(w): w for layer in found for w in getattr(layer, "weights", ())}
     return sum(math.prod(w.shape) for w in weights.values()), flops
 

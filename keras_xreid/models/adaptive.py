@@ -40,7 +40,9 @@ from keras_xreid.models.base import (
     STRONG,
     ReIDModel,
     check_loss_weights,
+    features_to_compare,
     high_and_low,
+    one_for_each,
     predict,
     preset_or,
 )
@@ -112,6 +114,7 @@ class Adaptive(ReIDModel):
     """
 
     PRESETS = PRESETS
+    batch_names = ("hr", "lr", "person", "rate")
 
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, rates=(1, 2, 3, 4), dim=None,
@@ -187,11 +190,9 @@ class Adaptive(ReIDModel):
         """What `distances` measures, in words."""
         return super().metric if self.prefixes else "squared Euclidean"
 
-    def compile(self, optimizer=None, **kwargs):
-        """The paper's optimizer, unless given: Adam at 3.5e-4."""
-        if optimizer is None:
-            optimizer = {part: keras.optimizers.Adam(3.5e-4) for part in self.phases()[0].updates}
-        super().compile(optimizer=optimizer, **kwargs)
+    def default_optimizers(self):
+        """The paper's: Adam at 3.5e-4."""
+        return {part: keras.optimizers.Adam(3.5e-4) for part in self.phases()[0].updates}
 
     def phases(self):
         parts, terms = ["network"], []
@@ -210,10 +211,10 @@ class Adaptive(ReIDModel):
         return {**high_and_low(batch), "level": ops.concatenate([highest, level])}
 
     def _terms(self, batch):
-        z = self.network([batch["image"], batch["level"]], training=True)
+        z = self.network([batch["image"], batch["level"]], training=self.learning)
         terms, handed = {}, {}
         if self.classification:
-            logits = self.classifier(z, training=True)
+            logits = self.classifier(z, training=self.learning)
             handed["id"] = losses.cross_entropy(batch["person"], logits, self.label_smoothing)
             terms["id"] = self.classification * handed["id"]
         if self.verification:
@@ -224,22 +225,11 @@ class Adaptive(ReIDModel):
                 cut = self.network.get_layer("z")
                 gallery = cut([gallery, ops.take(ops.split(batch["level"], 2)[1], first)])
             difference = query - gallery
-            logits = self.verifier(difference, training=True)
+            logits = self.verifier(difference, training=self.learning)
             terms["verification"] = self.verification * losses.verification(logits, same)
         return terms, handed
 
-    def call(self, images, level=None, training=False):
-        """The vectors z of images.
-
-        Args:
-            images: (n, height, width, 3) in [0, 1].
-            level: (n,) integers, 1 (lowest resolution) to m; m if not given.
-            training: bool.
-
-        Returns:
-            (n, d).
-        """
-        images = ops.cast(images, self.compute_dtype)
+    def embedding(self, images, level=None, training=False):
         if level is None:
             level = ops.cast(ops.zeros_like(images[:, 0, 0, 0]), "int32") + len(self.rates)
         return self.network([images, level], training=training)
@@ -250,7 +240,7 @@ class Adaptive(ReIDModel):
         return len(self.rates) if self.masks or self.varying_length else 0
 
     def graph(self, images, level=None):
-        return {"embedding": self.call(images, level)}
+        return {"embedding": self.embedding(images, level)}
 
     def levels_of(self, rates):
         """The levels of images: that of the nearest trained rate, the lower resolution of two.
@@ -284,10 +274,9 @@ class Adaptive(ReIDModel):
         Returns:
             (q, g) float32 array.
         """
-        query = np.asarray(query_features, "float32")
-        gallery = np.asarray(gallery_features, "float32")
+        query, gallery = features_to_compare(query_features, gallery_features)
         rates = self.rates[-1] if query_rates is None else query_rates
-        level = self.levels_of(np.broadcast_to(np.asarray(rates), (len(query),))) - 1
+        level = self.levels_of(one_for_each(rates, len(query))) - 1
         kept = kept_by_level(self.sizes)
         if not self.varying_length:
             kept[:] = 1

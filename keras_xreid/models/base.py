@@ -4,10 +4,11 @@ import types
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
+from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
-from keras_xreid.training import autodiff
+from keras_xreid.training import autodiff, fast_torch
 from keras_xreid.training.phases import PhasedModel
 
 # What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
@@ -39,10 +40,12 @@ class ReIDModel(PhasedModel):
     # files leave them out.
     critics = ()
     metric = "1 - cosine"  # of `distances`, in words
+    batch_names = ("hr", "lr", "person")  # what a batch to train on has
     query_levels = 0  # how many levels of resolution `graph` is told apart; 0: it is told none
 
     def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False  # of images: they are scaled first, in float32
         self.flip = bool(flip)
         self.people = int(people)
         # Of a given object only the configuration is kept: its layers are copied into the parts,
@@ -79,6 +82,57 @@ class ReIDModel(PhasedModel):
         finally:
             keras.config.set_dtype_policy(before)
 
+    def check_data(self, data):
+        # Fewer people are as wrong as more: the classes would mean other people.
+        for name, ours, theirs, of_data in (
+            ("people", self.people, getattr(data, "people", None), int),
+            ("images of size", self.image_size, getattr(data, "image_size", None), tuple),
+            ("low rates", self._low_rates(), getattr(data, "rates", None), self._low_rates),
+        ):
+            if ours is not None and theirs is not None and ours != (theirs := of_data(theirs)):
+                raise InputError(
+                    f"the model is built for {name} {ours}, and the batches have {theirs}: "
+                    "build the model for these batches, or the batches for this model"
+                )
+
+    def _low_rates(self, rates=None):
+        """Rates above 1, sorted; by default the model's, and None where it knows of none."""
+        rates = getattr(self, "rates", None) if rates is None else rates
+        return None if rates is None else tuple(sorted({float(rate) for rate in lr_rates(rates)}))
+
+    def check_batch(self, batch):
+        """Raises an `InputError` where a batch lacks something, or has images or people of others.
+
+        Args:
+            batch: a dict of arrays or tensors.
+        """
+        names = tuple(batch) if isinstance(batch, dict) else (type(batch).__name__,)
+        lacking = [name for name in self.batch_names if name not in names]
+        if lacking:
+            kind = "ImageBatches" if "image" in self.batch_names else "PairBatches"
+            raise InputError(
+                f"{type(self).__name__} trains on {', '.join(self.batch_names)}, and the batch has "
+                f"{', '.join(names)}: give keras_xreid.{kind}"
+            )
+        count = len(batch["person"])
+        for name in ("image", "hr", "lr", "target"):
+            if name in batch and len(self._checked(batch[name])) != count:
+                raise InputError(f"{len(batch[name])} {name} images for {count} people's labels")
+        for name in ("person", "hr_person"):
+            if name not in batch:
+                continue
+            labels = as_numpy(batch[name])
+            if labels.dtype.kind not in "iu" or labels.ndim != 1:
+                raise InputError(
+                    f"{name} is {labels.dtype} of shape {labels.shape}: give (n,) integers, 0 to "
+                    f"{self.people - 1}, one for each image"
+                )
+            if labels.max(initial=0) >= self.people or labels.min(initial=0) < -1:
+                raise InputError(
+                    f"labels {labels.min()} to {labels.max()} were given to a model of "
+                    f"{self.people} people: give 0 to {self.people - 1}, or -1 for somebody unknown"
+                )
+
     def embed(self, images, rates=None, batch_size=64, flip=None):
         """Turns images into embeddings.
 
@@ -103,10 +157,7 @@ class ReIDModel(PhasedModel):
         """
         images = self._checked(images)
         if rates is not None:
-            rates = np.asarray(rates)
-            if rates.ndim and len(rates) != len(images):
-                raise InputError(f"{len(rates)} rates were given for {len(images)} images")
-            rates = np.broadcast_to(rates, (len(images),))
+            rates = one_for_each(rates, len(images))
         flip = self.flip if flip is None else flip
 
         def embed(part, rate):
@@ -129,8 +180,47 @@ class ReIDModel(PhasedModel):
         Returns:
             (q, g) float32 array, in [0, 2].
         """
-        cosine = _unit(query_features) @ _unit(gallery_features).T
+        query, gallery = features_to_compare(query_features, gallery_features)
+        cosine = _unit(query) @ _unit(gallery).T
         return np.maximum(1.0 - cosine, 0.0)  # rounding may leave a little less
+
+    def __call__(self, images, *args, **kwargs):
+        # Of tensors no number is looked at: that would wait for the device at each batch.
+        if isinstance(images, np.ndarray):
+            images = self._checked(images)
+        return super().__call__(images, *args, **kwargs)
+
+    def call(self, images, level=None, training=False):
+        """The embeddings that `embed` gives without rates.
+
+        Args:
+            images: (n, height, width, 3), uint8 or float in [0, 1]. Of a tensor on the device the
+                range is not checked, for this would wait for the device; of an array it is.
+            level: (n,) integers, of a system with levels: 1 (lowest resolution) to m; m if None.
+            training: bool.
+
+        Returns:
+            (n, d).
+        """
+        images = as_float(images)
+        found = self.embedding(images, level, training)
+        if self.flip:
+            found = (found + self.embedding(ops.flip(images, axis=2), level, training)) / 2.0
+        return found
+
+    def embedding(self, images, level=None, training=False):
+        """The embeddings of images in [0, 1], not averaged with mirror images. Systems say how."""
+        raise TypeError(f"{type(self).__name__} does not say how it embeds")
+
+    def predict(self, x, batch_size=None, verbose="auto", **kwargs):
+        """As in Keras: the embeddings that `embed` gives without rates."""
+        if hasattr(x, "dtype") or isinstance(x, (list, tuple)):
+            x = self._checked(x)
+            if not len(x):
+                return self.embed(x)
+        if self._jit_compile is None:
+            self.jit_compile = autodiff.default_jit_compile()
+        return super().predict(x, batch_size=batch_size, verbose=verbose, **kwargs)
 
     def graph(self, images, level=None):
         """What a search needs of images, on tensors; `keras_xreid.export.build_graph` calls it.
@@ -151,12 +241,61 @@ class ReIDModel(PhasedModel):
             "it cannot be exported as one graph"
         )
 
+    def search_graph(self):
+        """What a search needs as one functional model; `keras_xreid.export.build_graph` tells."""
+        if self.compute_dtype != "float32":
+            raise InputError(f"the model computes in {self.compute_dtype}: export takes float32")
+        inputs = [keras.Input((*self.image_size, 3), dtype="uint8", name="image")]
+        level = None
+        if self.query_levels:
+            inputs.append(keras.Input((), dtype="int32", name="level"))
+            level = ops.clip(inputs[1], 1, self.query_levels)  # of another, all would be 0
+        image = as_float(inputs[0])
+        found = self.graph(image, level)
+        if self.flip:
+            mirrored = self.graph(ops.flip(image, axis=2), level)
+            for name in ("embedding", "embedding_high"):
+                if name in found:
+                    found[name] = (found[name] + mirrored[name]) / 2.0
+        outputs = [layers.Identity(name=name)(x) for name, x in found.items()]
+        return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name="graph")
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """As in Keras: writes the graph of `keras_xreid.export.build_graph`, from uint8 images.
+
+        `xreid export` writes it as ONNX with names and metadata, and checks it.
+
+        Raises:
+            InputError: where this backend does not write the format.
+        """
+        graph = self.search_graph()
+        inputs = graph.input
+        fast = fast_torch.enabled()
+        fast_torch.disable()  # exporters do not know its kernels
+        try:
+            # Keras exports only what was called before.
+            graph(keras.tree.map_structure(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), inputs))
+            if format == "torch":
+                kwargs.setdefault("dynamic_shapes", autodiff.any_batch(inputs))
+            return graph.export(str(filepath), format=format, **kwargs)
+        except (ImportError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"no {format} was written on {keras.backend.backend()} ({reason}): for ONNX, "
+                "call xreid export WEIGHTS FILE.onnx on torch or tensorflow"
+            ) from error
+        finally:
+            if fast:
+                fast_torch.enable()
+
     def _embed(self, images, rates, batch_size):
         """Embeds float images in [0, 1]; `rates` is (n,) or None. Systems say how."""
         raise TypeError(f"{type(self).__name__} does not say how it embeds")
 
     def _checked(self, images):
-        images = np.asarray(images)
+        images = as_numpy(images)
+        if images.shape == (0,):
+            images = np.zeros((0, *self.image_size, 3), "uint8")
         if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3):
             height, width = self.image_size
             raise InputError(
@@ -178,11 +317,11 @@ class ReIDModel(PhasedModel):
     def _in_chunks(function, images, rates, batch_size):
         # A bounded part at a time is float32: a whole gallery would take four times its uint8 size.
         step, results = 16 * batch_size, []
-        for start in range(0, len(images), step):
+        for start in range(0, max(1, len(images)), step):  # none are a part, too: of shape (0, d)
             part = as_float(images[start : start + step])
             rate = None if rates is None else rates[start : start + step]
             results.append(np.asarray(function(part, rate), dtype="float32"))
-        return np.concatenate(results) if results else np.zeros((0, 0), "float32")
+        return np.concatenate(results)
 
 
 def preset_or(preset, **given):
@@ -217,6 +356,8 @@ def check_loss_weights(*weights):
 
 def predict(part, images, batch_size):
     """Runs a functional part in inference mode; a list of float32 arrays, one an output."""
+    if not len(images[0] if isinstance(images, (list, tuple)) else images):
+        return [np.zeros((0, *output.shape[1:]), "float32") for output in part.outputs]
     if part._jit_compile is None:
         part.jit_compile = autodiff.default_jit_compile()
     outputs = part.predict(images, batch_size=batch_size, verbose=0)
@@ -225,17 +366,106 @@ def predict(part, images, batch_size):
 
 
 def as_float(images):
-    """Images as float32 in [0, 1]: uint8 is divided by 255, floats are taken as they are."""
-    if images.dtype == np.uint8:
-        return images.astype("float32") / 255.0
-    return images.astype("float32")
+    """The one place that scales: images as float32 in [0, 1].
+
+    Args:
+        images: array or tensor; uint8 is divided by 255, floats are taken as they are.
+
+    Returns:
+        The same, float32.
+
+    Raises:
+        InputError: other integers, whose range nobody knows, or no images.
+    """
+    if not hasattr(images, "dtype"):
+        raise InputError(f"{type(images).__name__} was given in place of images")
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    if dtype != "uint8" and "float" not in dtype:
+        raise InputError(f"images are {dtype}: give uint8, or floats in [0, 1]")
+    if isinstance(images, np.ndarray):
+        images = images.astype("float32")
+    else:
+        images = ops.cast(images, "float32")
+    return images / 255.0 if dtype == "uint8" else images
 
 
-def scaled(images):
-    """The same inside a train step, for a batch on the device."""
-    if keras.backend.standardize_dtype(images.dtype) == "uint8":
-        return keras.ops.cast(images, "float32") / 255.0
-    return keras.ops.cast(images, "float32")
+def as_numpy(values):
+    """The one place where numbers from outside become a NumPy array.
+
+    Args:
+        values: array, list, or a tensor of PyTorch, TensorFlow, JAX or Keras: on any device, with
+            or without a gradient, bfloat16 too, which comes back as float32.
+
+    Returns:
+        An array.
+
+    Raises:
+        InputError: what is not numbers, or lists of unequal lengths.
+
+    Example:
+
+    >>> as_numpy(torch.ones(2, dtype=torch.bfloat16, requires_grad=True))
+    array([1., 1.], dtype=float32)
+    """
+    try:
+        if isinstance(values, (list, tuple)) and any(hasattr(value, "dtype") for value in values):
+            values = np.stack([as_numpy(value) for value in values])
+        if hasattr(values, "detach"):  # PyTorch's, which NumPy does not read as they are
+            values = values.detach().cpu()
+            values = values.float() if values.is_floating_point() else values
+        found = np.asarray(values.numpy() if hasattr(values, "numpy") else values)
+        if found.dtype.name.startswith(("bfloat", "float8")):  # NumPy itself has none
+            found = found.astype("float32")
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{type(values).__name__} is no array of numbers: {reason}") from error
+    if found.dtype.kind not in "biuf":
+        raise InputError(f"values of type {found.dtype} are no numbers")
+    return found
+
+
+def one_for_each(values, count):
+    """One number for each of so many images.
+
+    Args:
+        values: a number, or (count,) of them.
+        count: int.
+
+    Returns:
+        (count,) array.
+
+    Raises:
+        InputError: another number of them.
+    """
+    values = as_numpy(values)
+    if values.shape not in ((), (count,)):
+        raise InputError(
+            f"{' x '.join(map(str, values.shape))} rates were given for {count} images: "
+            "give one, or one for each"
+        )
+    return np.broadcast_to(values, (count,))
+
+
+def features_to_compare(query, gallery):
+    """Features of two sides as float32 arrays that fit each other.
+
+    Args:
+        query: (q, d), whatever `as_numpy` takes.
+        gallery: (g, d).
+
+    Returns:
+        Two float32 arrays.
+
+    Raises:
+        InputError: where they are no matrices, or of unequal width.
+    """
+    query, gallery = as_numpy(query), as_numpy(gallery)
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"features of shapes {query.shape} and {gallery.shape} cannot be compared: give "
+            "(q, d) and (g, d), embedded by the same model"
+        )
+    return query.astype("float32", copy=False), gallery.astype("float32", copy=False)
 
 
 def high_and_low(batch):
@@ -250,8 +480,8 @@ def high_and_low(batch):
         A dict: "image", and "target" (what is to be recovered), (2n, height, width, 3) in [0, 1],
         and "person", (2n,).
     """
-    hr, lr = scaled(batch["hr"]), scaled(batch["lr"])
-    target = scaled(batch["target"]) if "target" in batch else hr
+    hr, lr = as_float(batch["hr"]), as_float(batch["lr"])
+    target = as_float(batch["target"]) if "target" in batch else hr
     person = batch["person"]
     return {
         "image": ops.concatenate([hr, lr]),
@@ -270,7 +500,7 @@ def euclidean(a, b):
     Returns:
         (q, g) float32 array.
     """
-    a, b = np.asarray(a, dtype="float32"), np.asarray(b, dtype="float32")
+    a, b = features_to_compare(a, b)
     # In place: a large gallery's distances are hundreds of megabytes.
     squared = a @ b.T
     squared *= -2.0
@@ -280,5 +510,4 @@ def euclidean(a, b):
 
 
 def _unit(features):
-    features = np.asarray(features, dtype="float32")
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

@@ -5,7 +5,7 @@ from keras import layers, ops
 
 from keras_xreid import losses
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import STRONG, ReIDModel, predict, preset_or, scaled
+from keras_xreid.models.base import STRONG, ReIDModel, as_float, predict, preset_or
 from keras_xreid.training.phases import Phase
 
 PRESETS = {
@@ -57,6 +57,7 @@ class Baseline(ReIDModel):
     """
 
     PRESETS = PRESETS
+    batch_names = ("image", "person")
 
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, label_smoothing=None,
@@ -91,12 +92,15 @@ class Baseline(ReIDModel):
             terms.append("verification")
         return [Phase(tuple(parts), self._terms, tuple(terms))]
 
+    def from_images_and_labels(self, images, labels):
+        return {"image": images, "person": labels}
+
     def prepare(self, batch):
-        return {"image": scaled(batch["image"]), "person": batch["person"]}
+        return {"image": as_float(batch["image"]), "person": batch["person"]}
 
     def _terms(self, batch):
         person = batch["person"]
-        features, logits, *raw = self.network(batch["image"], training=True)
+        features, logits, *raw = self.network(batch["image"], training=self.learning)
         terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
         if self.triplet:
             compared = raw[0] if raw else features
@@ -106,15 +110,15 @@ class Baseline(ReIDModel):
         if self.verification:
             first, second, same = pairs_within(person)
             difference = ops.take(features, first, axis=0) - ops.take(features, second, axis=0)
-            logits = self.verifier(difference, training=True)
+            logits = self.verifier(difference, training=self.learning)
             terms["verification"] = self.verification * losses.verification(logits, same)
         return terms
 
-    def call(self, images, training=False):
+    def embedding(self, images, level=None, training=False):
         return self.network(images, training=training)[0]
 
     def graph(self, images, level=None):
-        return {"embedding": self.call(images)}
+        return {"embedding": self.embedding(images)}
 
     def _embed(self, images, rates, batch_size):
         return predict(self.network, images, batch_size)[0]

@@ -173,13 +173,12 @@ class CADNet(DualModel):
             self.classifier = keras.Model(feature, logits, name="classifier")
         self.built = True
 
-    def compile(self, optimizer=None, **kwargs):
-        """The paper's optimizers, unless given: `paper_sgd`, and SGD at 1e-4 for D_F and D_I."""
-        if optimizer is None:
-            optimizer = {part: paper_sgd() for part in self.phases()[0].updates}
-            for phase in self.phases()[1:]:
-                optimizer[phase.updates[0]] = keras.optimizers.SGD(1e-4)
-        super().compile(optimizer=optimizer, **kwargs)
+    def default_optimizers(self):
+        """The paper's: `paper_sgd`, and SGD at 1e-4 for D_F and D_I."""
+        optimizers = {part: paper_sgd() for part in self.phases()[0].updates}
+        for phase in self.phases()[1:]:
+            optimizers[phase.updates[0]] = keras.optimizers.SGD(1e-4)
+        return optimizers
 
     def phases(self):
         parts = ["encoder"]
@@ -212,25 +211,25 @@ class CADNet(DualModel):
 
     def _recover_and_identify(self, batch):
         """E, G, F and C minimise Eq. 6."""
-        *maps, f = self.encoder(batch["image"], training=True)
-        recovered = self._recovered(maps, batch["image"], training=True)
+        *maps, f = self.encoder(batch["image"], training=self.learning)
+        recovered = self._recovered(maps, batch["image"], training=self.learning)
         terms, handed = {}, {}
         if self.classification:
-            u = self._joint(f, recovered, training=True)
-            embedding = u if self.neck is None else self.neck(u, training=True)
-            logits = self.classifier(embedding, training=True)
+            u = self._joint(f, recovered, training=self.learning)
+            embedding = u if self.neck is None else self.neck(u, training=self.learning)
+            logits = self.classifier(embedding, training=self.learning)
             terms, handed = self.identity_terms(batch, u, logits)
         if self.reconstruction:
             found = hr_and_lr(losses.absolute_error, recovered, batch["target"])
             terms["reconstruction"] = self.reconstruction * found
         if self.feature_discriminator is not None:
-            hr, lr = ops.split(self.feature_discriminator(maps[-1], training=True), 2)
+            hr, lr = ops.split(self.feature_discriminator(maps[-1], training=self.learning), 2)
             found = losses.discriminator_loss(real_logits=lr, fake_logits=hr)
             terms["adversarial_features"] = self.adversarial_features * found
             # D_F's own step comes after this one: it has not learnt from this batch.
             handed["feature_discriminator_accuracy"] = losses.critic_accuracy(hr, lr)
         if self.image_discriminator is not None:
-            fake = self.image_discriminator(recovered, training=True)
+            fake = self.image_discriminator(recovered, training=self.learning)
             found = hr_and_lr(losses.generator_loss, fake)
             terms["adversarial_images"] = self.adversarial_images * found
         if recovered is not None:
@@ -239,13 +238,13 @@ class CADNet(DualModel):
 
     def _judge_features(self, batch):
         """D_F tells features of HR images from those of LR images (Eq. 1)."""
-        hr, lr = ops.split(self.feature_discriminator(batch["f"], training=True), 2)
+        hr, lr = ops.split(self.feature_discriminator(batch["f"], training=self.learning), 2)
         return {"feature_discriminator": losses.discriminator_loss(hr, lr)}
 
     def _judge_images(self, batch):
         """D_I tells HR images from recovered ones; both kinds face the HR images (Eq. 3)."""
-        real = self.image_discriminator(ops.split(batch["image"], 2)[0], training=True)
-        fake = self.image_discriminator(batch["recovered"], training=True)
+        real = self.image_discriminator(ops.split(batch["image"], 2)[0], training=self.learning)
+        fake = self.image_discriminator(batch["recovered"], training=self.learning)
         found = hr_and_lr(lambda x: losses.discriminator_loss(real, x), fake)
         right = losses.critic_accuracy(real, fake)
         return {"image_discriminator": found}, {"image_discriminator_accuracy": right}
@@ -272,7 +271,7 @@ class CADNet(DualModel):
         """Weight of the triplet term, a part of L_cls (Eq. 5)."""
         return self.classification
 
-    def call(self, images, training=False):
+    def embedding(self, images, level=None, training=False):
         u = self._joint_and_recovered(images, training)[0]
         return u if self.neck is None else self.neck(u, training=training)
 

@@ -30,7 +30,7 @@ from keras_xreid.layers.association import Association
 from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import build_generator
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import STRONG, ReIDModel, predict, preset_or, scaled
+from keras_xreid.models.base import STRONG, ReIDModel, as_float, predict, preset_or
 from keras_xreid.training.phases import Phase
 
 SUPERVISIONS = ("mse", "mse+id", "mse+id+gan", "full")
@@ -157,16 +157,14 @@ class INTACT(ReIDModel):
             )  # fmt: skip
         self.built = True
 
-    def compile(self, optimizer=None, **kwargs):
-        """Adam at the paper's rates, unless given: 1e-4 for G and D, 1e-3 for phi and sigma."""
-        if optimizer is None:
-            rates = {"generator": 1e-4, "discriminator": 1e-4, "association": 1e-3}
-            optimizer = {
-                part: keras.optimizers.Adam(rate)
-                for part, rate in rates.items()
-                if getattr(self, part) is not None
-            }
-        super().compile(optimizer=optimizer, **kwargs)
+    def default_optimizers(self):
+        """Adam at the paper's rates: 1e-4 for G and D, 1e-3 for phi and sigma."""
+        rates = {"generator": 1e-4, "discriminator": 1e-4, "association": 1e-3}
+        return {
+            part: keras.optimizers.Adam(rate)
+            for part, rate in rates.items()
+            if getattr(self, part) is not None
+        }
 
     def phases(self):
         steps, terms = [], ["mse"]
@@ -186,29 +184,31 @@ class INTACT(ReIDModel):
         return [*steps, Phase(("generator",), self._step_3, tuple(terms), measures)]
 
     def prepare(self, batch):
-        batch = {"hr": scaled(batch["hr"]), "lr": scaled(batch["lr"]), "person": batch["person"]}
+        hr, lr = as_float(batch["hr"]), as_float(batch["lr"])
+        batch = {"hr": hr, "lr": lr, "person": batch["person"]}
         if self.discriminator is not None:
-            batch["recovered"] = self.generator(batch["lr"], training=True)
+            batch["recovered"] = self.generator(batch["lr"], training=self.learning)
         if self.association is not None or self.match:
             batch["fc"] = self.reid(batch["hr"], training=False)[0]
         return batch
 
     def _step_1(self, batch):
         """D tells HR images from recovered ones (Eq. 1, 2)."""
-        _, real = self.discriminator(batch["hr"], training=True)
-        _, fake = self.discriminator(batch["recovered"], training=True)
+        _, real = self.discriminator(batch["hr"], training=self.learning)
+        _, fake = self.discriminator(batch["recovered"], training=self.learning)
         terms = {"discriminator": losses.discriminator_loss(real, fake)}
         return terms, {"discriminator_accuracy": losses.critic_accuracy(real, fake)}
 
     def _step_2(self, batch):
         """phi and sigma learn how fc and fd of HR images belong together (Eq. 5 to 7)."""
         fd, _ = self.discriminator(batch["hr"], training=self._by_batch)
-        found = self.association.distances(batch["fc"], ops.stop_gradient(fd))
+        fd = ops.stop_gradient(fd)
+        found = self.association.distances(batch["fc"], fd, training=self.learning)
         return dict(zip(("phi", "bridge"), found, strict=False))
 
     def _step_3(self, batch):
         """G recovers images that C knows, D believes and phi finds consistent (Eq. 4, 8)."""
-        recovered = self.generator(batch["lr"], training=True)
+        recovered = self.generator(batch["lr"], training=self.learning)
         pixels = losses.squared_error(recovered, batch["hr"])
         terms, handed = {"mse": self.pixel_scale**2 * pixels}, {}
         if self.supervision != "mse" or self.match:
@@ -229,10 +229,11 @@ class INTACT(ReIDModel):
     @property
     def _by_batch(self):
         """Whether a critic normalises by the batch while it is not trained."""
-        return self.critic_statistics == "batch"
+        return self.learning and self.critic_statistics == "batch"
 
-    def call(self, images, training=False):
-        return self.reid(self.generator(images, training=training), training=False)[0]
+    def embedding(self, images, level=None, training=False):
+        recovered = ops.clip(self.generator(images, training=training), 0.0, 1.0)
+        return self.reid(recovered, training=False)[0]
 
     def graph(self, images, level=None):
         recovered = ops.clip(self.generator(images, training=False), 0.0, 1.0)

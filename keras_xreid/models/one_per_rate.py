@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_xreid.data.resolution import check_rates
+from keras_xreid.errors import InputError
 from keras_xreid.models.adaptive import PRESETS, nearest_level
 from keras_xreid.models.base import ReIDModel, preset_or
 from keras_xreid.models.baseline import Baseline
@@ -68,21 +69,22 @@ class OnePerRate(ReIDModel):
         ]  # fmt: skip
         self.built = True
 
-    def call(self, images, training=False):
-        return self.networks[-1](images, training=training)
+    def phases(self):
+        raise InputError("OnePerRate is several networks: compile and fit each of model.networks")
+
+    def embedding(self, images, level=None, training=False):
+        return self.networks[-1].embedding(images, training=training)
 
     def _embed(self, images, rates, batch_size):
         if rates is None:
             rates = np.full(len(images), self.rates[-1])
         level = ops.convert_to_numpy(nearest_level(np.asarray(rates, "float32"), self.rates))
-        features = None
+        features = self.networks[-1].embed(images[:0])
+        features = np.zeros((len(images), features.shape[1]), "float32")
         for number, network in enumerate(self.networks, start=1):
             mine = level == number
             if mine.any():
-                found = network.embed(images[mine], batch_size=batch_size)
-                if features is None:
-                    features = np.zeros((len(images), found.shape[1]), "float32")
-                features[mine] = found
+                features[mine] = network.embed(images[mine], batch_size=batch_size)
         return features
 
     def get_config(self):

@@ -170,15 +170,14 @@ class RAIN(DualModel):
         self._test_by(image, embedding, recovered)
         self.built = True
 
-    def compile(self, optimizer=None, **kwargs):
-        """The settings' optimizers, unless given: CAD-Net's; Adam at 1e-4 for D in the code's."""
-        if optimizer is None:
-            optimizer = {part: paper_sgd() for part in self.phases()[0].updates}
-            if self.discriminator is not None:
-                code = self.settings == "authors-code"
-                kind = keras.optimizers.Adam if code else keras.optimizers.SGD
-                optimizer["discriminator"] = kind(1e-4)
-        super().compile(optimizer=optimizer, **kwargs)
+    def default_optimizers(self):
+        """The settings': CAD-Net's; Adam at 1e-4 for D in the authors' code's."""
+        optimizers = {part: paper_sgd() for part in self.phases()[0].updates}
+        if self.discriminator is not None:
+            code = self.settings == "authors-code"
+            kind = keras.optimizers.Adam if code else keras.optimizers.SGD
+            optimizers["discriminator"] = kind(1e-4)
+        return optimizers
 
     def phases(self):
         parts = ("extractor", "decoder", "neck", "classifier")
@@ -200,12 +199,12 @@ class RAIN(DualModel):
 
     def _extract(self, batch):
         """F, G and C minimise Eq. 7."""
-        *maps, v = self.extractor(batch["image"], training=True)
-        embedding = v if self.neck is None else self.neck(v, training=True)
-        logits = self.classifier(embedding, training=True) if self.classification else None
+        *maps, v = self.extractor(batch["image"], training=self.learning)
+        embedding = v if self.neck is None else self.neck(v, training=self.learning)
+        logits = self.classifier(embedding, training=self.learning) if self.classification else None
         terms, handed = self.identity_terms(batch, v, logits)
         if self.reconstruction:
-            recovered = self.decoder(maps, training=True)
+            recovered = self.decoder(maps, training=self.learning)
             found = hr_and_lr(losses.absolute_error, recovered, batch["target"])
             terms["reconstruction"] = self.reconstruction * found
         if self.adversarial:
@@ -233,10 +232,10 @@ class RAIN(DualModel):
 
     def _logits(self, maps):
         """For each level, D's logits of the HR and of the LR images."""
-        logits = self.discriminator(maps, training=True)
+        logits = self.discriminator(maps, training=self.learning)
         return [ops.split(x, 2) for x in (logits if len(maps) > 1 else [logits])]
 
-    def call(self, images, training=False):
+    def embedding(self, images, level=None, training=False):
         v = self.extractor(images, training=training)[-1]
         return v if self.neck is None else self.neck(v, training=training)
 

@@ -127,11 +127,11 @@ def without_gradient(function, state):
         return function()
 
 
-def as_train_step(model, run, *args):
-    """Runs `run(batch)` as the train step that this backend's trainer expects.
+def as_step(model, run, *args):
+    """Runs `run(batch)` as the train or test step that this backend's trainer expects.
 
     Args:
-        model: the `keras.Model` being trained.
+        model: the `keras.Model` being trained or tested.
         run: function of a batch that updates variables in place and returns a dict of logs.
         *args: what the trainer passed: `(data,)`, on JAX `(state, data)`.
 
@@ -141,12 +141,9 @@ def as_train_step(model, run, *args):
     if BACKEND != "jax":
         return run(*args)
     state, data = args
-    groups = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
+    groups = [model.trainable_variables, model.non_trainable_variables, model.metrics_variables]
+    if len(state) > len(groups):  # a test step is not handed the optimizer's
+        groups.insert(2, model.optimizer.variables)
     pairs = [
         pair
         for group, values in zip(groups, state, strict=True)
@@ -173,6 +170,18 @@ def default_jit_compile():
 def after_training():
     """Lets go of what was kept for the next train step."""
     _last_gradients.clear()
+
+
+def any_batch(inputs):
+    """What `torch.export` is told, so that it takes any number of images: see its `dynamic_shapes`.
+
+    Args:
+        inputs: the inputs of a functional model, one or a list.
+    """
+    import torch
+
+    count = {0: torch.export.Dim("n")}
+    return [([count] * len(inputs),)] if isinstance(inputs, list) else count
 
 
 def before_compiling(model):

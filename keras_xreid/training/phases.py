@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import keras
 
+from keras_xreid.errors import InputError
 from keras_xreid.training import autodiff
+from keras_xreid.training.finite import StopWhereNotFinite
 
 
 class Phase(NamedTuple):
@@ -29,6 +31,18 @@ class Phase(NamedTuple):
     losses: Callable
     terms: tuple[str, ...]
     measures: tuple[str, ...] = ()
+
+
+def _terms_of(phase, batch):
+    """A phase's terms, and what it hands on."""
+    found = phase.losses(batch)
+    terms, handed = found if isinstance(found, tuple) else (found, {})
+    if tuple(terms) != tuple(phase.terms):
+        raise ValueError(
+            f"phase {phase.updates} announced the terms {tuple(phase.terms)} "
+            f"and returned {tuple(terms)}"
+        )
+    return terms, handed
 
 
 def _only(losses, term):
@@ -67,6 +81,9 @@ class PhasedModel(keras.Model):
     >>> model.fit(batches, epochs=10, shuffle=False)
     """
 
+    # What losses pass on as `training`: False while a test step measures.
+    learning = True
+
     def phases(self):
         """Returns the list of `Phase` that make one train step, in order."""
         raise TypeError(f"{type(self).__name__} does not say which phases train it")
@@ -84,14 +101,31 @@ class PhasedModel(keras.Model):
         """
         return batch
 
+    def default_optimizers(self):
+        """The optimizers of `compile()` without any; None where a system has none of its own."""
+        return None
+
+    def check_batch(self, batch):
+        """Raises an `InputError` where a batch does not fit the model. Systems say what fits.
+
+        Args:
+            batch: what `__getitem__` of the data returned, or all data at once.
+        """
+
+    def check_data(self, data):
+        """Raises an `InputError` where what the data say of themselves is not the model's."""
+
     def compile(
-        self, optimizer, jit_compile=None, run_eagerly=False, steps_per_execution=1, l2=None
+        self, optimizer=None, loss=None, *, jit_compile=None, run_eagerly=False,
+        steps_per_execution=1, l2=None, **others,
     ):  # fmt: skip
         """Gives each trained part its own optimizer.
 
         Args:
             optimizer: dict from part name to Keras optimizer (or its name). A part without one
-                is frozen.
+                is frozen. One optimizer is enough where there is one part; None takes those that
+                the system has by default.
+            loss: none is taken, nor metrics: losses and what is shown are the system's own.
             jit_compile: bool; None takes what is fastest on this backend and device.
             run_eagerly: bool, as in Keras.
             steps_per_execution: int, as in Keras.
@@ -99,31 +133,49 @@ class PhasedModel(keras.Model):
                 many times a weight is added to its gradient, as
                 `torch.optim.Adam(weight_decay=...)` does. The `weight_decay` of Keras's
                 optimizers bypasses the moments instead.
+            **others: none.
 
         Raises:
-            ValueError: where a phase updates a part that has no optimizer, or two parts share
-                an optimizer or a variable.
+            InputError: where a phase updates a part that has no optimizer, two parts share an
+                optimizer or a variable, a loss is given, or the precision is no good to train in.
         """
         phases = self.phases()
+        parts = list(dict.fromkeys(part for phase in phases for part in phase.updates))
+        one_each = ", ".join(f'"{part}": keras.optimizers.Adam(1e-4)' for part in parts)
+        call = f"call compile({{{one_each}}})"
+        if loss is not None or others:
+            given = ", ".join((["loss"] if loss is not None else []) + list(others))
+            raise InputError(f"compile() takes no {given}: losses are the system's own; {call}")
+        if optimizer is None:
+            optimizer = self.default_optimizers()
+        if not isinstance(optimizer, dict) and optimizer is not None and len(parts) == 1:
+            optimizer = {parts[0]: optimizer}
+        if not isinstance(optimizer, dict):
+            told = "; compile() takes the usual ones" if self.default_optimizers() else ""
+            raise InputError(
+                f"{type(self).__name__} trains {len(parts)} parts, each of which has an optimizer "
+                f"of its own: {call}{told}"
+            )
+        self._check_precision()
         optimizers = {part: keras.optimizers.get(o) for part, o in optimizer.items()}
         if isinstance(l2, (int, float)):
             l2 = dict.fromkeys(phases[0].updates, l2) if l2 else {}
         self._l2 = dict(l2 or {})
         if not set(self._l2) <= set(optimizers):
-            raise ValueError(f"l2 is given for {', '.join(self._l2)}, of which one is not trained")
+            raise InputError(f"l2 is given for {', '.join(self._l2)}, of which one is not trained")
         missing = {part for phase in phases for part in phase.updates} - set(optimizers)
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"no optimizer for {', '.join(sorted(missing))}: "
                 f"compile() was given optimizers for {', '.join(optimizers) or 'nothing'}"
             )
         if len({id(o) for o in optimizers.values()}) < len(optimizers):
-            raise ValueError("two parts share one optimizer object; give each part its own")
+            raise InputError("two parts share one optimizer object; give each part its own")
         owner, owned = {}, []
         for part, part_optimizer in optimizers.items():
             for variable in getattr(self, part).trainable_variables:
                 if id(variable) in owner:
-                    raise ValueError(f"{variable.path} belongs to two parts, {part} is one")
+                    raise InputError(f"{variable.path} belongs to two parts, {part} is one")
                 owner[id(variable)] = part_optimizer
                 owned.append(variable)
         # Routed by identity, not by path, and built over all parts now, before a callback
@@ -140,7 +192,6 @@ class PhasedModel(keras.Model):
         }
         if jit_compile is None:
             jit_compile = autodiff.default_jit_compile()
-        # Loss scaling for float16 would be bypassed by inner applies; bfloat16 needs none.
         super().compile(
             optimizer=multi,
             jit_compile=jit_compile,
@@ -153,6 +204,8 @@ class PhasedModel(keras.Model):
             for phase in phases
             for name in dict.fromkeys((*phase.terms, *phase.measures))
         }
+        if "loss" in self._trackers:
+            raise ValueError('"loss" is the sum of all terms: give the term another name')
 
     @property
     def optimizers(self):
@@ -168,14 +221,43 @@ class PhasedModel(keras.Model):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def fit(self, *args, shuffle=False, **kwargs):
+    def _check_precision(self):
+        # Loss scaling for float16 would be bypassed by inner applies; bfloat16 needs none, but
+        # weights that are bfloat16 themselves stay where they are at a usual learning rate.
+        for layer in self._flatten_layers():
+            if layer.compute_dtype == "float16" or layer.variable_dtype in ("float16", "bfloat16"):
+                raise InputError(
+                    f"{layer.name} is {layer.dtype_policy.name}, which does not train here (losses "
+                    "are not scaled): build the model in float32 or mixed_bfloat16"
+                )
+
+    def fit(
+        self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None,
+        validation_split=0.0, validation_data=None, shuffle=False, **kwargs,
+    ):  # fmt: skip
         """As in Keras, but `shuffle` is off by default: the batches bring their own order.
 
         Keras would shuffle with Python's global random numbers, and no run could be repeated or
-        resumed exactly.
+        resumed exactly. Before the first step the data are compared with the model, and training
+        stops at the first step that is not finite, see `StopWhereNotFinite`.
+
+        Raises:
+            InputError: data that do not fit the model, or a step that is not finite.
         """
+        x = self._fitting(x, y, **kwargs)
+        if validation_data is not None:
+            validation_data = self._fitting(*keras.utils.unpack_x_y_sample_weight(validation_data))
+        guard = StopWhereNotFinite()
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            guard.set_model(self)
+            callbacks.callbacks.insert(0, guard)
+        else:  # the first of them: nobody saves what it refuses
+            callbacks = [guard, *keras.tree.flatten(callbacks or [])]
         try:
-            return super().fit(*args, shuffle=shuffle, **kwargs)
+            return super().fit(
+                x, None, batch_size, epochs, verbose, callbacks, validation_split, validation_data,
+                shuffle, **kwargs,
+            )  # fmt: skip
         finally:
             autodiff.after_training()
             object.__setattr__(self, "_looked_up", None)
@@ -188,17 +270,88 @@ class PhasedModel(keras.Model):
         object.__setattr__(self, "_looked_up", self._look_up())
         return super().make_train_function(force=force)
 
+    def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", **kwargs):
+        """As in Keras: the mean of every term, and "loss", their sum. Nothing changes by it."""
+        if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which looked at it
+            x = self._fitting(x, y, kwargs.pop("sample_weight", None))
+        return super().evaluate(x, None, batch_size, verbose, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
+        """As in Keras; the batch is compared with the model first."""
+        x = self._fitting(x, y, sample_weight, class_weight)
+        return super().train_on_batch(x, **kwargs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """As in Keras; the batch is compared with the model first."""
+        return super().test_on_batch(self._fitting(x, y, sample_weight), **kwargs)
+
+    def _fitting(self, x, y=None, sample_weight=None, class_weight=None, **_):
+        """The data to give to Keras, once they are found to fit the model."""
+        if class_weight is not None:
+            raise InputError("class_weight is not taken: the losses weigh all people alike")
+        x = self._joined(x, y, sample_weight)
+        self.check_data(x)
+        if isinstance(x, keras.utils.PyDataset):
+            # Ours make a batch without moving on; of another one Keras, too, draws the first.
+            first = x.batch(x.epoch, 0) if hasattr(x, "batch") else x[0]
+            self.check_batch(self._joined(*keras.utils.unpack_x_y_sample_weight(first)))
+        elif isinstance(x, dict):
+            self.check_batch(x)
+        return x
+
+    def _joined(self, x, y=None, sample_weight=None):
+        """A batch in one piece: of a system that learns from images with labels, also of two."""
+        if sample_weight is not None:
+            raise InputError("sample_weight is not taken: the losses weigh all images alike")
+        return x if y is None else self.from_images_and_labels(x, y)
+
+    def from_images_and_labels(self, images, labels):
+        """The batch that `fit(images, labels)` means. Systems say so where there is one."""
+        raise InputError(
+            f"{type(self).__name__} does not learn from images and labels apart: call "
+            "fit(batches), with batches that are dicts, as keras_xreid.PairBatches makes them"
+        )
+
     def train_step(self, *args):
-        return autodiff.as_train_step(self, self._run_phases, *args)
+        return autodiff.as_step(self, self._run_phases, *args)
+
+    def test_step(self, *args):
+        return autodiff.as_step(self, self._measure_phases, *args)
+
+    def _measure_phases(self, data):
+        """The terms of all phases in inference mode; no weight, average or seed changes."""
+        raw = self._joined(*keras.utils.unpack_x_y_sample_weight(data))
+
+        def measure():
+            batch, logs, total = self.prepare(raw), {}, 0.0
+            batch = dict(batch) if isinstance(batch, dict) else batch
+            for phase in self.phases():
+                terms, handed = _terms_of(phase, batch)
+                if handed:
+                    batch.update(handed)
+                total += sum(terms.values())
+                logs.update(terms)
+                logs.update({name: batch[name] for name in phase.measures})
+            return logs, total
+
+        # Past Keras's own __setattr__; it counts while the step runs, or is traced.
+        object.__setattr__(self, "learning", False)
+        try:
+            state = self.variables + self.metrics_variables
+            return self._shown(*autodiff.without_gradient(measure, state))
+        finally:
+            object.__setattr__(self, "learning", True)
 
     def _run_phases(self, data):
-        raw, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        raw = self._joined(*keras.utils.unpack_x_y_sample_weight(data))
         state, variables = self.__dict__.get("_looked_up") or self._look_up()
         batch = autodiff.without_gradient(lambda: self.prepare(raw), state)
         if isinstance(batch, dict):
             batch = dict(batch)  # phases may put in more; the trainer's own stays as it is
+        shown, total = {}, 0.0
         for phase, of_parts in zip(self.phases(), variables, strict=True):
-            logs, gradients = self._phase_gradients(phase, batch, state, *of_parts)
+            terms, gradients = self._phase_gradients(phase, batch, state, *of_parts)
+            total += sum(terms.values())
             gradients = iter(gradients)
             for part, trained in zip(phase.updates, of_parts[0], strict=True):
                 if trained:
@@ -206,11 +359,18 @@ class PhasedModel(keras.Model):
                     if decay := self._l2.get(part):
                         own = [g + decay * v for g, v in zip(own, trained, strict=True)]
                     self._part_optimizers[part].apply(own, trained)
-            logs.update({name: batch[name] for name in phase.measures})
-            for name, value in logs.items():
-                self._trackers[name].update_state(value)
+            shown.update(terms)
+            shown.update({name: batch[name] for name in phase.measures})
         self.optimizer.iterations.assign_add(1)
-        return {term: tracker.result() for term, tracker in self._trackers.items()}
+        return self._shown(shown, total)
+
+    def _shown(self, logs, total):
+        """The means so far: "loss", the sum of all weighted terms, and each of them."""
+        self._loss_tracker.update_state(total)
+        for name, value in logs.items():
+            self._trackers[name].update_state(value)
+        means = {name: tracker.result() for name, tracker in self._trackers.items()}
+        return {"loss": self._loss_tracker.result(), **means}
 
     def phase_gradients(self, phase, batch):
         """Runs one phase forwards and backwards, without applying its update.
@@ -264,13 +424,7 @@ class PhasedModel(keras.Model):
         variables = [v for part in trained for v in part]
 
         def loss():
-            found = phase.losses(batch)
-            terms, handed = found if isinstance(found, tuple) else (found, {})
-            if tuple(terms) != tuple(phase.terms):
-                raise ValueError(
-                    f"phase {phase.updates} announced the terms {tuple(phase.terms)} "
-                    f"and returned {tuple(terms)}"
-                )
+            terms, handed = _terms_of(phase, batch)
             return sum(terms.values()), (terms, handed)
 
         (terms, handed), gradients = autodiff.losses_and_gradients(loss, variables, kept, state)
