@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_xreid.data.images import SUFFIXES as IMAGE_SUFFIXES
 from keras_xreid.data.protocols import MANIFEST, ROLES, apply_protocol, find_protocol
 from keras_xreid.data.readers.csv_list import read_csv
 from keras_xreid.data.readers.cuhk03 import read_cuhk03
@@ -20,6 +21,7 @@ from keras_xreid.data.synthetic.people import load_synthetic
 from keras_xreid.errors import InputError
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "DataSet",
     "Record",
     "hide_labels",
@@ -65,7 +67,6 @@ READERS = {
 }
 NAMES = tuple(READERS)
 DEV_PEOPLE, FOLDS = 50, 3
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"}
 
 
 def load(

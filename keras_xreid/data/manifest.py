@@ -4,10 +4,12 @@ import collections
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from keras_xreid.data.resolution import rate_range
@@ -202,7 +204,9 @@ def write_manifest(path, rows):
 
     >>> sha256 = write_manifest("manifest.jsonl", manifest_rows(data, rates=(1, 2, 3, 4, 8)))
     """
-    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
+    lines = sorted(
+        json.dumps(row, sort_keys=True, ensure_ascii=False, default=plain) for row in rows
+    )
     content = "".join(line + "\n" for line in lines).encode()
     path = Path(path)
     unfinished = path.with_name(path.name + ".part")
@@ -256,8 +260,38 @@ def plain_number(rate):
     return int(rate) if int(rate) == rate else float(rate)
 
 
+def plain(value):
+    """Turns a number of any type into Python's own, as JSON and CSV need it.
+
+    Args:
+        value: text; or a number, of NumPy or as a tensor of any backend, say.
+
+    Returns:
+        str, int, or float where it is no whole number.
+
+    Raises:
+        TypeError: it is neither, or more than one number.
+        ValueError: it is not finite.
+
+    Example:
+
+    >>> plain(np.int64(3)), plain(np.float32(0.5)), plain(np.str_("anna"))
+    (3, 0.5, 'anna')
+    """
+    if np.ndim(value):
+        raise TypeError(f"{type(value).__name__} of shape {np.shape(value)} is no number")
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, str):
+        return str(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no number")
+    return int(value) if number.is_integer() else number
+
+
 def file_sha256(path):
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with open(path, "rb") as file:  # which may be larger than the memory
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read image {path}: {error.strerror}") from error
