@@ -10,3 +10,8 @@ class InputError(ValueError):
 
     >>> raise InputError("rate 0.5 is below 1: give rates of 1 (high resolution) or more")
     """
+
+    def __init__(self, message=""):
+        # A file's name may hold a new line or what steers a terminal.
+        text = str(message)
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))

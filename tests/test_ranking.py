@@ -560,8 +560,8 @@ def test_bad_input():
         evaluate_ranking([[0.1, 0.2]], query, gallery, gallery_shots=2)
     with pytest.raises(InputError, match="none of the 1 queries"):
         evaluate_ranking([[0.1, 0.2]], records((3, 0)), gallery)
-    with pytest.raises(InputError, match="number people from 1"):
-        evaluate_ranking([[0.1]], records((0, 0)), records((0, 1)), gallery_shots=1)
+    with pytest.raises(InputError, match="none of the 1 queries"):
+        evaluate_ranking([[0.1]], records((-1, 0)), records((-1, 1)), gallery_shots=1)
     with pytest.raises(InputError, match="none of the 0 queries"):
         evaluate_ranking(np.zeros((0, 2)), [], gallery)
     with pytest.raises(InputError, match="draws is 10 with gallery_shots None"):

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_xreid.data.augment import jittered, random_box, random_hole
 from keras_xreid.data.decoded import decode
+from keras_xreid.data.people import is_junk, people_in
 from keras_xreid.data.resolution import (
     KERNELS,
     RANDOM,
@@ -23,7 +24,7 @@ from keras_xreid.errors import InputError
 
 
 def check_people(records):
-    """Refuses a person with a single image, who cannot form a pair.
+    """Refuses a person with a single image, who cannot form a pair, and a person alone.
 
     Args:
         records: list of `Record` to train on; those without a person are passed over.
@@ -32,11 +33,15 @@ def check_people(records):
         Dict person -> list of positions in `records`, in sorted order of person.
 
     Raises:
-        InputError: no records, or a person with one image; the message names the person.
+        InputError: no records, a person with one image, a single person, or junk; the message
+            names the person.
     """
     if not records:
         raise InputError("no training images: check the data set's folder and the limit of people")
-    images = {person: [] for person in sorted({record.person for record in records} - {None})}
+    images = {person: [] for person in people_in(records)}
+    junk = next((record for record in records if is_junk(record.person)), None)
+    if junk is not None:
+        raise InputError(f"{junk.path} is of person {junk.person}, which marks junk: leave it out")
     for position, record in enumerate(records):
         if record.person is not None:
             images[record.person].append(position)
@@ -47,6 +52,11 @@ def check_people(records):
         raise InputError(
             f"person {alone[0]}{others} has a single training image, {path}, and cannot form a "
             "pair: add a second image or remove the person"
+        )
+    if len(images) == 1 and len(next(iter(images.values()))) == len(records):
+        raise InputError(
+            f"person {records[0].person} is the only one to train on: nobody is there to be told "
+            "apart, add a second person"
         )
     return images
 
