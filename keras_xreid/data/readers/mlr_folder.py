@@ -20,7 +20,8 @@ from keras_xreid.data.records import DataSet, Record
 from keras_xreid.errors import InputError
 
 MLR_NAME = re.compile(
-    r"(-1|\d{1,9})_(?:c(\d{1,9})|[^_]+_(\d)).*?(?:_([1-9]\d{0,2})x)?\.(?:jpg|jpeg|png|bmp)$",
+    r"(-1|\d{1,9})_(?:c(\d{1,9})|[^_]+_(\d)).*?(?:_([1-9]\d{0,2})x)?"
+    r"\.(?:jpg|jpeg|png|bmp)$",
     re.IGNORECASE,
 )
 MLR_EXPECTED = (
