@@ -600,7 +600,7 @@ def test_bad_input():
         evaluate_ranking(np.zeros((0, 2)), [], gallery)
     with pytest.raises(InputError, match="draws is 10 with gallery_shots None"):
         evaluate_ranking([[0.1, 0.2]], query, gallery, draws=10)
-    with pytest.raises(InputError, match="draws is 0 with gallery_shots 1"):
+    with pytest.raises(InputError, match="draws is 0: give 1 or more"):
         evaluate_ranking([[0.1, 0.2]], query, gallery, 1, draws=0)
     with pytest.raises(InputError, match=r"query 1_0.png has no rate: give `rates`"):
         evaluate_rates([[0.1, 0.2]], with_rates(records((1, 0)), [None]), gallery)

@@ -16,11 +16,12 @@ from keras_xreid.data.resolution import (
     RANDOM,
     check_kernel,
     check_rates,
+    check_size,
     rate_range,
     write_views,
 )
 from keras_xreid.data.workers import Ahead
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 
 
 def check_people(records):
@@ -111,15 +112,16 @@ class Batches(keras.utils.PyDataset):
         if kernel != RANDOM:
             check_kernel(kernel)
         if people_per_batch is not None:
+            check_number("number of people a batch", people_per_batch)
+            check_number("number of images a person", images_per_person)
             batch_size = people_per_batch * images_per_person
-        for name, value, least in (
-            ("batch size", batch_size, 1),
-            ("seed", seed, 0),
-            ("number of workers", workers, 0),
-            ("number of steps", 1 if steps is None else steps, 1),
+        for name, value, least, most in (
+            ("batch size", batch_size, 1, 1_000_000),
+            ("seed", seed, 0, 2**63 - 1),
+            ("number of workers", workers, 0, 1024),
+            ("number of steps", 1 if steps is None else steps, 1, 2**63 - 1),
         ):
-            if value < least:
-                raise InputError(f"{name} is {value}: give {least} or more")
+            check_number(name, value, least, most)
         images_of = check_people(records)
         self.people = len(images_of)
         self.records = list(records)
@@ -130,7 +132,7 @@ class Batches(keras.utils.PyDataset):
         self.unlabeled = np.flatnonzero(self.labels < 0)
         self.people_per_batch, self.images_per_person = people_per_batch, images_per_person
         self._groups = self._people_a_batch()
-        self.image_size = tuple(image_size)
+        self.image_size = check_size(image_size)
         self._range = rate_range(rates)
         self.rates = rates if self._range else np.asarray(rates)
         self.batch_size = batch_size
@@ -373,6 +375,8 @@ class ImageBatches(Batches):
 
     def __init__(self, records, image_size=(128, 64), rates=(1,), **common):
         super().__init__(records, image_size, rates, **common)
+        for record in records:
+            check_number(f"camera of {record.path}", record.camera, -(2**31), 2**31 - 1)
         self.cameras = np.array([record.camera for record in records], np.int32)
 
     def _entries(self, positions, rates):

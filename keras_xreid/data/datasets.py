@@ -19,7 +19,7 @@ from keras_xreid.data.readers.mlr_folder import protocol_of_mlr, read_mlr
 from keras_xreid.data.readers.viper_caviar import read_caviar, read_viper
 from keras_xreid.data.records import DataSet, Record
 from keras_xreid.data.synthetic.people import load_synthetic
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -138,8 +138,15 @@ def load(
         raise InputError(f"unknown split {split!r}: give 'test' or 'dev'")
     if fold and split != "dev":
         raise InputError(f"fold {fold} of split {split!r}: folds are of 'dev' (--split dev)")
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}: give the number of people to take, 1 or more")
+    if limit is not None:
+        check_number("limit, the number of people to take,", limit)
+    check_number("split_id", split_id, 0)
+    check_number("seed", seed, 0)
+    wrong = (
+        [role for role in need if role not in ROLES] if isinstance(need, (tuple, list)) else [need]
+    )
+    if wrong:
+        raise InputError(f"need holds {wrong[0]!r}: give some of {', '.join(ROLES)}")
     if name != "synthetic" and not isinstance(data_dir, (str, os.PathLike)):
         raise InputError(f"data set {name!r} needs its folder: give data_dir (--data-dir DIR)")
     built = name == "mlr" and (Path(data_dir) / MANIFEST).is_file()
@@ -270,8 +277,8 @@ def hide_labels(records, labeled_fraction, seed=0):
 
     >>> batches = PairBatches(hide_labels(data.train, 0.2), people_per_batch=8)
     """
-    if not 0 <= labeled_fraction <= 1:
-        raise InputError(f"labeled fraction is {labeled_fraction}: give 0 (no labels) to 1 (all)")
+    check_number("labeled fraction", labeled_fraction, 0, 1, whole=False)
+    check_number("seed", seed, 0)
     rng = np.random.default_rng(seed)
     hidden = [dataclasses.replace(record, person=None) for record in records]
     images_of = {person: [] for person in people_in(records)}

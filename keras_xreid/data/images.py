@@ -61,11 +61,13 @@ def read_image(path):
 
 
 def _content(path):
+    if not isinstance(path, (str, os.PathLike)):  # a number would be an open file
+        raise InputError(f"cannot read image {str(path)[:80]}: its path is no text")
     try:
         about = os.stat(path)
     except OSError as error:
         raise InputError(f"cannot read image {path}: {error.strerror}") from error
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"cannot read image {path!r}: {error}") from error
     if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, and a device never ends
         raise InputError(f"cannot read image {path}: this is no file")

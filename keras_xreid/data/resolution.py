@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 
 # Pillow widens its filters by the scale when it shrinks, so that all of these are anti-aliased.
 KERNELS = {
@@ -143,12 +143,15 @@ def rates_from_sizes(records, full_height=256):
         Wu et al., Learning Resolution-Adaptive Representations, Section III-A: "the resolution
         could be estimated from the size (number of pixels) of images".
     """
-    if not full_height >= 1:
-        raise InputError(f"full_height is {full_height}: give the height of a picture of rate 1")
+    check_number("full_height, that of a picture of rate 1,", full_height, whole=False)
     heights = []
     for record in records:
-        size = getattr(record, "size", None) if hasattr(record, "read") else np.shape(record)
-        heights.append((size or record.read().shape)[0])
+        if hasattr(record, "read"):
+            size = record.size or record.read().shape
+        else:
+            _check_image(record)
+            size = record.shape
+        heights.append(size[0])
     return np.maximum(1.0, full_height / np.array(heights, "float64")).astype("float32")
 
 
@@ -211,6 +214,8 @@ def check_rates(rates):
     Raises:
         InputError: the list is empty, or a rate is no number of 1 or more.
     """
+    if np.ndim(rates) == 0 and not isinstance(rates, str):
+        raise InputError(f"rates {rates}: give a list, or a range such as 1..4")
     if len(rates) == 0:
         raise InputError("no rates: give at least one, such as 2 3 4")
     if rate_range(rates):

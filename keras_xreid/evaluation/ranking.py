@@ -8,7 +8,7 @@ camera is junk and leaves the gallery of that query, and so does every image of 
 import numpy as np
 
 from keras_xreid.data.people import is_junk, nobody
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 
 RANKS = (1, 5, 10, 20)
 SCORES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
@@ -184,11 +184,11 @@ def rank_queries(distances, query, gallery, gallery_shots=None, draws=None, seed
         raise InputError(
             f"gallery_shots is {gallery_shots!r}: give None (full gallery) or 1 (single-shot)"
         )
-    if draws is not None and (gallery_shots is None or draws < 1):
-        raise InputError(
-            f"draws is {draws} with gallery_shots {gallery_shots}: give 1 draw or more, and "
-            "gallery_shots=1"
-        )
+    if draws is not None:
+        check_number("draws", draws, 1, 10**6)
+        if gallery_shots is None:
+            raise InputError(f"draws is {draws} with gallery_shots None: give gallery_shots=1")
+    check_number("seed", seed, 0)
     if not hasattr(distances, "shape"):
         distances = np.asarray(distances)
     if tuple(distances.shape) != (len(query), len(gallery)):
