@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
 import textwrap
 from pathlib import Path
@@ -41,8 +42,11 @@ def published():
     for folder in PUBLISHED:
         index = folder / "index.json"
         if index.is_file():
-            known = json.loads(index.read_text(encoding="utf-8"))
-            return {k: e for k, e in known.items() if e.get("url") or _file_of(e)}
+            try:
+                known = json.loads(index.read_text(encoding="utf-8"))
+                return {k: e for k, e in known.items() if e.get("url") or _file_of(e)}
+            except (OSError, ValueError, AttributeError, TypeError) as error:
+                raise InputError(f"{index} is damaged ({_short(error)}): get it again") from error
     return {}
 
 
@@ -71,15 +75,18 @@ def find(weights=None):
         weights = best()
     if is_address(weights):
         return fetch(str(weights))
-    name, path = str(weights), Path(weights)
-    if path.is_dir():
-        path = path / WEIGHTS
-    elif not path.is_file() and not name.endswith(".h5"):
-        path = _published_file(name)
-    if not path.is_file():
-        raise InputError(f"no weights at {path}: give a .weights.h5 file or a finished run folder")
-    _check_if_published(path)
-    return path
+    try:
+        name, path = str(weights), Path(weights)
+        if path.is_dir():
+            path = path / WEIGHTS
+        elif not path.is_file() and not name.endswith(".h5"):
+            path = _published_file(name)
+        if path.is_file():
+            _check_if_published(path)
+            return path
+    except (OSError, TypeError) as error:  # a name that is too long, or no name
+        raise InputError(f"no weights at {str(weights)[:200]!r} ({_short(error)})") from error
+    raise InputError(f"no weights at {path}: give a .weights.h5 file or a finished run folder")
 
 
 def _file_of(entry):
@@ -139,7 +146,7 @@ def fetch(address):
         return _from_hugging_face(address)
     url, _, told = address.partition("#")
     sha256 = told.removeprefix("sha256=").lower()
-    if not told.startswith("sha256=") or len(sha256) != 64:
+    if not told.startswith("sha256=") or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError(
             f"{url} comes without its hash, by which the file is checked: give {url}#sha256=HEX"
         )
@@ -182,7 +189,7 @@ def _from_hugging_face(address):
             Path(hub.hf_hub_download(repository, name, revision=revision or None))
             for name in (ENTRY, WEIGHTS)
         )
-        expected = json.loads(entry.read_text(encoding="utf-8"))["sha256"]
+        expected = str(json.loads(entry.read_text(encoding="utf-8"))["sha256"])
     except Exception as error:  # no network, no such repository, no such file
         raise InputError(f"cannot download {address} ({_short(error)})") from error
     if sha256_of(weights) != expected:

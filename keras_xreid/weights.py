@@ -1,9 +1,13 @@
 """Weights files that say themselves which model they belong to."""
 
+import contextlib
+import hashlib
 import json
+import math
 import os
 import tempfile
 import textwrap
+import threading
 import warnings
 from pathlib import Path
 
@@ -16,13 +20,17 @@ from keras_xreid.errors import InputError
 
 ATTRIBUTE = "keras_xreid"
 PRECISIONS = ("float32", "mixed_bfloat16")
+# What a file is believed about sizes. Compression makes kernels four times smaller at most.
+MOST_PER_BYTE = 20  # bytes of arrays that a byte of the file may stand for
+MOST_LEFT_OUT = 100_000_000  # numbers of a critic that is not there; the papers' largest has 72 M
 
 
 def save(model, path, half=False, critics=True):
     """Saves a model's weights together with what is needed to build it again.
 
     The file is HDF5 and holds no code: weights, and a JSON configuration as an attribute. It
-    holds no optimizer. It appears under its name only when it is whole.
+    holds no optimizer. It appears under its name only when it is whole. It says the SHA-256 of its
+    arrays, by which `load` notices a bit that was flipped.
 
     Args:
         model: a system of this library with a named backbone.
@@ -66,6 +74,7 @@ def save(model, path, half=False, critics=True):
         _rewrite(unfinished, half, left_out)
     description = {"class": type(model).__name__, "config": config, "left_out": left_out}
     with h5py.File(unfinished, "a") as file:
+        description["arrays_sha256"] = _sha256_of_arrays(file)
         file.attrs[ATTRIBUTE] = json.dumps(description)
     os.replace(unfinished, path)
 
@@ -138,8 +147,11 @@ def load(path=None, precision=None):
     try:
         with h5py.File(path) as file:
             description = json.loads(file.attrs[ATTRIBUTE])
-        name, config = str(description["class"]), description["config"]
+            numbers = _numbers_in(file)
+        name, config = str(description["class"]), _checked(description["config"])
         left_out = description.get("left_out", [])
+    except InputError as error:
+        raise InputError(f"{path} is no weights file of keras_xreid: {error}") from error
     except OSError as error:
         raise InputError(
             f"{path} is no weights file of keras_xreid, or was cut short ({error}): copy it again"
@@ -159,11 +171,26 @@ def load(path=None, precision=None):
         raise InputError(
             f"{path} holds a {name}; this version knows {', '.join(_systems())}: update keras_xreid"
         )
+    system = getattr(keras_xreid, name)
+    if not isinstance(left_out, list) or any(part not in system.critics for part in left_out):
+        raise InputError(
+            f"{path} leaves out {left_out!r}, and a {name} can do without "
+            f"{' and '.join(system.critics) or 'nothing'} only: copy it again"
+        )
     if precision:
         config = {**config, "dtype": precision}
+    # Not to the number: a constructor may build a part twice, to copy it.
+    most = 2 * numbers + 1_000_000 + MOST_LEFT_OUT * len(left_out)
+    asked = []
     try:
-        model = getattr(keras_xreid, name).from_config(config)
+        with _at_most(most, asked):
+            model = system.from_config(config)
     except Exception as error:  # whatever a constructor says to what it does not know
+        if sum(asked) > most:
+            raise InputError(
+                f"{path} does not hold the weights of the {name} that it describes: it has "
+                f"{numbers:,} numbers, and that asks for {sum(asked):,} or more; copy it again"
+            ) from error
         raise InputError(
             f"{path} describes a {name} that this version cannot build ({_short(error)}): update "
             "keras_xreid, or copy the file again"
@@ -180,7 +207,85 @@ def load(path=None, precision=None):
             f"{path} does not hold the weights of the {name} that it describes "
             f"({_short(error)}): copy it again"
         ) from error
+    told = description.get("arrays_sha256")  # older files do not say
+    if told is not None:
+        with h5py.File(path) as file:
+            if _sha256_of_arrays(file) != told:
+                raise InputError(
+                    f"{path} is damaged: its arrays are not those that were saved (their SHA-256 "
+                    "differs); copy it again"
+                )
     return model
+
+
+def _checked(config):
+    """A configuration that builds a model and does no more: no other class, and no download."""
+    if not isinstance(config, dict):
+        raise InputError(f"its configuration is a {type(config).__name__}")
+    # Weights to begin from are there already, in the file.
+    config = {name: value for name, value in config.items() if name != "weights"}
+    if not isinstance(config.get("backbone"), str):
+        raise InputError("its backbone has no name")
+    policy = config.get("dtype")
+    if isinstance(policy, dict):
+        policy = config["dtype"] = dict(policy.get("config", {})).get("name")
+    if not isinstance(policy, str | None):
+        raise InputError("its dtype has no name")
+    return config
+
+
+def _arrays(file):
+    """The data sets of an open HDF5 file by name, in order."""
+    names = []
+    file.visit(names.append)
+    items = [(name, file[name]) for name in sorted(names)]
+    return [(name, item) for name, item in items if isinstance(item, h5py.Dataset)]
+
+
+def _sha256_of_arrays(file):
+    digest = hashlib.sha256()
+    for name, array in _arrays(file):
+        value = array[()]
+        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
+
+
+def _numbers_in(file):
+    """How many numbers a file holds; refuses one that claims more than fit in it."""
+    arrays = [array for _, array in _arrays(file)]
+    claimed, size = sum(array.nbytes for array in arrays), os.path.getsize(file.filename)
+    if claimed > MOST_PER_BYTE * size:
+        raise InputError(f"it claims arrays of {claimed:,} bytes, and has {size:,}")
+    return sum(array.size for array in arrays)
+
+
+@contextlib.contextmanager
+def _at_most(most, asked):
+    """Inside, no model is built of more numbers: it ends before the weight that is too much.
+
+    Keras fills weights as they are added, so that a look at the finished model comes too late.
+
+    Args:
+        most: int, how many numbers.
+        asked: list that takes how many each weight has.
+    """
+    import keras
+
+    add_weight, here = keras.layers.Layer.add_weight, threading.get_ident()
+
+    def counted(layer, shape=None, *arguments, **options):
+        if threading.get_ident() == here:
+            asked.append(math.prod(shape or ()))
+            if sum(asked) > most:
+                raise InputError("the model is larger than its file")
+        return add_weight(layer, shape, *arguments, **options)
+
+    keras.layers.Layer.add_weight = counted
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = add_weight
 
 
 def _systems():

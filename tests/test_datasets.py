@@ -10,10 +10,13 @@ import pytest
 from PIL import Image
 
 from keras_xreid.data import datasets, manifest
+from keras_xreid.data.batches import check_people
 from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
 from keras_xreid.data.manifest import manifest_rows, write_manifest
+from keras_xreid.data.protocols import apply_protocol
 from keras_xreid.data.readers.market import MARKET_FOLDERS
 from keras_xreid.errors import InputError
+from keras_xreid.evaluation.ranking import evaluate_ranking
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"
 
@@ -210,7 +213,11 @@ def test_market_renamed_and_doubly_nested(market, tmp_path):
 def test_market_half_empty(market, caplog):
     kept = load("market1501", market)
     # A part of the data set is no error: the numbers are said beside the expected ones.
-    assert len(caplog.messages) == 1
+    assert len(caplog.messages) == 2
+    assert (
+        "person 0 is a distractor in this layout, searched and never looked for (1 images, 1 "
+        "others to train on or to look for are left out)" in caplog.messages[1]
+    )
     assert "train 6 images of 3 people (expected 12,936 of 751)" in caplog.messages[0]
     assert "query 2 images of 2 people (expected 3,368 of 750)" in caplog.messages[0]
     # Half of the query people without any gallery image is the limit, more is an error.
@@ -848,7 +855,8 @@ def test_csv_of_low_resolution_is_not_shrunk_again(people_csv):
 
 def test_csv_rate_is_optional_and_paths_may_be_absolute(people_csv):
     lines = ["path,person,camera,split"] + [
-        f"{people_csv.parent / 'in' / 'a.jpg'},anna,1,{split}" for split in datasets.ROLES
+        f"{people_csv.parent / 'in' / image}.jpg,anna,1,{split}"
+        for image, split in zip("abq", datasets.ROLES, strict=True)
     ]
     people_csv.write_text("\n".join(lines), encoding="utf-8-sig")  # as Excel writes it
     assert load("csv", people_csv).query[0].rate is None
@@ -868,6 +876,20 @@ def test_csv_rate_is_optional_and_paths_may_be_absolute(people_csv):
         ("path,person,camera,split,rate", "path;person;camera;split", ["path;person"]),
         ("in/q.jpg,ben,1,query,4\n", "", ["split query"]),
         ("in/q.jpg,ben,1,query,4", "in/q.jpg", ["line 4", "person is empty"]),
+        ("query,4", f"query,{'9' * 400}", ["line 4", "rate is '999"]),
+        ("ben,1,query", f"ben,{2**31},query", ["line 4", "camera is '2147483648'"]),
+        ("ben,1,query", f"ben,{'9' * 5000},query", ["line 4", "camera is '999"]),
+        ("ben,1,query,4", "ben,1,query,4,left,", ["line 4", "'left' is in no column"]),
+        ("camera,split,rate", "camera,split,camera", ["line 1", "column camera is there twice"]),
+        ("in/g.jpg,ben,2,gallery,1", "in/q.jpg,ben,1,query,4", ["line 5", "in query", "line 4"]),
+        (
+            "in/g.jpg,ben,2,gallery,1",
+            "./in/q.jpg,ben,1,gallery,4",
+            ["line 5", "in query in line 4"],
+        ),
+        ("in/g.jpg,ben,2,", "in/q.jpg,bob,1,", ["line 5", "person is bob here and ben in line 4"]),
+        ("in/g.jpg,ben,2,", "in/q.jpg,ben,2,", ["line 5", "camera is 2 here and 1 in line 4"]),
+        ("in/g.jpg,ben,2,gallery,1", "in/b.jpg,anna,2,gallery,8", ["line 5", "rate is 8 here"]),
     ],
 )
 def test_csv_errors_name_the_line(people_csv, old, new, expected):
@@ -876,6 +898,148 @@ def test_csv_errors_name_the_line(people_csv, old, new, expected):
     assert str(people_csv) in found
     for words in expected:
         assert words in found
+
+
+def test_csv_says_what_is_hardly_meant(people_csv, caplog):
+    people_csv.write_text(GOOD_CSV.replace("in/b.jpg,anna", "in/b.jpg,ben"))
+    load("csv", people_csv)
+    assert caplog.messages == [
+        f"{people_csv}, line 4: ben is to be found, and trained on in line 3; of such people there "
+        "are 1, and their scores say nothing of people never seen"
+    ]
+    caplog.clear()
+    people_csv.write_text(GOOD_CSV)
+    load("csv", people_csv)
+    assert caplog.messages == [f"{people_csv}, line 2: anna is the only person to train on"]
+    caplog.clear()
+    load("csv", people_csv, need=("query", "gallery"))
+    assert not caplog.messages
+
+
+def test_csv_as_spreadsheets_write_numbers(people_csv):
+    text = GOOD_CSV.replace("ben,1,query,4", "ben,1.0,query,4.0,,")
+    people_csv.write_text(text)
+    (query,) = load("csv", people_csv).query
+    assert (query.camera, query.rate) == (1, 4)
+
+
+# --- who is who ------------------------------------------------------------------------------
+
+
+def test_the_same_files_count_alike_as_a_tree_and_as_a_list(tmp_path, caplog):
+    """People 0 and -1 in the gallery are as near as the right image; text or numbers, no matter."""
+    tree, lines = tmp_path / "tree", ["path,person,camera,split"]
+    for role, name in (
+        ("query", "0001_c1s1_000001_00.jpg"),
+        ("query", "0002_c1s1_000001_00.jpg"),
+        ("gallery", "-1_c2s1_000001_00.jpg"),
+        ("gallery", "0000_c2s1_000001_00.jpg"),
+        ("gallery", "0001_c2s1_000001_00.jpg"),
+        ("gallery", "0002_c2s1_000001_00.jpg"),
+    ):
+        path = tree / MARKET_FOLDERS[role] / name
+        write_image(path)
+        person, camera = name.split("_")[0], name[name.index("_c") + 2]
+        lines.append(f"{path},{person},{camera},{role}")
+    (tmp_path / "people.csv").write_text("\n".join(lines))
+    test = ("query", "gallery")
+    scores = []
+    for name, place in (("market1501", tree), ("csv", tmp_path / "people.csv")):
+        caplog.clear()
+        data = load(name, place, need=test)
+        assert not any("-1_c2" in record.path for record in data.gallery)
+        assert sum("person 0 " in text for text in caplog.messages) == 1
+        distances = np.arange(2 * len(data.gallery)).reshape(2, -1)
+        scores.append(evaluate_ranking(distances, data.query, data.gallery))
+    assert scores[0] == scores[1]
+    assert "counts as a person like any other (1 images)" in caplog.text
+    assert "1 rows of person -1 are junk" in caplog.text
+
+
+@pytest.mark.parametrize("junk", [-1, "-1", "-1.0", "-0001", np.int64(-1), np.float32(-1)])
+def test_junk_is_nobody_in_any_spelling(junk):
+    query = [Record("q", "a", 1), Record("r", junk, 1)]
+    gallery = [Record("x", junk, 2), Record("g", "a", 2)]
+    for shots in (None, 1):
+        scores = evaluate_ranking([[0.0, 1.0], [0.0, 1.0]], query, gallery, shots)
+        assert scores["rank1"] == 100
+    with pytest.raises(InputError, match="marks junk"):
+        check_people([Record("q", junk, 1)] * 2)
+
+
+def test_who_numbers_people_from_0_has_a_person_0():
+    query = [Record(f"q{p}", p, 1) for p in range(3)]
+    gallery = [Record(f"g{p}", p, 2) for p in range(3)]
+    distances = 1 - np.eye(3)
+    assert evaluate_ranking(distances, query, gallery, gallery_shots=1)["rank1"] == 100
+    data = DataSet("own", [], query, gallery)
+    assert {r.person for r in apply_protocol(data, "paper").gallery} == {0, 1, 2}
+    # Where no query shows it, it is a distractor, as in Market-1501.
+    alone = DataSet("own", [], query[1:], gallery)
+    assert {r.person for r in apply_protocol(alone, "paper").gallery} == {1, 2}
+
+
+def test_people_of_two_kinds_have_no_order():
+    records = [Record(f"{i}.png", person, 1) for i, person in enumerate(("a", "a", 1, 1))]
+    for call in (check_people, lambda records: hide_labels(records, 0.5)):
+        assert "person 'a' is text and person 1 is a number" in message(call, records)
+
+
+def test_one_person_to_train_on():
+    records = [Record(f"{i}.png", "a", i) for i in range(4)]
+    assert "the only one to train on" in message(check_people, records)
+    assert check_people([*records, Record("x.png", None, 1)])  # RAIN: others without a label
+
+
+def test_duke_junk(duke):
+    write_image(duke / "bounding_box_test" / "-1_c2_f0046182.jpg")
+    assert not any(r.person == -1 for r in load("dukemtmc", duke).gallery)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["0001_c1s1_000151_00 (1).jpg", "0001_c1s1_000151_00.jpg.jpg", "0001_c1s1_000151_00.bmp",
+     f"{'9' * 30}_c1s1_000151_00.jpg", "bob.webp"],
+)  # fmt: skip
+def test_names_of_another_form_are_told(market, name, caplog):
+    write_image(market / "query" / name)
+    (market / "query" / "._0001_c1s1_001051_00.jpg").write_bytes(b"macOS")
+    load("market1501", market)
+    assert f"market1501: 1 image such as '{name}' left out" in caplog.text
+
+
+def test_names_of_another_form_are_told_by_every_reader(viper, caviar, camera_0, caplog):
+    for name, root, folder in (
+        ("viper", viper, "cam_a"), ("caviar", caviar, "."), ("mlr", camera_0, "gallery"),
+    ):  # fmt: skip
+        for i in range(2):
+            write_image(root / folder / f"x ({i}).jpg")
+        caplog.clear()
+        load(name, root)
+        assert f"{name}: 2 images such as 'x (0).jpg' left out" in caplog.text
+
+
+def test_numbers_of_any_type(tmp_path):
+    """NumPy's and tensors, where a record is made; a manifest is the same, byte by byte."""
+    import keras
+
+    write_image(tmp_path / "a.png")
+    digests = set()
+    for kind in (int, np.int64, np.uint8, float, np.float32, np.array, keras.ops.convert_to_tensor):
+        record = Record(str(tmp_path / "a.png"), kind(3), kind(2), rate=kind(1))
+        assert [type(x) for x in (record.person, record.camera, record.rate)] == [int] * 3
+        one = np.int64 if kind is not int else int
+        data = DataSet(
+            "own", [record], [record], [record], root=str(tmp_path), split_id=one(0), seed=one(5)
+        )
+        for protocol in ("each-rate", "multi-shot"):
+            data.protocol = protocol
+            rows = manifest_rows(data, rates=[kind(2)], train_rates=[kind(2)])
+            digests.add(write_manifest(tmp_path / "m", rows))
+    assert len(digests) == 2
+    assert type(Record("a", np.str_("anna"), 1).person) is str
+    for wrong in ([1, 2], np.zeros(2), float("nan"), object(), {}):
+        assert "person of a is" in message(Record, "a", wrong, 1)
 
 
 def test_csv_file_itself_at_fault(people_csv, tmp_path):

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import sys
+import tracemalloc
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -203,6 +204,31 @@ def test_a_tensor_outside_its_numbers_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=r"tensor\.pth"):
             read(*wrong)
+
+
+def test_a_file_is_believed_about_its_size_within_limits(tmp_path):
+    """Many tensors that share few numbers, numbers that were packed, and a table without end."""
+    path, numbers = tmp_path / "large.pth", np.zeros(10**6, "<f4").tobytes()
+    shared = tensors_pickle(**{f"w{i}": (0, (10**6,), (1,), 10**6) for i in range(3)})
+    shared = shared.replace(b"S'1'", b"S'0'").replace(b"S'2'", b"S'0'")
+    write_zip(path, shared, **{"0": numbers})
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"its tensors would take 12,000,000 bytes"):
+        read_state_dict(path)
+    write_zip(path, tensors_pickle(w=(0, (10**6,), (1,), 10**6)), **{"0": numbers})
+    assert read_state_dict(path)["w"].shape == (10**6,)  # so large it may be
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data.pkl", tensors_pickle(w=(0, (10**6,), (1,), 10**6)))
+        archive.writestr("model/data/0", numbers)
+    with pytest.raises(InputError, match=r"it claims 4,000,\d\d\d bytes of numbers"):
+        read_state_dict(path)
+    table = b"\x80\x02Nr" + (2**31 - 1).to_bytes(4, "little") + b"."
+    for write in (lambda: write_zip(path, table), lambda: path.write_bytes(table)):
+        write()
+        with pytest.raises(InputError, match="its table of names is too large"):
+            read_state_dict(path)
+    assert tracemalloc.get_traced_memory()[1] < 30e6
+    tracemalloc.stop()
 
 
 def test_damaged_and_other_files_are_refused(tmp_path):

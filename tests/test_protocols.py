@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_xreid.data.datasets import DataSet, Record, load
+from keras_xreid.data.decoded import decode
 from keras_xreid.data.manifest import manifest_rows, read_rows, write_manifest
 from keras_xreid.data.protocols import PROTOCOLS, apply_protocol, build, verify
 from keras_xreid.data.resolution import degrade, write_views
@@ -365,9 +366,28 @@ def test_verify_names_every_image_that_differs(built, tmp_path, harm):
         "none": {},
     }
     assert verify(out, verbose=False) == expected[harm]
-    if harm == "pixel":  # and the run's manifest is another one
-        found = write_manifest(tmp_path / "m", manifest_rows(load("mlr", out), ()))
-        assert found != MANIFESTS["paper"]
+    if harm == "pixel":  # and no run takes the image for the one that is listed
+        changed = next(r for r in load("mlr", out).query if r.path.endswith(path))
+        assert "is not the one that its manifest lists" in message(changed.read)
+        assert "is not the one that its manifest lists" in message(decode, [changed] * 200)
+
+
+def test_rows_of_a_built_set_are_of_the_right_type(built, tmp_path):
+    good = json.loads((built[1] / "manifest.jsonl").read_text().splitlines()[0])
+    table = tmp_path / "manifest.jsonl"
+    for name, value in (
+        ("person", ["a"]), ("person", True), ("person", 1.5), ("camera", "1"), ("camera", 2**40),
+        ("rate", "2"), ("rate", 0), ("rate", float("nan")), ("sha256", "0" * 63), ("sha256", 5),
+        ("role", {}), ("role", "probe"), ("protocol", []), ("split", "all"), ("split_id", -1),
+        ("seed", None), ("path", 7), ("path", "../x.jpg"), ("path", "/etc/x.jpg"), ("path", ""),
+    ):  # fmt: skip
+        table.write_text(json.dumps({**good, name: value}))
+        found = message(load, "mlr", tmp_path)
+        assert f"{table}, line 1: {name} is" in found
+    table.write_text(json.dumps(good) + "\n" + json.dumps(good))
+    assert "line 2: path is" in message(load, "mlr", tmp_path)
+    table.write_text("[" * 100_000)
+    assert "line 1 lists no image" in message(load, "mlr", tmp_path)
 
 
 def test_build_refuses_what_it_cannot_do(built, viper, tmp_path):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import keras_xreid as xr
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation import ranking
 from keras_xreid.evaluation.distances import LazyDistances, distances_among, feature_distances
@@ -550,6 +551,39 @@ def test_a_block_of_another_shape_is_refused():
         evaluate_ranking(distances, records((1, 0), (1, 0)), records((1, 1)))
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_features_that_are_no_numbers_are_refused(metric):
+    good, bad = np.ones((3, 4)), np.ones((3, 4))
+    bad[1, 2] = np.nan
+    with pytest.raises(InputError, match=r"1 features are not finite, that of query 1 "):
+        feature_distances(bad, good, metric)
+    bad[1:, 2] = np.inf
+    with pytest.raises(InputError, match=r"2 features are not finite, that of gallery image 1 "):
+        feature_distances(good, bad, metric)
+
+
+def test_what_is_normalised_is_kept(monkeypatch):
+    """A system's distances by blocks, bit by bit, with one normalisation of the gallery."""
+    from keras_xreid.evaluation import distances
+
+    model = xr.Baseline(5, backbone="osnet_x0_25", image_size=(64, 32))
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.normal(size=(n, 512)).astype("float32") for n in (9, 200))
+    called, unit = [], distances.unit
+    monkeypatch.setattr(distances, "unit", lambda x: called.append(len(x)) or unit(x))
+    lazy = distances.model_distances(model, query, gallery, 4)
+    for rows in (slice(0, 4), slice(4, 9)):
+        np.testing.assert_array_equal(lazy[rows], model.distances(query[rows], gallery, 4))
+    assert called == [200, 9]
+
+    class Own(type(model)):
+        def distances(self, query_features, gallery_features, query_rates=None):
+            return np.full((len(query_features), len(gallery_features)), query_rates, "float32")
+
+    lazy = distances.model_distances(Own.from_config(model.get_config()), query, gallery, 4)
+    assert (lazy[0:2] == 4).all()  # whoever measures in another way is asked
+
+
 def test_bad_input():
     query, gallery = records((1, 0)), records((1, 1), (2, 1))
     with pytest.raises(InputError, match=r"shape \(1, 3\), expected \(1, 2\)"):
@@ -560,13 +594,13 @@ def test_bad_input():
         evaluate_ranking([[0.1, 0.2]], query, gallery, gallery_shots=2)
     with pytest.raises(InputError, match="none of the 1 queries"):
         evaluate_ranking([[0.1, 0.2]], records((3, 0)), gallery)
-    with pytest.raises(InputError, match="number people from 1"):
-        evaluate_ranking([[0.1]], records((0, 0)), records((0, 1)), gallery_shots=1)
+    with pytest.raises(InputError, match="none of the 1 queries"):
+        evaluate_ranking([[0.1]], records((-1, 0)), records((-1, 1)), gallery_shots=1)
     with pytest.raises(InputError, match="none of the 0 queries"):
         evaluate_ranking(np.zeros((0, 2)), [], gallery)
     with pytest.raises(InputError, match="draws is 10 with gallery_shots None"):
         evaluate_ranking([[0.1, 0.2]], query, gallery, draws=10)
-    with pytest.raises(InputError, match="draws is 0 with gallery_shots 1"):
+    with pytest.raises(InputError, match="draws is 0: give 1 or more"):
         evaluate_ranking([[0.1, 0.2]], query, gallery, 1, draws=0)
     with pytest.raises(InputError, match=r"query 1_0.png has no rate: give `rates`"):
         evaluate_rates([[0.1, 0.2]], with_rates(records((1, 0)), [None]), gallery)

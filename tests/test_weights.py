@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import threading
+import tracemalloc
 import warnings
 
 import h5py
@@ -201,13 +202,108 @@ def test_a_flipped_byte(zoo, tmp_path):
         path.write_bytes(content)
         flip(path, place)
         assert "copy it again" in refusal(path), where
-    # In numbers as they are, nothing shows but the published file's hash, by name and by path.
+    # In numbers as they are, the published file's hash shows it, by name and by path.
     flip(published, largest_of(published, compressed=False)[1])
     assert "is not the published tiny" in refusal(published)
     with pytest.raises(xr.InputError, match="is not the published tiny"):
         xr.load("tiny")
     published.rename(path)
+    assert "its arrays are not those that were saved" in refusal(path)  # of one's own run, too
+    described(path, arrays_sha256=None)  # as files were before
     xr.load(path)
+
+
+def described(path, config=None, **changes):
+    """Changes what a weights file says of its model."""
+    with h5py.File(path, "a") as file:
+        description = json.loads(file.attrs[ATTRIBUTE])
+        description["config"].update(config or {})
+        file.attrs[ATTRIBUTE] = json.dumps({**description, **changes})
+
+
+@pytest.mark.parametrize("left_out", [["layers"], ["network"], "layers", [["a"]], {"a": 1}, [None]])
+def test_nothing_but_critics_is_left_out(model, tmp_path, left_out):
+    path = tmp_path / "a.weights.h5"
+    xr.save(model, path)
+    described(path, left_out=left_out)
+    assert "and a Baseline can do without nothing only" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"people": 10**7}, {"people": 10**12}, {"backbone": "resnet50", "people": 10**6}],
+)
+def test_a_model_larger_than_its_file_is_never_built(model, tmp_path, config):
+    path = tmp_path / "a.weights.h5"
+    xr.save(model, path)
+    described(path, config)
+    before = keras.layers.Layer.add_weight
+    tracemalloc.start()
+    message = refusal(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "does not hold the weights of the Baseline that it describes: it has" in message
+    assert peak < 100e6
+    assert keras.layers.Layer.add_weight is before
+
+
+def test_arrays_that_are_not_in_the_file(model, tmp_path):
+    """HDF5 makes zeros of what was never written, as many as a file claims."""
+    path = tmp_path / "a.weights.h5"
+    xr.save(model, path)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("more", (10**6, 10**6), "float32", chunks=(1000, 1000))
+    assert "claims arrays of 4,000,0" in refusal(path)
+
+
+def test_opening_weights_downloads_nothing(model, tmp_path, monkeypatch):
+    """The configuration's word for where training began is passed over."""
+
+    def fail(*_, **__):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr("keras_xreid.backbones.build.load_imagenet_weights", fail)
+    monkeypatch.setattr(keras.utils, "get_file", fail)
+    path = tmp_path / "a.weights.h5"
+    lite = xr.Baseline(5, backbone="efficientnet_lite0", image_size=(64, 32))
+    xr.save(lite, path)
+    described(path, {"weights": "imagenet"})
+    for ours, stored in zip(lite.get_weights(), xr.load(path).get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, stored)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"backbone": {"module": "os", "class_name": "system", "config": {}}}, "no name"),
+        (
+            {"dtype": {"module": "x", "class_name": "y", "config": {"name": []}}},
+            "dtype has no name",
+        ),
+    ],
+)
+def test_a_configuration_names_no_other_class(model, tmp_path, config, expected):
+    path = tmp_path / "a.weights.h5"
+    xr.save(model, path)
+    described(path, config)
+    assert expected in refusal(path)
+
+
+def test_an_address_with_a_wrong_hash_names_no_file(zoo):
+    wrong = "../" * 21 + "x"
+    with pytest.raises(xr.InputError, match="comes without its hash"):
+        xr.load(f"https://127.0.0.1:9/a.weights.h5#sha256={wrong}")
+    for name in ("x" * 5000, 7, ["a"], "a\0b"):
+        with pytest.raises(xr.InputError, match="no weights at"):
+            xr.load(name)
+
+
+def test_a_damaged_index(zoo):
+    for content in ("{", "[]", '{"a": 1}', '{"a": {"file": 5}}'):
+        (zoo / "index.json").write_text(content)
+        xr.published.cache_clear()
+        with pytest.raises(xr.InputError, match=r"index\.json is damaged"):
+            xr.load("a")
 
 
 def test_a_file_of_another_version(model, tmp_path):

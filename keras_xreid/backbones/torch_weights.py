@@ -4,7 +4,10 @@ A `.pth` file is a pickle, and a pickle may call any function on the reader's ma
 here knows only the few names a state dict needs; any other name ends it.
 """
 
+import io
+import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -33,6 +36,9 @@ IGNORED = {
 }
 # Files of PyTorch before 1.6 begin with this number, pickled.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+# Tensors may share numbers, and no file of weights has more of them than twice its size. Tables of
+# what is in it are small.
+MOST_PER_BYTE, MOST_NAMES = 2, 1_000_000
 
 
 def read_state_dict(path):
@@ -61,7 +67,7 @@ def read_state_dict(path):
         raise InputError(f"no weights file at {path}: give the path of a .pth or .pth.tar file")
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        return _state_dict(content)
+        return _state_dict(content, MOST_PER_BYTE * path.stat().st_size)
     except InputError as error:
         raise InputError(f"{path} is refused: {error}") from None
     except Exception as error:  # pickle raises nearly anything on a damaged file
@@ -98,6 +104,9 @@ class _Tensor:
         self.offset = offset
         self.shape = shape
         self.strides = strides
+
+    def nbytes(self):
+        return math.prod(self.shape) * self.storage.dtype.itemsize
 
     def array(self):
         storage, size = self.storage, self.storage.dtype.itemsize
@@ -146,8 +155,25 @@ class _RestrictedUnpickler(pickle.Unpickler):
         return self.storages[key]
 
 
+def _unpickler(file):
+    """Reads ahead to the end of a pickle, and refuses one that asks for what no state dict needs.
+
+    A pickle of twelve bytes may ask for a table of 2^32 entries, or a text of as many bytes.
+    """
+    begin = file.tell()
+    for operation, value, _ in pickletools.genops(file):
+        if operation.name in ("PUT", "LONG_BINPUT") and value > MOST_NAMES:
+            raise InputError("its table of names is too large for a file of weights")
+    file.seek(begin)
+    return _RestrictedUnpickler(file)
+
+
 def _read_zip(path):
     with zipfile.ZipFile(path) as archive:
+        size = path.stat().st_size
+        claimed = sum(entry.file_size for entry in archive.infolist())
+        if claimed > MOST_PER_BYTE * size:
+            raise InputError(f"it claims {claimed:,} bytes of numbers, and has {size:,}")
         names = [name for name in archive.namelist() if name.endswith("data.pkl")]
         if len(names) != 1:
             raise InputError("it is a zip file without data.pkl, so not written by PyTorch")
@@ -155,9 +181,8 @@ def _read_zip(path):
         order = f"{folder}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise InputError("its numbers are big-endian; only little-endian files are read")
-        with archive.open(names[0]) as file:
-            unpickler = _RestrictedUnpickler(file)
-            content = unpickler.load()
+        unpickler = _unpickler(io.BytesIO(archive.read(names[0])))
+        content = unpickler.load()
         for key, storage in unpickler.storages.items():
             storage.data = archive.read(f"{folder}data/{key}")
     return content
@@ -165,23 +190,27 @@ def _read_zip(path):
 
 def _read_legacy(path):
     with path.open("rb") as file:
-        if _RestrictedUnpickler(file).load() != LEGACY_MAGIC:
+        if _unpickler(file).load() != LEGACY_MAGIC:
             raise InputError("it was not written by PyTorch 0.4 or later: save it again there")
-        _RestrictedUnpickler(file).load()  # version of the format
-        system = _RestrictedUnpickler(file).load()
+        _unpickler(file).load()  # version of the format
+        system = _unpickler(file).load()
         if not system.get("little_endian", True):
             raise InputError("its numbers are big-endian; only little-endian files are read")
-        unpickler = _RestrictedUnpickler(file)
+        unpickler = _unpickler(file)
         content = unpickler.load()
-        for key in _RestrictedUnpickler(file).load():
+        for key in _unpickler(file).load():
             storage = unpickler.storages[key]
             if int.from_bytes(file.read(8), "little") != storage.count:
                 raise InputError("a tensor's numbers are missing or cut short")
-            storage.data = file.read(storage.count * storage.dtype.itemsize)
+            nbytes = storage.count * storage.dtype.itemsize
+            if nbytes > path.stat().st_size:
+                raise InputError("a tensor's numbers are missing or cut short")
+            storage.data = file.read(nbytes)
     return content
 
 
-def _state_dict(content):
+def _state_dict(content, most):
+    """The arrays of a state dict, of `most` bytes together."""
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
@@ -189,6 +218,9 @@ def _state_dict(content):
     for name, value in content.items():
         if not isinstance(value, _Tensor):
             raise InputError(f"its entry {name!r} is not a tensor, so it is not a state dict")
+    claimed = sum(value.nbytes() for value in content.values())
+    if claimed > most:
+        raise InputError(f"its tensors would take {claimed:,} bytes, far more than the file has")
     return {name.removeprefix("module."): value.array() for name, value in content.items()}
 
 

@@ -10,20 +10,22 @@ import numpy as np
 
 from keras_xreid.data.augment import jittered, random_box, random_hole
 from keras_xreid.data.decoded import decode
+from keras_xreid.data.people import is_junk, people_in
 from keras_xreid.data.resolution import (
     KERNELS,
     RANDOM,
     check_kernel,
     check_rates,
+    check_size,
     rate_range,
     write_views,
 )
 from keras_xreid.data.workers import Ahead
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 
 
 def check_people(records):
-    """Refuses a person with a single image, who cannot form a pair.
+    """Refuses a person with a single image, who cannot form a pair, and a person alone.
 
     Args:
         records: list of `Record` to train on; those without a person are passed over.
@@ -32,11 +34,15 @@ def check_people(records):
         Dict person -> list of positions in `records`, in sorted order of person.
 
     Raises:
-        InputError: no records, or a person with one image; the message names the person.
+        InputError: no records, a person with one image, a single person, or junk; the message
+            names the person.
     """
     if not records:
         raise InputError("no training images: check the data set's folder and the limit of people")
-    images = {person: [] for person in sorted({record.person for record in records} - {None})}
+    images = {person: [] for person in people_in(records)}
+    junk = next((record for record in records if is_junk(record.person)), None)
+    if junk is not None:
+        raise InputError(f"{junk.path} is of person {junk.person}, which marks junk: leave it out")
     for position, record in enumerate(records):
         if record.person is not None:
             images[record.person].append(position)
@@ -47,6 +53,11 @@ def check_people(records):
         raise InputError(
             f"person {alone[0]}{others} has a single training image, {path}, and cannot form a "
             "pair: add a second image or remove the person"
+        )
+    if len(images) == 1 and len(next(iter(images.values()))) == len(records):
+        raise InputError(
+            f"person {records[0].person} is the only one to train on: nobody is there to be told "
+            "apart, add a second person"
         )
     return images
 
@@ -101,15 +112,16 @@ class Batches(keras.utils.PyDataset):
         if kernel != RANDOM:
             check_kernel(kernel)
         if people_per_batch is not None:
+            check_number("number of people a batch", people_per_batch)
+            check_number("number of images a person", images_per_person)
             batch_size = people_per_batch * images_per_person
-        for name, value, least in (
-            ("batch size", batch_size, 1),
-            ("seed", seed, 0),
-            ("number of workers", workers, 0),
-            ("number of steps", 1 if steps is None else steps, 1),
+        for name, value, least, most in (
+            ("batch size", batch_size, 1, 1_000_000),
+            ("seed", seed, 0, 2**63 - 1),
+            ("number of workers", workers, 0, 1024),
+            ("number of steps", 1 if steps is None else steps, 1, 2**63 - 1),
         ):
-            if value < least:
-                raise InputError(f"{name} is {value}: give {least} or more")
+            check_number(name, value, least, most)
         images_of = check_people(records)
         self.people = len(images_of)
         self.records = list(records)
@@ -120,7 +132,7 @@ class Batches(keras.utils.PyDataset):
         self.unlabeled = np.flatnonzero(self.labels < 0)
         self.people_per_batch, self.images_per_person = people_per_batch, images_per_person
         self._groups = self._people_a_batch()
-        self.image_size = tuple(image_size)
+        self.image_size = check_size(image_size)
         self._range = rate_range(rates)
         self.rates = rates if self._range else np.asarray(rates)
         self.batch_size = batch_size
@@ -363,6 +375,8 @@ class ImageBatches(Batches):
 
     def __init__(self, records, image_size=(128, 64), rates=(1,), **common):
         super().__init__(records, image_size, rates, **common)
+        for record in records:
+            check_number(f"camera of {record.path}", record.camera, -(2**31), 2**31 - 1)
         self.cameras = np.array([record.camera for record in records], np.int32)
 
     def _entries(self, positions, rates):

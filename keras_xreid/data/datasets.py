@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_xreid.data.images import SUFFIXES as IMAGE_SUFFIXES
+from keras_xreid.data.people import DISTRACTOR, people_in
 from keras_xreid.data.protocols import MANIFEST, ROLES, apply_protocol, find_protocol
 from keras_xreid.data.readers.csv_list import read_csv
 from keras_xreid.data.readers.cuhk03 import read_cuhk03
@@ -17,9 +19,10 @@ from keras_xreid.data.readers.mlr_folder import protocol_of_mlr, read_mlr
 from keras_xreid.data.readers.viper_caviar import read_caviar, read_viper
 from keras_xreid.data.records import DataSet, Record
 from keras_xreid.data.synthetic.people import load_synthetic
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "DataSet",
     "Record",
     "hide_labels",
@@ -65,7 +68,6 @@ READERS = {
 }
 NAMES = tuple(READERS)
 DEV_PEOPLE, FOLDS = 50, 3
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"}
 
 
 def load(
@@ -136,9 +138,16 @@ def load(
         raise InputError(f"unknown split {split!r}: give 'test' or 'dev'")
     if fold and split != "dev":
         raise InputError(f"fold {fold} of split {split!r}: folds are of 'dev' (--split dev)")
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}: give the number of people to take, 1 or more")
-    if data_dir is None and name != "synthetic":
+    if limit is not None:
+        check_number("limit, the number of people to take,", limit)
+    check_number("split_id", split_id, 0)
+    check_number("seed", seed, 0)
+    wrong = (
+        [role for role in need if role not in ROLES] if isinstance(need, (tuple, list)) else [need]
+    )
+    if wrong:
+        raise InputError(f"need holds {wrong[0]!r}: give some of {', '.join(ROLES)}")
+    if name != "synthetic" and not isinstance(data_dir, (str, os.PathLike)):
         raise InputError(f"data set {name!r} needs its folder: give data_dir (--data-dir DIR)")
     built = name == "mlr" and (Path(data_dir) / MANIFEST).is_file()
     if name == "mlr":
@@ -168,7 +177,10 @@ def load(
         "one_camera_people": rule.one_camera_people,
         "image_size": image_size,
     }
-    data = row.read(data_dir, **{option: options[option] for option in row.takes})
+    try:
+        data = row.read(data_dir, **{option: options[option] for option in row.takes})
+    except OSError as error:  # a folder that may not be read, a name that is too long
+        raise InputError(f"{name}: cannot read {data_dir} ({error.strerror or error})") from error
     if split == "dev":
         data = hold_out_people(data, fold)
     low = [record for record in data.query if (record.rate or 1) > 1]
@@ -265,11 +277,11 @@ def hide_labels(records, labeled_fraction, seed=0):
 
     >>> batches = PairBatches(hide_labels(data.train, 0.2), people_per_batch=8)
     """
-    if not 0 <= labeled_fraction <= 1:
-        raise InputError(f"labeled fraction is {labeled_fraction}: give 0 (no labels) to 1 (all)")
+    check_number("labeled fraction", labeled_fraction, 0, 1, whole=False)
+    check_number("seed", seed, 0)
     rng = np.random.default_rng(seed)
     hidden = [dataclasses.replace(record, person=None) for record in records]
-    images_of = {person: [] for person in sorted({record.person for record in records} - {None})}
+    images_of = {person: [] for person in people_in(records)}
     for i, record in enumerate(records):
         if record.person is not None:
             images_of[record.person].append(i)
@@ -287,8 +299,10 @@ def _name_hash(person):
 
 def _first_people(data, limit):
     """Keeps the first `limit` people to train on, and the first `limit` to find."""
-    train = set(sorted({record.person for record in data.train})[:limit])
-    test = set(sorted({record.person for record in data.query or data.gallery} - {0})[:limit])
+    train = set(people_in(data.train)[:limit])
+    # Queries first: of a gallery alone nobody can say whether its 0 is looked for.
+    sought = data.query or [r for r in data.gallery if r.person != DISTRACTOR]
+    test = set(people_in(sought)[:limit])
     return dataclasses.replace(
         data,
         train=[record for record in data.train if record.person in train],

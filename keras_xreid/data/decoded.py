@@ -19,6 +19,7 @@ import numpy as np
 import PIL
 
 from keras_xreid.data.manifest import file_sha256
+from keras_xreid.data.records import check_sha256
 from keras_xreid.progress import Progress
 
 # Smaller sets take longer to look up than to decode (0.1 ms an image), and would litter the folder.
@@ -128,6 +129,7 @@ def _content(records):
     for record in records:
         if record.path not in files:  # a container holds many images
             files[record.path] = file_sha256(record.path)
+        check_sha256(record, files[record.path])
         key.update(f"{files[record.path]} {record.key}\n".encode())
     return key.digest()
 

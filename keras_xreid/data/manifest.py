@@ -4,17 +4,43 @@ import collections
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from keras_xreid.data.resolution import rate_range
+from keras_xreid.data.resolution import MAX_RATE, rate_range
 from keras_xreid.errors import InputError
 
 ROLES = ("train", "query", "gallery")
 MANIFEST = "manifest.jsonl"
+
+
+def _is_inside(path):
+    """Whether a manifest's path stays in its folder."""
+    return isinstance(path, str) and not {"", "..", "/"} & {path, path[:1], *path.split("/")}
+
+
+def _is_number(value, least, most):
+    return type(value) in (int, float) and least <= value <= most
+
+
+# What a row of a built set holds, and which values are right.
+ROW = {
+    "path": _is_inside,
+    "role": lambda value: value in ROLES,
+    "person": lambda value: value is None or type(value) in (int, str),
+    "camera": lambda value: type(value) is int and abs(value) < 2**31,
+    "rate": lambda value: value is None or _is_number(value, 1, MAX_RATE),
+    "sha256": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value),
+    "protocol": lambda value: isinstance(value, str),
+    "split": lambda value: value in ("test", "dev"),
+    "split_id": lambda value: type(value) is int and value >= 0,
+    "seed": lambda value: type(value) is int and value >= 0,
+}
 
 
 def manifest_rows(
@@ -110,14 +136,9 @@ def _is_built(data):
 
 
 def _rows_of_built(data, rows):
-    """The rows of a built folder's own manifest, with the hashes of today's files."""
+    """The rows of a built folder's own manifest; `Record.read` compares images with them."""
     by_path = {row["path"]: row for row in rows}
-    records = [record for role in ROLES for record in getattr(data, role)]
-    paths = [relative(record, data) for record in records]
-    return [
-        {**by_path[path], "sha256": file_sha256(record.path)}
-        for path, record in zip(paths, records, strict=True)
-    ]
+    return [by_path[relative(record, data)] for role in ROLES for record in getattr(data, role)]
 
 
 def planned_rows(data):
@@ -202,7 +223,9 @@ def write_manifest(path, rows):
 
     >>> sha256 = write_manifest("manifest.jsonl", manifest_rows(data, rates=(1, 2, 3, 4, 8)))
     """
-    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
+    lines = sorted(
+        json.dumps(row, sort_keys=True, ensure_ascii=False, default=plain) for row in rows
+    )
     content = "".join(line + "\n" for line in lines).encode()
     path = Path(path)
     unfinished = path.with_name(path.name + ".part")
@@ -230,16 +253,24 @@ def read_rows(path):
         raise InputError(
             f"cannot read {path} ({reason}): give a folder that build_mlr.py made"
         ) from error
-    rows = []
+    rows, listed = [], set()
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            wanted = ("path", "role", "person", "camera", "rate", "sha256", "protocol", "split_id")
-            rows.append({**row, **{name: row[name] for name in wanted}})
-        except (ValueError, TypeError, KeyError) as error:
+            wrong = next((name for name, right in ROW.items() if not right(row[name])), None)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(
                 f"{path}, line {number} lists no image of a built set: build the set again"
             ) from error
+        if wrong is None and row["path"] in listed:
+            wrong = "path"  # a second time
+        if wrong:
+            raise InputError(
+                f"{path}, line {number}: {wrong} is {str(row[wrong])[:80]!r}, which is not as a "
+                "set is built: build it again"
+            )
+        listed.add(row["path"])
+        rows.append(row)
     if not rows:
         raise InputError(f"{path} is empty: build the set again")
     return rows
@@ -256,8 +287,38 @@ def plain_number(rate):
     return int(rate) if int(rate) == rate else float(rate)
 
 
+def plain(value):
+    """Turns a number of any type into Python's own, as JSON and CSV need it.
+
+    Args:
+        value: text; or a number, of NumPy or as a tensor of any backend, say.
+
+    Returns:
+        str, int, or float where it is no whole number.
+
+    Raises:
+        TypeError: it is neither, or more than one number.
+        ValueError: it is not finite.
+
+    Example:
+
+    >>> plain(np.int64(3)), plain(np.float32(0.5)), plain(np.str_("anna"))
+    (3, 0.5, 'anna')
+    """
+    if np.ndim(value):
+        raise TypeError(f"{type(value).__name__} of shape {np.shape(value)} is no number")
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, str):
+        return str(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no number")
+    return int(value) if number.is_integer() else number
+
+
 def file_sha256(path):
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with open(path, "rb") as file:  # which may be larger than the memory
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read image {path}: {error.strerror}") from error

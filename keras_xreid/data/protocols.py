@@ -37,11 +37,10 @@ from keras_xreid.data.manifest import (
     read_rows,
     write_manifest,
 )
+from keras_xreid.data.people import nobody
 from keras_xreid.data.resolution import check_kernel, check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.progress import Progress
-
-NOBODY = (-1, 0)  # junk and distractors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +167,8 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
     if rule.low is None:
         return data
     images = list(dict.fromkeys(data.query + data.gallery))
-    cameras = _cameras_of_people(images)
+    absent = nobody(data.query)
+    cameras = _cameras_of_people(images, absent)
     if rule.gallery_shots == 1:
         images = [record for record in images if len(cameras.get(record.person, ())) > 1]
 
@@ -204,7 +204,7 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
             for record in images
             if rule.low == "all" or record not in low
         ]
-    answers = _cameras_of_people(gallery)
+    answers = _cameras_of_people(gallery, absent)
     query = [r for r in query if answers.get(r.person, set()) - {r.camera}]
     if not query:
         raise InputError(
@@ -215,10 +215,10 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
     return dataclasses.replace(data, query=query, gallery=gallery)
 
 
-def _cameras_of_people(records):
+def _cameras_of_people(records, absent):
     cameras = collections.defaultdict(set)
     for record in records:
-        if record.person not in NOBODY:
+        if not absent(record.person):
             cameras[record.person].add(record.camera)
     return cameras
 

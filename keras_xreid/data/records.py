@@ -1,12 +1,11 @@
 """What a data set is made of: a `Record` for each image, and a `DataSet` of three lists of them."""
 
 import dataclasses
-import io
-from pathlib import Path
+import hashlib
+from types import NoneType
 
-import numpy as np
-from PIL import Image, ImageOps
-
+from keras_xreid.data.images import read_image
+from keras_xreid.data.manifest import plain
 from keras_xreid.data.protocols import PROTOCOLS
 from keras_xreid.data.readers.cuhk03_file import read_cuhk03_image
 from keras_xreid.data.resolution import degrade
@@ -26,6 +25,9 @@ class Record:
         size: stored (height, width) in pixels where known, else None.
         key: the entry inside a container file such as CUHK03's `.mat`, else None.
         kernel: how `read` shrinks the stored image by `rate`, see `degrade`; None: not at all.
+        sha256: of the file, where a manifest says it; `read` refuses another one.
+
+    Numbers may be of any type, NumPy's say: here they become Python's.
 
     Example:
 
@@ -39,17 +41,32 @@ class Record:
     size: tuple[int, int] | None = None
     key: str | None = None
     kernel: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self):
+        for name in ("person", "camera", "rate"):
+            value = getattr(self, name)
+            if type(value) in (int, str, NoneType):
+                continue
+            try:
+                object.__setattr__(self, name, plain(value))  # the class is frozen
+            except (TypeError, ValueError, ArithmeticError) as error:
+                raise InputError(
+                    f"{name} of {self.path} is {value!r}: give a whole number, or a person's name"
+                ) from error
 
     def read(self):
         """Reads the image at its stored size, or shrunk where a protocol asks for that.
 
-        It is turned upright where its EXIF orientation says how; 16 bits of grey become 8.
+        It is turned upright where its EXIF orientation says how; 16 bits of grey, and floats,
+        become 8 bits.
 
         Returns:
             (h, w, 3) uint8 array, RGB.
 
         Raises:
-            InputError: the file is missing, empty or no complete image.
+            InputError: the file is missing, empty, too large, no complete image, or not the one
+                that was listed.
         """
         image = self._stored() if self.key is None else read_cuhk03_image(self.path, self.key)
         return image if self.kernel is None else degrade(image, self.rate, self.kernel)
@@ -63,30 +80,24 @@ class Record:
         return self if self.kernel is None else dataclasses.replace(self, rate=1, kernel=None)
 
     def _stored(self):
-        try:
-            content = Path(self.path).read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read image {self.path}: {error.strerror}") from error
-        if not content:
-            raise InputError(f"image {self.path} is empty (0 bytes): restore or remove it")
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                # Cameras store what the sensor saw, and beside it how they were held.
-                ImageOps.exif_transpose(image, in_place=True)
-                if image.mode.startswith("I"):  # 16 bits of grey: Pillow makes 255 of all above
-                    grey = np.clip(np.asarray(image) >> 8, 0, 255).astype("uint8")
-                    return np.repeat(grey[..., None], 3, axis=2)
-                return np.array(image.convert("RGB"))
-        except Image.UnidentifiedImageError as error:
-            raise InputError(
-                f"image {self.path} is no image that can be read: restore or remove it"
-            ) from error
-        # Pillow reports damage in several ways, SyntaxError for a bad PNG among them.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"image {self.path} is broken ({reason}): restore or remove it"
-            ) from error
+        pixels, content = read_image(self.path)
+        if self.sha256 is not None:
+            check_sha256(self, hashlib.sha256(content).hexdigest())
+        return pixels
+
+
+def check_sha256(record, found):
+    """Refuses an image that is not the one its manifest lists.
+
+    Args:
+        record: a `Record`; where it says no `sha256`, any image is right.
+        found: the SHA-256 of the file.
+    """
+    if record.sha256 not in (None, found):
+        raise InputError(
+            f"image {record.path} is not the one that its manifest lists: its SHA-256 is "
+            f"{found[:16]}..., expected {record.sha256[:16]}...; build the set again"
+        )
 
 
 @dataclasses.dataclass

@@ -1,12 +1,13 @@
 """Low resolution, made once with Pillow so that every backend sees equal pixels."""
 
 import functools
+import operator
 import re
 
 import numpy as np
 from PIL import Image
 
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 
 # Pillow widens its filters by the scale when it shrinks, so that all of these are anti-aliased.
 KERNELS = {
@@ -17,6 +18,9 @@ KERNELS = {
 }
 MAX_POOL = "max-pool"  # the brightest pixel of each block, in each colour: what RAIN's authors did
 RANDOM = "random"  # in training batches: each image draws one of KERNELS
+
+MAX_RATE = 1000  # of a larger one no image has more than a pixel left
+MAX_SIDE = 8000  # pixels of an image that is made: 192 MB at most
 
 WEIGHT_BITS = 22  # of Pillow's weights, for images of 8 bits
 PIECE = 96 * 1024  # bytes
@@ -65,7 +69,8 @@ def resize(image, size):
         InputError: an image of another type or shape.
     """
     _check_image(image)
-    if image.shape[:2] == tuple(size):
+    size = check_size(size)
+    if image.shape[:2] == size:
         return image
     resized = np.empty((*size, 3), np.uint8)
     _resize_into(resized, Image.fromarray(image))
@@ -95,7 +100,7 @@ def prepare_images(images, image_size, rates=1, kernel="area"):
 
     >>> queries = prepare_images(data.query, (128, 64), rates=4)
     """
-    height, width = image_size
+    height, width = check_size(image_size)
     rates = np.asarray(rates)
     if rates.ndim == 0:
         rates = np.full(len(images), rates)
@@ -138,12 +143,15 @@ def rates_from_sizes(records, full_height=256):
         Wu et al., Learning Resolution-Adaptive Representations, Section III-A: "the resolution
         could be estimated from the size (number of pixels) of images".
     """
-    if not full_height >= 1:
-        raise InputError(f"full_height is {full_height}: give the height of a picture of rate 1")
+    check_number("full_height, that of a picture of rate 1,", full_height, whole=False)
     heights = []
     for record in records:
-        size = getattr(record, "size", None) if hasattr(record, "read") else np.shape(record)
-        heights.append((size or record.read().shape)[0])
+        if hasattr(record, "read"):
+            size = record.size or record.read().shape
+        else:
+            _check_image(record)
+            size = record.shape
+        heights.append(size[0])
     return np.maximum(1.0, full_height / np.array(heights, "float64")).astype("float32")
 
 
@@ -206,13 +214,43 @@ def check_rates(rates):
     Raises:
         InputError: the list is empty, or a rate is no number of 1 or more.
     """
+    if np.ndim(rates) == 0 and not isinstance(rates, str):
+        raise InputError(f"rates {rates}: give a list, or a range such as 1..4")
     if len(rates) == 0:
         raise InputError("no rates: give at least one, such as 2 3 4")
     if rate_range(rates):
         return
     for rate in rates:
-        if not rate >= 1:  # catches NaN too
-            raise InputError(f"rate {rate} is below 1: give 1 (high resolution) or more")
+        try:
+            right = 1 <= rate <= MAX_RATE  # of NaN this is False
+        except (TypeError, ValueError):
+            right = False
+        if not right:
+            raise InputError(
+                f"rate {rate} is below 1, above {MAX_RATE} or no number: give 1 (high resolution) "
+                "or more"
+            )
+
+
+def check_size(size):
+    """Refuses an image size that is no two whole numbers, or too large to be meant.
+
+    Args:
+        size: (height, width) in pixels.
+
+    Returns:
+        The size, a tuple of two int.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"image size {size!r}: give (height, width) in pixels") from error
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise InputError(f"image size {height} x {width}: give 1 to {MAX_SIDE} pixels each")
+    return height, width
 
 
 def check_kernel(kernel):
@@ -230,10 +268,9 @@ def check_kernel(kernel):
 
 
 def _check_image(image):
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise InputError(
-            f"image is {image.dtype} of shape {image.shape}: expected uint8 of shape (h, w, 3)"
-        )
+    kind, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)
+    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise InputError(f"image is {kind} of shape {shape}: expected uint8 of shape (h, w, 3)")
 
 
 def write_views(pixels, image, rates, kernel="area", mirror=False):

@@ -62,6 +62,13 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
             f"shape {gallery.shape}: give a (q, d) and a (g, d) array"
         )
     squares = [np.einsum("nd,nd->n", x, x) for x in (query, gallery)]
+    for what, square in zip(("query", "gallery image"), squares, strict=True):
+        bad = np.flatnonzero(~np.isfinite(square))
+        if len(bad):
+            raise InputError(
+                f"{len(bad)} features are not finite, that of {what} {bad[0]} (counted from 0) "
+                "first: the model or its input is broken"
+            )
     if metric == "euclidean":
 
         def function(rows):
@@ -73,16 +80,57 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
             return np.sqrt(squared, out=squared)
 
     else:
-        lengths = [np.maximum(np.sqrt(square), np.float32(1e-12)) for square in squares]
+        # Kept: a gallery may have hundreds of megabytes, and is asked for many blocks.
+        gallery_unit = unit(gallery)
+        query_unit = gallery_unit if query is gallery else unit(query)
 
         def function(rows):
-            distances = query[rows] @ gallery.T
-            distances /= lengths[0][rows, None] * np.float32(-1)
-            distances /= lengths[1]
-            distances += 1
-            return np.maximum(distances, 0, out=distances)
+            cosine = query_unit[rows] @ gallery_unit.T
+            np.subtract(1.0, cosine, out=cosine)
+            return np.maximum(cosine, 0.0, out=cosine)  # rounding may leave a little less
 
     return LazyDistances(function, (len(query), len(gallery)))
+
+
+def model_distances(model, query_features, gallery_features, query_rates=None):
+    """Gives the distances that a model measures, computed where they are looked at.
+
+    Of our systems that measure cosines the features are normalised once. All others are asked for
+    each block of rows.
+
+    Args:
+        model: a system, or whatever has its `distances`.
+        query_features: (q, d) array.
+        gallery_features: (g, d) array.
+        query_rates: as for the model's `distances`.
+
+    Returns:
+        A `LazyDistances` of shape (q, g), its values those of `model.distances`, bit by bit.
+
+    Raises:
+        InputError: features that are not finite, or do not fit together.
+    """
+    ours = type(model).__module__.startswith("keras_xreid.models.")
+    if ours and model.metric == "1 - cosine":
+        return feature_distances(query_features, gallery_features)
+
+    def function(rows):
+        rates = query_rates[rows] if np.ndim(query_rates) else query_rates
+        return model.distances(query_features[rows], gallery_features, query_rates=rates)
+
+    return LazyDistances(function, (len(query_features), len(gallery_features)))
+
+
+def unit(features):
+    """Divides features by their length, as a system's `distances` does.
+
+    Args:
+        features: (n, d) float32 array.
+
+    Returns:
+        (n, d) float32 array.
+    """
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def distances_among(measure, features, rates):

@@ -7,7 +7,7 @@ import numpy as np
 from keras_xreid.data.protocols import find_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
-from keras_xreid.evaluation.distances import LazyDistances, distances_among
+from keras_xreid.evaluation.distances import LazyDistances, distances_among, model_distances
 from keras_xreid.evaluation.image_quality import can_measure, mean_quality, quality_of_each
 from keras_xreid.evaluation.ranking import (
     SCORES,
@@ -353,17 +353,14 @@ def _choose(trial, query, counted):
 
 def _distances(model, query, gallery, told, reranked):
     if not reranked:
-        return LazyDistances(
-            lambda rows: model.distances(query[rows], gallery, query_rates=_of(told, rows)),
-            (len(query), len(gallery)),
-        )
+        return model_distances(model, query, gallery, told)
     both = np.concatenate([query, gallery])
-    of_each = np.concatenate([told, np.ones(len(gallery))]) if np.ndim(told) else told
+    if not np.ndim(told):  # all are compared on what a query of this rate has
+        return rerank(model_distances(model, both, both, told), len(query))
+    of_each = np.concatenate([told, np.ones(len(gallery))])
 
     def measured(rows):
-        there = model.distances(both[rows], both, query_rates=_of(of_each, rows))
-        if not np.ndim(told):  # all are compared on what a query of this rate has
-            return there
+        there = model.distances(both[rows], both, query_rates=of_each[rows])
         # Two images are compared on what the one of lower resolution has.
         back = model.distances(both, both[rows], query_rates=of_each)
         return np.minimum(there, back.T)

@@ -1,17 +1,17 @@
 """CMC, mAP and mINP over a full gallery or a single-shot one, exact or drawn, in bounded memory.
 
 Two conventions hold everywhere in this file. An image of the query's person by the query's own
-camera is junk and leaves the gallery of that query, and so does every image of person -1. Images
-at equal distance keep the order of the gallery.
+camera is junk and leaves the gallery of that query, and so does every image of person -1, see
+`keras_xreid.data.people`. Images at equal distance keep the order of the gallery.
 """
 
 import numpy as np
 
-from keras_xreid.errors import InputError
+from keras_xreid.data.people import is_junk, nobody
+from keras_xreid.errors import InputError, check_number
 
 RANKS = (1, 5, 10, 20)
 SCORES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
-JUNK, DISTRACTOR = -1, 0
 BLOCK_VALUES = 8_000_000  # distances looked at a time: 32 MB in float32
 
 
@@ -28,7 +28,8 @@ def evaluate_ranking(distances, query, gallery, gallery_shots=None, draws=None, 
         distances: (queries, gallery) array, smaller is more alike; or whatever has a `shape` and
             gives rows when it is sliced, such as `feature_distances(q, g)` or a `numpy.memmap`.
         query: list of `Record` (`person` and `camera` are read), one for each row.
-        gallery: list of `Record`, one for each column. Person 0 marks distractors.
+        gallery: list of `Record`, one for each column. Person 0 marks distractors where no query
+            shows it.
         gallery_shots: None ranks the full gallery. 1 gives the expected CMC when one gallery image
             is drawn for each person, uniformly and independently: exact, nothing is sampled,
             distractors are never drawn. mAP and mINP are those of the full gallery in both cases,
@@ -183,11 +184,11 @@ def rank_queries(distances, query, gallery, gallery_shots=None, draws=None, seed
         raise InputError(
             f"gallery_shots is {gallery_shots!r}: give None (full gallery) or 1 (single-shot)"
         )
-    if draws is not None and (gallery_shots is None or draws < 1):
-        raise InputError(
-            f"draws is {draws} with gallery_shots {gallery_shots}: give 1 draw or more, and "
-            "gallery_shots=1"
-        )
+    if draws is not None:
+        check_number("draws", draws, 1, 10**6)
+        if gallery_shots is None:
+            raise InputError(f"draws is {draws} with gallery_shots None: give gallery_shots=1")
+    check_number("seed", seed, 0)
     if not hasattr(distances, "shape"):
         distances = np.asarray(distances)
     if tuple(distances.shape) != (len(query), len(gallery)):
@@ -376,7 +377,8 @@ def matches_and_junk(query, gallery):
     columns = {person: np.array(indices) for person, indices in columns.items()}
     cameras = np.array([record.camera for record in gallery])
     nothing = np.empty(0, "int64")
-    without_person = columns.pop(JUNK, nothing)
+    dropped = [columns.pop(person) for person in list(columns) if is_junk(person)]
+    without_person = np.concatenate([nothing, *dropped])
     matches, junk = [], []
     for record in query:
         same_person = columns.get(record.person, nothing)
@@ -451,15 +453,9 @@ class _People:
     """The gallery by person, from which single-shot galleries are drawn."""
 
     def __init__(self, query, gallery):
-        bad = next((r for r in query if r.person in (JUNK, DISTRACTOR)), None)
-        if bad is not None:
-            raise InputError(
-                f"query {bad.path} is of person {bad.person}, which marks distractors (0) and "
-                "junk (-1) and never enters a single-shot gallery: number people from 1"
-            )
-        self.number = {}
+        absent, self.number = nobody(query), {}
         for record in gallery:
-            if record.person not in (JUNK, DISTRACTOR):
+            if not absent(record.person):
                 self.number.setdefault(record.person, len(self.number))
         people = np.array([self.number.get(record.person, -1) for record in gallery])
         # Columns grouped by person, so that a sum over each person's images is one reduceat.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 from keras_xreid.evaluation.distances import LazyDistances
 from keras_xreid.evaluation.ranking import BLOCK_VALUES
 
@@ -86,13 +86,10 @@ def _check(shape, queries, k1, k2, weight):
             f"distances have shape {shape}: re-ranking takes those of all images to all, queries "
             "first, (q + g, q + g)"
         )
-    if not 0 < queries < shape[0]:
-        raise InputError(f"{queries} of {shape[0]} images are queries: give 1 to {shape[0] - 1}")
-    if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
-        raise InputError(
-            f"k1 is {k1}, k2 {k2} and weight {weight}: give k1 and k2 of 1 or more and a weight "
-            "from 0 to 1"
-        )
+    check_number(f"the number of queries among {shape[0]} images", queries, 1, shape[0] - 1)
+    check_number("k1", k1)
+    check_number("k2", k2)
+    check_number("weight", weight, 0, 1, whole=False)
 
 
 def _blocks(distances):

@@ -39,6 +39,26 @@ def read_cuhk03(data_dir, split_id=0, boxes="detected"):
         raise InputError(f"unknown boxes {boxes!r}: known are {', '.join(CUHK03_BOXES)}")
     path = _find_cuhk03(Path(data_dir))
     data = DataSet("cuhk03", [], [], [], root=str(path.parent))
+    try:
+        test = _read_lists(path, data, split_id, boxes)
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises this and that of what is damaged
+        raise InputError(
+            f"cuhk03: {path} is damaged, or laid out in another way ({error}); {CUHK03_EXPECTED}"
+        ) from error
+    found = {record.person for record in data.query + data.gallery}
+    if found != test or not data.train:
+        raise InputError(
+            f"cuhk03: test set {split_id} in {path} names {len(test)} people, but {len(found)} of "
+            f"them have images, and {len(data.train):,} images are left to train on; "
+            f"{CUHK03_EXPECTED}"
+        )
+    return data
+
+
+def _read_lists(path, data, split_id, boxes):
+    """Fills the lists of a `DataSet`, and returns the people of the test set."""
     with open_cuhk03(path) as file:
         missing = [name for name in ("detected", "labeled", "testsets") if name not in file]
         if missing:
@@ -58,14 +78,7 @@ def read_cuhk03(data_dir, split_id=0, boxes="detected"):
                 query = "query" if camera % 2 else "gallery"
                 role = query if person in test else "train"
                 getattr(data, role).append(Record(str(path), person, camera, key=key))
-    found = {record.person for record in data.query + data.gallery}
-    if found != test or not data.train:
-        raise InputError(
-            f"cuhk03: test set {split_id} in {path} names {len(test)} people, but {len(found)} of "
-            f"them have images, and {len(data.train):,} images are left to train on; "
-            f"{CUHK03_EXPECTED}"
-        )
-    return data
+    return test
 
 
 def _find_cuhk03(root):

@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from keras_xreid.data.images import MAX_PIXELS
 from keras_xreid.errors import InputError
 
 CUHK03_EXPECTED = (
@@ -42,11 +43,15 @@ def cuhk03_entries(file, kind):
 
 
 def read_cuhk03_image(path, key):
-    kind, name = key.split("/")
-    pair, number, _, i = (int(part) for part in name.split("_"))
     with open_cuhk03(path) as file:
         try:
-            pixels = file[file[file[kind][0, pair - 1]][i - 1, number - 1]][:]
-        except (OSError, KeyError, IndexError, ValueError) as error:
+            kind, name = key.split("/")
+            pair, number, _, i = (int(part) for part in name.split("_"))
+            stored = file[file[file[kind][0, pair - 1]][i - 1, number - 1]]
+            if stored.dtype != np.uint8 or stored.ndim != 3 or stored.shape[0] != 3:
+                raise InputError(f"it is {stored.dtype} of shape {stored.shape}")
+            if stored.size > 3 * MAX_PIXELS:
+                raise InputError(f"at most {MAX_PIXELS:,} pixels are read")
+            return np.ascontiguousarray(stored[:].T)
+        except Exception as error:  # h5py raises this and that
             raise InputError(f"cannot read image {key} in {path}: {error}") from error
-    return np.ascontiguousarray(pixels.T)

@@ -5,6 +5,7 @@ import logging
 import os
 from pathlib import Path
 
+from keras_xreid.data.images import SUFFIXES
 from keras_xreid.data.records import Record
 from keras_xreid.errors import InputError
 
@@ -31,6 +32,22 @@ def read_folder(folder, parse):
     for record in records:
         check_not_empty(record.path, os.path.getsize(record.path))
     return records, others
+
+
+def note_names(name, others):
+    """Warns of images whose names do not say who is shown: they would vanish without a word.
+
+    Args:
+        name: of the data set.
+        others: names of files that were passed over.
+    """
+    # macOS leaves "._0001_c1s1_001051_00.jpg" beside a file, which is no image.
+    images = [f for f in others if Path(f).suffix.lower() in SUFFIXES and not f.startswith("._")]
+    if images:
+        logging.getLogger("keras_xreid").warning(
+            f"{name}: {_count(images, 'image')} such as {images[0]!r} left out: a name of another "
+            "form does not say person and camera"
+        )
 
 
 def check_not_empty(path, size):

@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+from keras_xreid.data.people import DISTRACTOR, note_zero
 from keras_xreid.data.protocols import ROLES
 from keras_xreid.data.readers.folders import (
     check_answers,
     describe,
     note_counts,
+    note_names,
     read_folder,
     wrong_folder,
 )
@@ -15,13 +17,13 @@ from keras_xreid.data.records import DataSet
 from keras_xreid.errors import InputError
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-MARKET_NAME = re.compile(r"(-1|\d+)_c(\d+)s\d+_\d+_\d+\.(?:jpg|jpeg|png)$", re.IGNORECASE)
+MARKET_NAME = re.compile(r"(-1|\d{1,9})_c(\d{1,9})s\d+_\d+_\d+\.(?:jpg|jpeg|png)$", re.IGNORECASE)
 MARKET_EXPECTED = (
     "expected bounding_box_train/ (12,936 images of 751 people), query/ (3,368 of 750) and "
     "bounding_box_test/ (19,732 files), 6 cameras, names like 0001_c1s1_001051_00.jpg"
 )
 MARKET_COUNTS = {"train": (12936, 751), "query": (3368, 750), "gallery": (15913, 750)}
-DUKE_NAME = re.compile(r"(\d+)_c(\d+)_f\d+\.(?:jpg|jpeg|png)$", re.IGNORECASE)
+DUKE_NAME = re.compile(r"(-1|\d{1,9})_c(\d{1,9})_f\d+\.(?:jpg|jpeg|png)$", re.IGNORECASE)
 DUKE_EXPECTED = (
     "expected, in a folder that you have (its authors withdrew the data set), "
     "bounding_box_train/ (16,522 images of 702 people), query/ (2,228 of 702) and "
@@ -92,10 +94,12 @@ def _read_three_folders(name, root, need, pattern, expected, counts):
 
         looked = "/ and no ".join(missing) + "/"
         raise InputError(wrong_folder(name, root, looked, expected, parse, holds))
-    lists = {role: [] for role in ROLES}
+    lists, passed_over, zeros = {role: [] for role in ROLES}, [], 0
     for role in need:
         folder = root / MARKET_FOLDERS[role]
         records, others = read_folder(folder, parse)
+        passed_over += others
+        zeros += role != "gallery" and sum(record.person == DISTRACTOR for record in records)
         lists[role] = [r for r in records if r.person > 0 or (r.person == 0 and role == "gallery")]
         if not lists[role]:
             raise InputError(
@@ -105,4 +109,6 @@ def _read_three_folders(name, root, need, pattern, expected, counts):
     places = [root / MARKET_FOLDERS[role] for role in ("query", "gallery")]
     check_answers(name, lists, *places, expected)
     note_counts(name, lists, counts)
+    note_names(name, passed_over)
+    note_zero(name, lists["gallery"], zeros)
     return DataSet(name, **lists, root=str(root))

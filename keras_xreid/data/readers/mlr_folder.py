@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 from keras_xreid.data.manifest import MANIFEST, ROLES, read_rows
+from keras_xreid.data.people import is_junk, note_zero
 from keras_xreid.data.protocols import find_protocol
 from keras_xreid.data.readers.folders import (
     check_answers,
     describe,
     folders_in,
+    note_names,
     read_folder,
     wrong_folder,
 )
@@ -18,7 +20,9 @@ from keras_xreid.data.records import DataSet, Record
 from keras_xreid.errors import InputError
 
 MLR_NAME = re.compile(
-    r"(-1|\d+)_(?:c(\d+)|[^_]+_(\d)).*?(?:_(\d+)x)?\.(?:jpg|jpeg|png|bmp)$", re.IGNORECASE
+    r"(-1|\d{1,9})_(?:c(\d{1,9})|[^_]+_(\d)).*?(?:_([1-9]\d{0,2})x)?"
+    r"\.(?:jpg|jpeg|png|bmp)$",
+    re.IGNORECASE,
 )
 MLR_EXPECTED = (
     "expected train/, query/ and gallery/, each with lr/ and hr/ inside (names like "
@@ -63,7 +67,7 @@ def read_mlr(data_dir, need=ROLES):
     if missing:
         looked = " and no ".join(missing)
         raise InputError(wrong_folder("mlr", root, looked, MLR_EXPECTED, parse, holds))
-    lists = {role: [] for role in ROLES}
+    lists, passed_over = {role: [] for role in ROLES}, []
     for role in need:
         levels = {"train": ("lr", "hr"), "query": ("lr",), "gallery": ("hr",)}[role]
         by_folder = any((root / role / level).is_dir() for level in ("lr", "hr"))
@@ -81,7 +85,7 @@ def read_mlr(data_dir, need=ROLES):
                 here, rest = read_folder(folder, parse)
                 found, others = found + here, others + rest
                 for record in here:
-                    if record.person == "-1":
+                    if is_junk(record.person):
                         continue
                     if place.name == "hr" or (not by_folder and record.camera != 0):
                         lists[role].append(dataclasses.replace(record, rate=1))
@@ -89,6 +93,7 @@ def read_mlr(data_dir, need=ROLES):
                         low += 1
                     else:
                         lists[role].append(record)
+        passed_over += others
         if not lists[role]:
             of = " at high resolution" if role == "train" else ""
             raise InputError(
@@ -106,6 +111,8 @@ def read_mlr(data_dir, need=ROLES):
         dataclasses.replace(r, person=0) if not int(r.person) and r.person not in known else r
         for r in lists["gallery"]
     ]
+    note_names("mlr", passed_over)
+    note_zero("mlr", [record for role in ROLES for record in lists[role]])
     return DataSet("mlr", **lists, root=str(root))
 
 
@@ -120,8 +127,9 @@ def _read_built(root, need):
                     f"mlr: {path} is missing, though {MANIFEST} lists it: run build_mlr.py "
                     f"--verify {root} to name every such image"
                 )
-            record = Record(str(path), row["person"], row["camera"], row["rate"])
-            lists[row["role"]].append(record)
+            if not is_junk(row["person"]):
+                who = row["person"], row["camera"], row["rate"]
+                lists[row["role"]].append(Record(str(path), *who, sha256=row["sha256"]))
     first = rows[0]
     return DataSet(
         "mlr", **lists, split=first["split"], root=str(root), protocol=first["protocol"],

@@ -5,7 +5,13 @@ import hashlib
 import re
 from pathlib import Path
 
-from keras_xreid.data.readers.folders import describe, note_counts, read_folder, wrong_folder
+from keras_xreid.data.readers.folders import (
+    describe,
+    note_counts,
+    note_names,
+    read_folder,
+    wrong_folder,
+)
 from keras_xreid.data.records import DataSet
 from keras_xreid.errors import InputError
 
@@ -55,7 +61,7 @@ def read_viper(data_dir, split_id=0):
     if missing:
         looked = " and no ".join(missing)
         raise InputError(wrong_folder("viper", root, looked, VIPER_EXPECTED, parse, holds))
-    records, people = [], []
+    records, people, passed_over = [], [], []
     for name, camera in VIPER_FOLDERS.items():
         found, others = read_folder(root / name, functools.partial(parse, camera=camera))
         if not found:
@@ -64,6 +70,7 @@ def read_viper(data_dir, split_id=0):
                 f"{VIPER_EXPECTED}"
             )
         records += found
+        passed_over += others
         people.append({record.person for record in found})
     alone = people[0] ^ people[1]
     if alone:
@@ -80,6 +87,7 @@ def read_viper(data_dir, split_id=0):
         "gallery": [record for record in test if record.camera == 2],
     }
     note_counts("viper", lists, {"train": (632, 316), "query": (316, 316), "gallery": (316, 316)})
+    note_names("viper", passed_over)
     return DataSet("viper", **lists, root=str(root))
 
 
@@ -144,6 +152,7 @@ def read_caviar(data_dir, split_id=0, one_camera_people=False):
     }
     train_counts = (720, 47) if one_camera_people else (500, 25)
     note_counts("caviar", lists, {"train": train_counts, "query": (250, 25), "gallery": (250, 25)})
+    note_names("caviar", others)
     return DataSet("caviar", **lists, root=str(root))
 
 
