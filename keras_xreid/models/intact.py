@@ -232,7 +232,8 @@ class INTACT(ReIDModel):
         return self.critic_statistics == "batch"
 
     def call(self, images, training=False):
-        return self.reid(self.generator(images, training=training), training=False)[0]
+        recovered = ops.clip(self.generator(images, training=training), 0.0, 1.0)
+        return self.reid(recovered, training=False)[0]
 
     def graph(self, images, level=None):
         recovered = ops.clip(self.generator(images, training=False), 0.0, 1.0)
