@@ -1,5 +1,7 @@
 """Small models and batches with the same numbers on every backend."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -84,6 +86,47 @@ def adaptive(**kwargs):
     """Resolution-adaptive representations as a toy: sub-vectors of 2, 3, 4 and 5."""
     options = {"preset": "tiny", "image_size": SIZE, "sizes": [2, 3, 4, 5], **kwargs}
     return fill(xr.Adaptive(PEOPLE, backbone=options.pop("backbone", None) or Levels(), **options))
+
+
+def baseline(**kwargs):
+    """The baseline as a toy, with all its terms."""
+    options = {
+        "preset": "tiny", "image_size": SIZE, "triplet": 1.0, "verification": 1.0, **kwargs,
+    }  # fmt: skip
+    return fill(xr.Baseline(PEOPLE, backbone=options.pop("backbone", None) or Levels(), **options))
+
+
+def one_per_rate(**kwargs):
+    """A toy network for each of two rates."""
+    options = {"preset": "tiny", "image_size": SIZE, "rates": (2, 4), **kwargs}
+    backbone = options.pop("backbone", None) or Levels()
+    return fill(xr.OnePerRate(PEOPLE, backbone=backbone, **options))
+
+
+def shared(make, **options):
+    """A toy that is built once a session, with the weights that it began with.
+
+    For tests that change nothing of it but weights and optimizers.
+
+    Args:
+        make: one of the functions above.
+        **options: its arguments, hashable ones.
+    """
+    model, weights = _built(make, tuple(sorted(options.items())))
+    model.set_weights(weights)
+    return model
+
+
+@functools.cache
+def _built(make, options):
+    model = make(**dict(options))
+    return model, model.get_weights()
+
+
+def images(seed=0):
+    """Two images of each of two people, as `ImageBatches` makes it."""
+    batch = couples(seed)
+    return {"image": batch["hr"], "person": batch["person"]}
 
 
 def levels(seed=0):
