@@ -509,6 +509,7 @@ def test_names_command_no_terminal(monkeypatch, capsys, tmp_path, line):
     hostile = "a\x1b]0;title\x07\x1b[2J\rb\udcff\u202egnp.exe"
     safe = r"a\x1b]0;title\x07\x1b[2J" + r"\rb\udcff\u202egnp.exe"
     assert files.harmless(hostile) == safe and files.harmless("né 人\t\r\n") == "né 人\t\r\n"
+    assert files.harmless("a\nb\rc\td", name=True) == r"a\nb\rc\td"
     bar = "\r\x1b[1m1/2\x1b[0m\x08"
     assert files.harmless(bar, bar=True) == bar
     code, said = line("embed", "--images", tmp_path / hostile, "--out", tmp_path / "x.npz")
