@@ -91,6 +91,8 @@ def _leave_with(error, again):
         leave(f"{line}; then {again or 'run the same command again'}" if full else line)
     if isinstance(error, ModuleNotFoundError) and error.name == "tyro":
         leave('this needs tyro, which is not installed: pip install "keras-xreid[recipes]"')
+    if isinstance(error, OSError) and error.filename is not None:
+        leave(f"{error.filename}: {error.strerror or error}")
     if os.environ.get("XREID_DEBUG", "0") not in ("", "0"):
         raise error
     leave(

@@ -177,7 +177,7 @@ def check_folder(folder, o):
             f"{folder} lies in the gallery, whose images are searched: give another --out"
         )
     folders.refuse_locked(folder)
-    if not any(folders.written(folder)):
+    if folders.is_empty(folder):
         return
     if not (folder / "ranked.json").exists():
         raise xr.InputError(f"{folder} holds other files: give another --out")
