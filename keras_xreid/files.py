@@ -28,12 +28,13 @@ class DiskError(InputError):
     """A file could not be written; the message says which, why, and what room it needs."""
 
 
-def harmless(text, bar=False):
+def harmless(text, bar=False, name=False):
     """Text that commands no terminal and can be written as UTF-8: harm is spelled out, `\\x1b`.
 
     Args:
         text: str, of which a file's name may be a part.
         bar: let colours and the steps of a progress bar through.
+        name: of a file, in which a new line is harm too.
 
     Example:
 
@@ -41,7 +42,7 @@ def harmless(text, bar=False):
     'a\\\\x1b[2Jb.png'
     """
     if not bar:
-        return re.sub(_HARMFUL, _spelled, text)
+        return re.sub(rf"[\t\r\n]|{_HARMFUL}" if name else _HARMFUL, _spelled, text)
     return re.sub(f"({_BAR})|{_HARMFUL}", lambda m: m[1] or _spelled(m), text)
 
 

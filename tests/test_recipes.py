@@ -134,7 +134,7 @@ def test_a_run_folder_holds_what_it_promises(finished):
     out, printed = finished
     assert {p.name for p in out.iterdir()} == {
         "metrics.json", "history.csv", "model.weights.h5", "reid.weights.h5", "manifest.jsonl",
-        "figures", "report.md", "report.html", "options.json", "inputs.json", "queries.csv",
+        "figures", "report.md", "report.html", "options.json", "queries.csv",
     }  # fmt: skip
     figures = {p.name for p in (out / "figures").iterdir()}
     assert figures == {"recovered.png", "ranked.png", "rank1.png", "losses.png", "tsne.png",

@@ -143,7 +143,7 @@ def test_the_old_run_stays_until_the_new_one_has_begun(run, tmp_path, monkeypatc
     assert {p: p.read_bytes() for p in before} == before
     new.callbacks("reid", None)
     new._release()
-    assert {p.name for p in folder.iterdir()} == {"options.json", "inputs.json"}
+    assert {p.name for p in folder.iterdir()} == {"options.json"}
 
 
 def test_a_run_that_was_moved_aside_comes_back(run, tmp_path):
@@ -159,6 +159,28 @@ def test_a_run_that_was_moved_aside_comes_back(run, tmp_path):
         run(resume=True)
     assert {p: p.read_bytes() for p in before} == before
     assert not (folder / folders.ASIDE).exists()
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_run_comes_back_wherever_its_move_is_killed(tmp_path, monkeypatch, back):
+    folder, replace = tmp_path / "run", os.replace
+    for last in range(6):
+        before = finish(folder)
+        if back:
+            folders._move(folder, folder / folders.ASIDE)
+        moved = []
+
+        def killed(source, target, last=last, moved=moved):
+            if len(moved) == last:
+                raise KeyboardInterrupt
+            moved.append(replace(source, target))
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(folders.os, "replace", killed)
+            pair = (folder, folder / folders.ASIDE)
+            folders._move(*(reversed(pair) if back else pair))
+        folders.mend(folder)
+        assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
 def test_wrong_weights_cost_no_finished_run(people, tmp_path, line):
@@ -413,15 +435,18 @@ def begun(run):
 def test_a_run_goes_on_with_what_it_began_with(run, people, capsys):
     begun(run)
     run(resume=True)
-    noted = Path(run(resume=True).folder) / "inputs.json"
+    noted = run(resume=True).folder / "options.json"
     told = json.loads(noted.read_text())
-    assert told["people"] == ["p0", "p1", "p2"] and told["train"]["images"] == 6
+    inputs = told["inputs"]
+    assert inputs["people"] == ["p0", "p1", "p2"] and inputs["train"]["images"] == 6
     capsys.readouterr()
-    noted.write_text(json.dumps({**told, "keras_xreid": "0.0.1"}))
-    run(resume=True)
-    assert "begun with keras_xreid 0.0.1" in capsys.readouterr().out
-    noted.unlink()  # a run of an earlier version
-    run(resume=True)
+    for found, said in (
+        ({**inputs, "keras_xreid": "0.0.1"}, "begun with keras_xreid 0.0.1"),
+        (None, "not checked"),  # a run of an earlier version
+    ):
+        noted.write_text(json.dumps({**told, "inputs": found}))
+        run(resume=True)
+        assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -474,6 +499,12 @@ def test_a_fault_of_the_program_is_one_line(monkeypatch, capsys, tmp_path, line)
     assert sys.argv == ["xreid weights"]
 
 
+def test_a_file_that_the_system_refuses_is_named(monkeypatch, line, tmp_path):
+    monkeypatch.setattr("keras_xreid.app.weights.main", lambda options: tmp_path.read_bytes())
+    code, said = line("weights")
+    assert code == 2 and said == f"xreid weights: {tmp_path}: Is a directory"
+
+
 def test_a_missing_tyro_is_one_line(monkeypatch, line):
     monkeypatch.setitem(sys.modules, "tyro", None)
     monkeypatch.delitem(sys.modules, "keras_xreid.app.search")
@@ -509,6 +540,7 @@ def test_names_command_no_terminal(monkeypatch, capsys, tmp_path, line):
     hostile = "a\x1b]0;title\x07\x1b[2J\rb\udcff\u202egnp.exe"
     safe = r"a\x1b]0;title\x07\x1b[2J" + r"\rb\udcff\u202egnp.exe"
     assert files.harmless(hostile) == safe and files.harmless("né 人\t\r\n") == "né 人\t\r\n"
+    assert files.harmless("a\nb\rc\td", name=True) == r"a\nb\rc\td"
     bar = "\r\x1b[1m1/2\x1b[0m\x08"
     assert files.harmless(bar, bar=True) == bar
     code, said = line("embed", "--images", tmp_path / hostile, "--out", tmp_path / "x.npz")
@@ -566,6 +598,16 @@ def test_metrics_of_wrong_types_are_one_line(tmp_path, line, changes):
     code, said = line("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
     assert code == 2 and "metrics.json" in said
     code, said = line("publish", tmp_path / "b", "name", "--out", tmp_path / "out")
+    assert code == 2 and "metrics.json" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"per_rate": 3}, {"queries": None}, {"mean_lr": {}}, {"seconds": "x"}]
+)
+def test_tables_of_damaged_runs_are_one_line(tmp_path, line, changes):
+    made_run(tmp_path / "runs" / "control-hr", "baseline", **changes)
+    code, said = line("tables", "main", "--from", tmp_path / "runs", "--out", tmp_path / "out")
     assert code == 2 and "metrics.json" in said
     assert not (tmp_path / "out").exists()
 

@@ -28,6 +28,8 @@ def leave(message, status=2):
     """Prints one line and ends; exit status 2 says that the input is at fault."""
     from keras_xreid.files import harmless
 
+    if not getattr(sys.stdout, "line_ended", True):  # a progress bar was cut short
+        print(flush=True)
     line = harmless(" ".join(str(message).split()))
     print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
     sys.exit(status)
@@ -37,13 +39,14 @@ class _Harmless:
     """Standard output or error, on which no file's name commands the terminal."""
 
     def __init__(self, stream):
-        self._stream = stream
+        self._stream, self.line_ended = stream, True
 
     def write(self, text):
         from keras_xreid.files import harmless
 
         code = getattr(self._stream, "encoding", None) or "utf-8"  # "±" is in few others
         text = harmless(text, bar=True).encode(code, "backslashreplace").decode(code)
+        self.line_ended = text.endswith("\n") if text else self.line_ended
         return self._stream.write(text)
 
     def __getattr__(self, name):
@@ -88,6 +91,8 @@ def _leave_with(error, again):
         leave(f"{line}; then {again or 'run the same command again'}" if full else line)
     if isinstance(error, ModuleNotFoundError) and error.name == "tyro":
         leave('this needs tyro, which is not installed: pip install "keras-xreid[recipes]"')
+    if isinstance(error, OSError) and error.filename is not None:
+        leave(f"{error.filename}: {error.strerror or error}")
     if os.environ.get("XREID_DEBUG", "0") not in ("", "0"):
         raise error
     leave(

@@ -109,7 +109,7 @@ def open_folder(out):
         yield None
         return
     with folders.locked(out):
-        if any(folders.written(out)):
+        if not folders.is_empty(out):
             raise xr.InputError(f"{out} is not empty: give another --out")
         yield Path(out)
 

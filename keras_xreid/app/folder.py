@@ -16,7 +16,7 @@ from keras_xreid.files import read_json
 LOCK, ASIDE = ".lock", ".old-run"
 # What a run writes; nothing else of its folder is ever moved or removed.
 RUN_FILES = (
-    "options.json", "inputs.json", "metrics.json", "history.csv", "manifest.jsonl", "queries.csv",
+    "options.json", "metrics.json", "history.csv", "manifest.jsonl", "queries.csv",
     "report.md", "report.html", "model.weights.h5", "reid.weights.h5",
     *(f"figures/{name}.png" for name in ("recovered", "ranked", "ranked_by_rate", "masks", "rank1",
                                          "cmc", "tsne", "losses")),
@@ -143,6 +143,15 @@ def _remove_dead(path):
 # --- what a run wrote --------------------------------------------------------------------------
 
 
+def is_empty(folder):
+    """Whether nothing lies in a folder but a lock, or there is no folder yet."""
+    folder = Path(folder)
+    try:
+        return not folder.is_dir() or all(p.name.startswith(LOCK) for p in folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+
+
 def whole_name(path):
     """The name that a file has when it is whole, relative to its folder."""
     match = UNFINISHED.fullmatch(path.name)
@@ -223,8 +232,13 @@ def clear(folder, checkpoints=False):
 
 
 def _move(source, target):
-    """Moves a run's files from one folder to another, and leaves no empty folder of figures."""
-    for path in written(source)[0]:
+    """Moves a run's files from one folder to another, and leaves no empty folder of figures.
+
+    `options.json` says which of two runs is the one in the folder, wherever this is killed: it is
+    the first to leave, and the last to come back.
+    """
+    back = source.name == ASIDE
+    for path in sorted(written(source)[0], key=lambda p: (p.name == "options.json") == back):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(source / path, target / path)
     with contextlib.suppress(OSError):

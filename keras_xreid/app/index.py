@@ -144,7 +144,7 @@ def embed_once(model, records, folder, rate=1):
         if sha256 not in known:
             unreadable.setdefault(path, unreadable[new[sha256]].replace(new[sha256], path))
     for reason in unreadable.values():
-        print(f"Left out: {reason}")
+        print(f"Left out: {files.harmless(reason, name=True)}")
     readable = [record for record in records if record.path not in unreadable]
     if not readable:
         raise xr.InputError(f"no image can be read, such as this one: {reason}")
@@ -158,26 +158,24 @@ def hashes_of(paths, folder, unreadable):
     A file that was just written may be written again in the same tick of its clock: its hash is
     not kept.
     """
-    table, hashes = folder / "hashes.json", {}
-    kept = {}
+    table, kept, fresh, hashes = folder / "hashes.json", {}, {}, {}
+    here, settled = os.getcwd(), time.time_ns() - SETTLED
     if table.exists():
         with contextlib.suppress(xr.InputError):
             kept = files.read_json(table)
-    fresh, settled = {}, time.time_ns() - SETTLED
     for path in paths:
-        name = os.path.abspath(path)
-        with noting(unreadable, path):
-            try:
-                stat = os.stat(path)
-            except OSError as error:
-                raise xr.InputError(f"cannot read image {path}: {error.strerror}") from error
+        name, state = os.path.join(here, path), None
+        with contextlib.suppress(OSError):  # reading the file says what is wrong
+            stat = os.stat(path)
             state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            row = kept.get(name)
-            if not isinstance(row, list) or row[:-1] != state:
-                row = [*state, file_sha256(path)]
-                if max(state[1:]) < settled:
-                    fresh[name] = row
+        row = kept.get(name)
+        if isinstance(row, list) and row[:-1] == state:
             hashes[path] = str(row[-1])
+            continue
+        with noting(unreadable, path):
+            hashes[path] = file_sha256(path)
+            if state and max(state[1:]) < settled:
+                fresh[name] = [*state, hashes[path]]
     if fresh:
         with contextlib.suppress(xr.InputError):  # the cache says itself that it cannot be written
             files.write_text_atomic(table, json.dumps(kept | fresh))

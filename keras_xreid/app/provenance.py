@@ -109,7 +109,7 @@ def inputs_of(data, options):
         options: the run's.
 
     Returns:
-        A dictionary for inputs.json.
+        A dictionary for options.json.
     """
     import keras  # here, for --help does without
 
@@ -137,12 +137,15 @@ def refuse_other_inputs(folder, begun, now):
 
     Args:
         folder: the run's.
-        begun: what its inputs.json holds.
+        begun: what its options.json notes of them; a run of an earlier version notes nothing.
         now: `inputs_of` what is there today.
 
     Raises:
         InputError: with what has changed.
     """
+    if not isinstance(begun, dict):
+        print(f"Nothing in {folder} says which images it began with: not checked")
+        return
     for name in ("keras_xreid", "keras"):
         if begun.get(name) != now[name]:
             print(f"The run was begun with {name} {begun.get(name)}; this is {now[name]}")

@@ -89,8 +89,8 @@ class Run:
         for record in self.data.query + self.data.gallery:
             record.read()
         self.inputs = provenance.inputs_of(self.data, o)
-        if o.resume and (self.folder / "inputs.json").exists():
-            begun = files.read_json(self.folder / "inputs.json")
+        if o.resume:
+            begun = files.read_json(self.folder / "options.json").get("inputs")
             provenance.refuse_other_inputs(self.folder, begun, self.inputs)
         autodiff.repeatable(o.seed, o.compiled)
         keras.config.set_dtype_policy(o.precision)
@@ -304,6 +304,7 @@ class Run:
             "data": count_data(data),
             "options": files.read_json(self.folder / "options.json"),
         }
+        metrics["options"].pop("inputs", None)  # the manifest says more
         print(score_table(metrics))
         write_queries(self.folder / "queries.csv", result)
         # Scores first, so that no failing figure loses them; report.md says that the run is whole.
@@ -376,7 +377,7 @@ class Run:
                     f"the run in {folder} was begun with {k} = {begun[k]}, not {asked[k]}: "
                     "resume it with its own options"
                 )
-        elif any(folders.written(folder)):
+        elif not folders.is_empty(folder):
             if not note.exists():
                 raise xr.InputError(f"{folder} holds other files: give another --out")
             if not o.overwrite:
@@ -403,8 +404,8 @@ class Run:
                 changed["data_dir"] = "DIR"
             told = {"command": command, "began_from_sha256": began, "changed": changed}
             with folders.replaced(folder):
-                files.write_json_atomic(folder / "inputs.json", self.inputs)
-                files.write_json_atomic(folder / "options.json", {**told, **asked})
+                note = {**told, **asked, "inputs": self.inputs}
+                files.write_json_atomic(folder / "options.json", note)
         print(
             f"{self.system} on {o.data} ({len({r.person for r in self.data.train})} people, "
             f"{len(self.data.train)} images to train on), Keras {keras.__version__} on "

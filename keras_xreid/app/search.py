@@ -131,10 +131,12 @@ def find(o, folder, model, sha256, gallery, queries, images, rates):
             path.unlink()
     pictures = draw(folder, model, found["queries"], prepared)
     for query in found["queries"]:
-        print(query["query"] + ("" if rates is None else f", rate {query['rate']:.3g}"))
+        told = query["query"] + ("" if rates is None else f", rate {query['rate']:.3g}")
+        print(files.harmless(told, name=True))
         for one in query["ranked"]:
             who = f"  {one['person']}" if "person" in one else ""
-            print(f"{one['rank']:>4}  {one['distance']:.4g}  {one['path']}{who}")
+            told = f"{one['rank']:>4}  {one['distance']:.4g}  {one['path']}{who}"
+            print(files.harmless(told, name=True))
     print(f"Look at {' '.join(map(str, pictures))}; {folder / 'ranked.json'}")
 
 
@@ -175,7 +177,7 @@ def check_folder(folder, o):
             f"{folder} lies in the gallery, whose images are searched: give another --out"
         )
     folders.refuse_locked(folder)
-    if not any(folders.written(folder)):
+    if folders.is_empty(folder):
         return
     if not (folder / "ranked.json").exists():
         raise xr.InputError(f"{folder} holds other files: give another --out")
@@ -239,7 +241,7 @@ def draw_page(path, found, queries, recovered, image_size):
 
 def short(path, length=24):
     """A file's name, perhaps its end, and nothing that matplotlib would take for a formula."""
-    name = files.harmless(Path(path).name).replace("$", r"\$")
+    name = files.harmless(Path(path).name, name=True).replace("$", r"\$")
     return name if len(name) <= length else "…" + name[1 - length :]
 
 

@@ -418,7 +418,8 @@ def scores_of(metrics):
     per_rate = metrics.get("per_rate") or {}
     if metrics.get("mixed") or not all(rate in per_rate for rate in LOW):
         return metrics.get("mixed") or metrics.get("mean_lr")
-    return {name: statistics.mean(per_rate[r][name] for r in LOW) for name in per_rate["2"]}
+    shared = [name for name in per_rate["2"] if all(per_rate[r].get(name) is not None for r in LOW)]
+    return {name: statistics.mean(per_rate[r][name] for r in LOW) for name in shared}
 
 
 def rank1_of(runs):
@@ -458,7 +459,8 @@ def cells(runs):
     """Scores, image quality and minutes of a row as text."""
     text = [rank1_text(runs)]
     for score in ("rank5", "rank10", "mAP"):
-        text.append(f"{statistics.mean(scores_of(m)[score] for m in runs):.1f}")
+        values = [scores_of(metrics).get(score) for metrics in runs]
+        text.append(NOT_MEASURED if None in values else f"{statistics.mean(values):.1f}")
     text += [quality_of(runs, *kind) for kind in (("psnr", 1), ("ssim", 3), ("lpips", 3))]
     return [*text, f"{statistics.mean(m['seconds'] for m in runs) / 60:.1f}"]
 

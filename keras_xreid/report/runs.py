@@ -63,9 +63,6 @@ INSIDE = {
 }
 
 
-SHOWN = ("rank1", "rank5", "rank10", "mAP")
-
-
 def read_metrics(path, needed=()):
     """Reads a metrics.json.
 
@@ -99,9 +96,8 @@ def read_metrics(path, needed=()):
     if wrong := [rate for rate in per_rate if not _is_rate(rate)]:
         raise InputError(f"{path}: {wrong[0]!r} in per_rate is no rate")
     for scores in (metrics.get("mixed"), metrics.get("mean_lr"), *per_rate.values()):
-        missing = [name for name in SHOWN if scores and scores.get(name) is None]
-        if missing or scores == {}:
-            raise InputError(f"{path} holds scores without {', '.join(missing or SHOWN)}")
+        if scores is not None and scores.get("rank1") is None:
+            raise InputError(f"{path} holds scores without rank1")
     options = metrics.get("options") or {}
     if options.pop("one_per_rate", False):  # once an option of the resolution-adaptive recipe
         metrics["system"] = "one_per_rate"
