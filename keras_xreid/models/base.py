@@ -203,6 +203,8 @@ class ReIDModel(PhasedModel):
             (n, d).
         """
         images = as_float(images)
+        if isinstance(images, np.ndarray):  # layers take no array beside a tensor
+            images = ops.convert_to_tensor(images)
         found = self.embedding(images, level, training)
         if self.flip:
             found = (found + self.embedding(ops.flip(images, axis=2), level, training)) / 2.0

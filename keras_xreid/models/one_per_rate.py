@@ -73,7 +73,7 @@ class OnePerRate(ReIDModel):
         raise InputError("OnePerRate is several networks: compile and fit each of model.networks")
 
     def embedding(self, images, level=None, training=False):
-        return self.networks[-1].embedding(images, training=training)
+        return self.networks[-1](images, training=training)
 
     def _embed(self, images, rates, batch_size):
         if rates is None:

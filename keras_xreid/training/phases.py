@@ -293,7 +293,7 @@ class PhasedModel(keras.Model):
         self.check_data(x)
         if isinstance(x, keras.utils.PyDataset):
             # Ours make a batch without moving on; of another one Keras, too, draws the first.
-            first = x.batch(x.epoch, 0) if hasattr(x, "batch") else x[0]
+            first = x.batch(x.epoch, 0) if callable(getattr(x, "batch", None)) else x[0]
             self.check_batch(self._joined(*keras.utils.unpack_x_y_sample_weight(first)))
         elif isinstance(x, dict):
             self.check_batch(x)
