@@ -19,25 +19,28 @@ class InputError(ValueError):
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
-def check_number(what, value, least=1, most=2**63 - 1, whole=True):
+def check_number(what, value, least=1, most=None, whole=True):
     """Refuses what is no number, or not within limits.
 
     Args:
         what: its name, for the message.
         value: the number, of any type.
-        least: the smallest that is right.
-        most: the largest.
+        least: the smallest that is right, or None.
+        most: the largest, or None.
         whole: whether it has to be a whole one.
 
     Raises:
         InputError: it is something else.
     """
     try:
-        right = least <= value <= most  # of NaN this is False
+        low = value if least is None else least
+        right = low <= value <= (value if most is None else most)  # of NaN this is False
         if whole:
             operator.index(value)
     except (TypeError, ValueError):
         right = False
     if not right:
-        kind = "a whole number" if whole else "a number"
-        raise InputError(f"{what} is {str(value)[:80]}: give {least} or more, {kind} to {most:,}")
+        limits = [] if least is None else [f"{least} or more"]
+        limits.append("a whole number" if whole else "a number")
+        end = "" if most is None else f" up to {most:,}"
+        raise InputError(f"{what} is {str(value)[:80]}: give {', '.join(limits)}{end}")

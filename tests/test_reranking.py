@@ -146,7 +146,7 @@ def test_bad_input():
     with pytest.raises(InputError, match=r"shape \(2, 4\): re-ranking takes those of all images"):
         rerank(np.zeros((2, 4)), 2)
     with pytest.raises(
-        InputError, match="queries among 6 images is 6: give 1 or more"
+        InputError, match="queries among 6 images is 6: give 1 or more, a whole number up to 5"
     ):
         rerank(square, 6)
     with pytest.raises(InputError, match="k1 is 0: give 1 or more"):

@@ -117,9 +117,9 @@ class Batches(keras.utils.PyDataset):
             batch_size = people_per_batch * images_per_person
         for name, value, least, most in (
             ("batch size", batch_size, 1, 1_000_000),
-            ("seed", seed, 0, 2**63 - 1),
+            ("seed", seed, 0, None),
             ("number of workers", workers, 0, 1024),
-            ("number of steps", 1 if steps is None else steps, 1, 2**63 - 1),
+            ("number of steps", 1 if steps is None else steps, 1, None),
         ):
             check_number(name, value, least, most)
         images_of = check_people(records)

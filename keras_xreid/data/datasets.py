@@ -139,8 +139,8 @@ def load(
     if fold and split != "dev":
         raise InputError(f"fold {fold} of split {split!r}: folds are of 'dev' (--split dev)")
     if limit is not None:
-        check_number("limit, the number of people to take,", limit)
-    check_number("split_id", split_id, 0)
+        check_number("limit", limit)
+    check_number("split_id", split_id, None)
     check_number("seed", seed, 0)
     wrong = (
         [role for role in need if role not in ROLES] if isinstance(need, (tuple, list)) else [need]

@@ -50,6 +50,8 @@ def read_image(path):
             warnings.simplefilter("ignore")  # Pillow's about size and EXIF, beside our line
             with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
                 return _pixels(image), content
+    except InputError as error:
+        raise InputError(f"image {path} is not read: {error}") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
             f"image {path} is no image that can be read ({', '.join(FORMATS)} are): restore or "
