@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 
 import keras_xreid as xr
-from keras_xreid import app, files
+from keras_xreid import app, files, hub
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later
 from keras_xreid.app.export import weights_sha256
@@ -96,7 +96,7 @@ def find(o, folder, model, sha256, gallery, queries, images, rates):
     distances = np.asarray(model.distances(features, gallery_features, query_rates=rates))
     order = np.argsort(distances, axis=1, kind="stable")[:, : o.top]
     found = {
-        "weights": o.weights,
+        "weights": o.weights or hub.best(),
         "weights_sha256": sha256,
         "system": type(model).__name__,
         "image_size": list(model.image_size),

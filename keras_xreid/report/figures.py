@@ -501,6 +501,10 @@ def _read_history(path):
                 epochs, values = panels.setdefault(key, {}).setdefault(column, ([], []))
                 epochs.append(epoch)
                 values.append(value)
+    # The sum is drawn where a stage has a single term under no other name.
+    stages = [stage for stage, _ in panels]
+    for stage in {stage for stage in stages if stages.count(stage) > 1}:
+        panels.pop((stage, "loss"), None)
     return panels
 
 
