@@ -216,7 +216,8 @@ def test_the_new_system_trains(monkeypatch, capsys, tmp_path):
     """On eight people; it is saved, loaded, and embeds as before."""
     import keras  # here: the other tests need none
 
-    (code,) = blocks(section(read(DOCS / "tutorials" / "new-system.md"), "The model"), "python")
+    text = section(read(DOCS / "tutorials" / "new-system.md"), "The model")
+    code = "\n".join(blocks(text, "python"))
     words = {'load("synthetic")': 'load("synthetic", limit=8)'}
     names, _ = run(code, monkeypatch, capsys, tmp_path, words=words)
     model, data = names["model"], names["data"]
