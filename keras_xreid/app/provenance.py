@@ -161,7 +161,7 @@ def refuse_other_inputs(folder, begun, now):
             return
         what = f"its {other[0]} images, or what is told of them, are others now"
     raise InputError(
-        f"the run in {folder} cannot go on: {what}; restore them, or begin anew with --overwrite"
+        f"the run in {folder} cannot go on: {what}; restore them, or start again with --overwrite"
     )
 
 

@@ -556,7 +556,9 @@ def show(table, found, folder):
     if len(ours) > 1:
         names, text = order_of(ours)
         theirs = sorted(ours, key=lambda name: printed[name]["rank1"])
-        told = "the paper's order" + (", but for what is not told apart" if "≈" in text else "")
+        told = "the paper's order" + (
+            ", but for what lies within one standard error" if "≈" in text else ""
+        )
         sentence = f"Rank-1 from worst to best (≈: less than ± apart): {text}; " + (
             f"{told}." if names == theirs else f"the paper: {' < '.join(theirs)}."
         )

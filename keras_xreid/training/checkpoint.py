@@ -68,7 +68,7 @@ class Checkpoint(keras.callbacks.Callback):
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"{self.path} is no checkpoint of this model ({reason}): "
-                "resume with the options of the first start, or begin anew"
+                "resume with the options of the first start, or start again"
             ) from error
         if self.history is not None:  # the run may have been killed between the two files
             write_history(self.history, self.rows)
