@@ -116,13 +116,18 @@ def test_a_run_from_before_minp_is_published(run, zoo):
 
 
 @pytest.mark.slow
-def test_what_is_too_large_is_listed(run, zoo, monkeypatch, capsys):
+def test_what_is_too_large_goes_elsewhere(run, zoo, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(publish, "FILE_BYTES", 1000)
-    publish_run(run, zoo)
-    assert "too much for the repository" in capsys.readouterr().out
-    assert sorted(path.name for path in zoo.iterdir()) == ["README.md", "index.json", "small.md"]
-    with pytest.raises(xr.InputError, match=r"nobody hosts small yet: .*baseline\.py --data csv"):
-        xr.load("small")
+    with pytest.raises(xr.InputError, match=r"too much for .*: give --to"):
+        publish_run(run, zoo)
+    assert not list(zoo.glob("small*"))
+    elsewhere = tmp_path / "elsewhere"
+    publish.main(publish.Options(str(run), "small", str(zoo), to=str(elsewhere)))
+    assert {path.name for path in elsewhere.iterdir()} == {hub.WEIGHTS, hub.ENTRY, hub.CARD}
+    assert not list(zoo.glob("small*"))
+    entry = json.loads((elsewhere / hub.ENTRY).read_text())
+    assert entry["sha256"] == hub.sha256_of(elsewhere / hub.WEIGHTS)
+    assert xr.load(elsewhere).people == xr.load(run).people
 
 
 @pytest.mark.slow
