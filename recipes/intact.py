@@ -14,16 +14,14 @@ from typing import ClassVar, Literal
 import keras_xreid as xr
 from keras_xreid import app
 
-# Epochs of the two stages; QUICK for the embedded set on a CPU.
-REID_EPOCHS = {"tiny": 10, "strong": 16, "paper": 60}
-EPOCHS = {"tiny": 5, "strong": 8, "paper": 60}
-QUICK = 4
-# The paper's learning rates of stage 2.
-RATES = {"generator": 1e-4, "discriminator": 1e-4, "association": 1e-3}
-
+REID_EPOCHS = {"tiny": 10, "strong": 16, "paper": 60}  # of stage 1
+EPOCHS = {"tiny": 5, "strong": 8, "paper": 60}  # of stage 2
+QUICK = 4  # of stage 2, for the embedded set on a CPU
+RATES = {"generator": 1e-4, "discriminator": 1e-4, "association": 1e-3}  # the paper's
 
 ONE = {"images_per_person": 1}  # images of stage 2 come one by one, in random order
 STRONG = {"critic_statistics": "moving", "phi_scale": 0.1, "reid_triplet": 1.0}
+STAGE_1 = ["reid_epochs", "weights", "learning_rate", "reid_triplet", "l2"]  # options of it alone
 
 
 @dataclasses.dataclass
@@ -57,13 +55,11 @@ def main(o):
 
     app.unused(o, o.supervision != "full", "only full has phi", "association", "bridge")
     app.unused(o, o.association == "common", "--association common never has a bridge", "bridge")
-    stage_1 = ["reid_epochs", "weights", "learning_rate", "reid_triplet", "l2"]
-    app.unused(o, o.reid, "--reid skips stage 1", *stage_1)
+    app.unused(o, o.reid, "--reid skips stage 1", *STAGE_1)
     run, grouped = app.Run("intact", o, xr.INTACT), o.images_per_person > 1
     pairs = run.pairs(grouped, batch_size=o.batch_size or 32)
 
-    # Stage 1: C, on HR images.
-    if o.reid:
+    if o.reid:  # stage 1: C, on HR images
         reid = run.trained_network(o.reid, pairs.people)
     else:
         n = 1 + grouped  # a pair is two images
@@ -76,15 +72,14 @@ def main(o):
         reid.fit(images, epochs=epochs, callbacks=run.callbacks("reid", images))
         xr.save(reid, run.folder / "reid.weights.h5")
 
-    # Stage 2: D, phi and sigma, G.
-    model = xr.INTACT(
+    model = xr.INTACT(  # stage 2: D, phi and sigma, G
         pairs.people, supervision=o.supervision, association=o.association, bridge=o.bridge,
         critic_statistics=o.critic_statistics, first_scale=o.phi_scale, match=o.match,
         **run.network,
     )  # fmt: skip
     model.reid.set_weights(reid.network.get_weights())
-    quick = o.data == "synthetic" and o.preset == "tiny"
-    epochs = run.epochs(QUICK if quick else EPOCHS[o.preset], o.epochs)
+    scheduled = QUICK if (o.data, o.preset) == ("synthetic", "tiny") else EPOCHS[o.preset]
+    epochs = run.epochs(scheduled, o.epochs)
     rates, steps = dict(RATES), epochs * len(pairs)
     if o.preset != "paper":  # a short schedule takes larger steps with G
         warm = min(100, max(1, steps // 10))

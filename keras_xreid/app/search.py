@@ -236,7 +236,8 @@ def draw_page(path, found, queries, recovered, image_size):
             records = [xr.Record(one["path"], None, 0) for one in ranked]
             for one, image in zip(ranked, xr.prepare_images(records, image_size), strict=True):
                 x = gap + split + (beside + one["rank"] - 1) * (cell_w + gap)
-                cell(x, y, image, str(one["rank"]), f"{one['distance']:.3g}", short(one["path"]))
+                who = short(one.get("person") or one["path"])
+                cell(x, y, image, str(one["rank"]), f"{one['distance']:.3g}", who)
 
 
 def short(path, length=24):
