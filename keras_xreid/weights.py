@@ -52,7 +52,7 @@ def save(model, path, half=False, critics=True):
     path = Path(path)
     if not path.name.endswith(".weights.h5"):
         raise InputError(f"{path}: the name of a weights file ends in .weights.h5")
-    if not isinstance(model.backbone, str):
+    if not isinstance(getattr(model, "backbone", ""), str):  # `Panning` has none
         raise InputError(
             f"a model on {model.backbone['class_name']} cannot be rebuilt from a weights file: "
             "save it whole, model.save('name.keras')"
@@ -115,7 +115,7 @@ def _rewrite(path, half, left_out):
     os.replace(whole, path)
 
 
-def load(path=None, precision=None):
+def load(path=None, precision=None, kinds=None):
     """Builds the model that a weights file belongs to and loads it.
 
     Args:
@@ -125,6 +125,7 @@ def load(path=None, precision=None):
             comes from the network is downloaded once, and checked against its SHA-256.
         precision: "float32" or "mixed_bfloat16", how the model computes; None as it was trained.
             Published weights are float32.
+        kinds: names of the classes that are taken, such as ("Panning",); None takes any system.
 
     Returns:
         The model, ready to `embed`. Critics that the file leaves out, as published ones do, begin
@@ -167,10 +168,9 @@ def load(path=None, precision=None):
         ) from error
     if not path.name.endswith(".weights.h5"):
         raise InputError(f"{path} was renamed: give it a name that ends in .weights.h5 again")
-    if name not in _systems():
-        raise InputError(
-            f"{path} holds a {name}; this version knows {', '.join(_systems())}: update keras_xreid"
-        )
+    kinds = kinds or _systems()
+    if name not in kinds:
+        raise InputError(f"{path} holds a {name}; this takes {', '.join(kinds)}")
     system = getattr(keras_xreid, name)
     if not isinstance(left_out, list) or any(part not in system.critics for part in left_out):
         raise InputError(
@@ -224,7 +224,7 @@ def _checked(config):
         raise InputError(f"its configuration is a {type(config).__name__}")
     # Weights to begin from are there already, in the file.
     config = {name: value for name, value in config.items() if name != "weights"}
-    if not isinstance(config.get("backbone"), str):
+    if not isinstance(config.get("backbone", ""), str):
         raise InputError("its backbone has no name")
     policy = config.get("dtype")
     if isinstance(policy, dict):
@@ -290,8 +290,9 @@ def _at_most(most, asked):
 
 def _systems():
     """The names of the systems that `keras_xreid` lists."""
+    others = ("FeatureBatches", "Panning", "ReIDModel")
     places = keras_xreid._PLACES.items()
-    return [name for name, place in places if place.startswith("models.") and name != "ReIDModel"]
+    return [name for name, place in places if place.startswith("models.") and name not in others]
 
 
 def _load_without(model, path, left_out):

@@ -103,6 +103,19 @@ def one_per_rate(**kwargs):
     return fill(xr.OnePerRate(PEOPLE, backbone=backbone, **options))
 
 
+def panned(**kwargs):
+    """Vector panning as a toy."""
+    options = {"preset": "tiny", "image_size": SIZE, "hidden": 6, **kwargs}
+    return fill(xr.Panned(PEOPLE, backbone=options.pop("backbone", None) or Levels(), **options))
+
+
+def panned_pairs(seed=0):
+    """Pairs of images, and pairs of embeddings as `Panned` learns from."""
+    rng = np.random.default_rng(seed)
+    features = {name: rng.normal(size=(4, 9)).astype("float32") for name in ("feature", "target")}
+    return {**couples(seed), **features, "rate": np.array([4, 1, 2, 3], "float32")}
+
+
 def shared(make, **options):
     """A toy that is built once a session, with the weights that it began with.
 

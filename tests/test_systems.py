@@ -26,6 +26,8 @@ from small import (
     not_on_jax,
     on_device,
     one_per_rate,
+    panned,
+    panned_pairs,
     rain,
     shared,
     snapshot,
@@ -234,6 +236,11 @@ SYSTEMS = (
         ),
         refused=(({"rates": (2, 0.5)}, "0.5 is below 1"),),
     ),
+    System(
+        xr.Panned, panned, panned_pairs, phases=(("mlp",),),
+        variants=(({}, "mlp", "mse"),),
+        refused=(({"rates": (2, 0.5)}, "0.5 is below 1"), ({"hidden": 0}, "hidden.*1 or more")),
+    ),
 )  # fmt: skip
 
 
@@ -267,6 +274,11 @@ two_on_jax = pytest.mark.parametrize("system", rows(on_jax=(xr.Baseline, xr.INTA
 
 def trained(model):
     """The models that are trained: the system itself, or its networks, each on its own."""
+    return [model.panning] if isinstance(model, xr.Panned) else networks(model)
+
+
+def networks(model):
+    """The models that embed."""
     return getattr(model, "networks", [model])
 
 
@@ -606,7 +618,7 @@ def test_named_backbones(system, backbone, options, last):
     model = named(system, backbone, **options)
     config = plain(model)
     assert (config["backbone"], config["last_stride"]) == (backbone, options.get("last_stride", 1))
-    for network in trained(model):
+    for network in networks(model):
         assert (None, *last) in maps_of(network)
     assert np.isfinite(model.embed(people_of(system), RATES)).all()
 
@@ -622,7 +634,7 @@ def test_kerascv_backbone(system):
     )  # fmt: skip
     before = snapshot(backbone)
     model = system.make(backbone=backbone)
-    for network in trained(model):
+    for network in networks(model):
         assert {(None, 4, 2, 16), (None, None, None, 16)} & maps_of(network)
     one_step(system, model)
     assert np.isfinite(model.embed(people_of(system), RATES)).all()

@@ -162,7 +162,7 @@ def describe(model, weights, licence=None):
             "the nearest rate; of a gallery the highest"
         )
         about["rate_of_level"] = json.dumps(dict(enumerate(model.rates, start=1)))
-        if model.varying_length:
+        if getattr(model, "varying_length", False):
             kept = masks.kept_by_level(model.sizes).sum(1)
             about["distance"] += ", over the first dimensions that the query's level has: "
             about["distance"] += json.dumps(dict(enumerate(map(int, kept), start=1)))

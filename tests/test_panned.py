@@ -1,0 +1,131 @@
+"""Vector panning: moves embeddings, and nothing else."""
+
+import keras
+import numpy as np
+import pytest
+import small
+from keras import ops
+from PIL import Image
+
+import keras_xreid as xr
+
+
+def features(n=40, d=6, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype("float32") * 3
+
+
+@pytest.mark.backend
+def test_moves_as_written_down():
+    """m = x + W2 relu(W1 [x, log2 r] + b1) + b2, at length sqrt(d); rate 1 stays as it is."""
+    panning = small.fill(xr.Panning(6, hidden=4))
+    w1, b1, w2, b2 = panning.get_weights()
+    f, rates = features(5), np.array([2, 4, 1, 3.5, 8])
+    length = np.sqrt((f**2).mean(1, keepdims=True))
+    x = f / length
+    h = np.maximum(np.concatenate([x, np.log2(rates)[:, None]], 1) @ w1 + b1, 0)
+    wanted = np.where(rates[:, None] > 1, (x + h @ w2 + b2) * length, f)
+    np.testing.assert_allclose(panning.move(f, rates), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(panning.move(f, rates)[2], f[2])
+    tensor = panning(ops.convert_to_tensor(f), ops.convert_to_tensor(rates.astype("float32")))
+    np.testing.assert_allclose(ops.convert_to_numpy(tensor), wanted, rtol=1e-4, atol=1e-5)
+    batch = {"feature": f, "target": f[::-1], "rate": rates}
+    y = x[::-1]
+    moved = x + h @ w2 + b2
+    terms = panning.phases()[0].losses(batch)
+    assert float(ops.convert_to_numpy(terms["mse"])) == pytest.approx(((moved - y) ** 2).mean(), rel=1e-5)
+
+
+def test_moves_nothing_at_first():
+    f = features()
+    np.testing.assert_allclose(xr.Panning(6).move(f, 4), f, rtol=1e-5)
+    assert xr.Panning(6).move(f[:0], 4).shape == (0, 6)
+
+
+@pytest.mark.backend
+def test_learns_a_shift():
+    """LR embeddings that lie apart by a fixed vector are moved back; a gallery stays."""
+    high, apart = features(400), np.float32([1, -2, 0, 2, 1, 0])
+    low = high + apart
+    panning = xr.Panning(6, hidden=16)
+    panning.compile({"mlp": keras.optimizers.Adam(1e-2)})
+    batches = xr.FeatureBatches(low[:300], high[:300], 4, batch_size=30)
+    panning.fit(batches, epochs=40, verbose=0)
+
+    def cosine(a, b):
+        return ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean()
+
+    before, after = cosine(low[300:], high[300:]), cosine(panning.move(low[300:], 4), high[300:])
+    assert before < 0.91 < 0.97 < after
+
+
+def test_batches_are_functions_of_seed_epoch_and_index():
+    high, low = features(), features(seed=1)
+    one, same = (xr.FeatureBatches(low, high, 2, batch_size=8, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one.batch(2, 1)["feature"], same.batch(2, 1)["feature"])
+    seen = np.concatenate([one.batch(0, i)["feature"] for i in range(len(one))])
+    assert {*map(bytes, seen)} == {*map(bytes, low)}  # each once an epoch
+    assert (one.batch(0, 0)["feature"] != one.batch(1, 0)["feature"]).any()
+    row = np.flatnonzero((low == one.batch(0, 0)["feature"][0]).all(1))[0]
+    np.testing.assert_array_equal(one.batch(0, 0)["target"][0], high[row])
+
+
+def test_a_system_of_network_and_panning():
+    """Only queries of low resolution are moved; the network is that of the baseline."""
+    model = small.panned()
+    people = small.couples(0)["lr"]
+    plain = model.embed(people)
+    np.testing.assert_array_equal(model.embed(people, 1), plain)
+    wanted = model.panning.move(plain, 4)
+    assert np.abs(wanted - plain).max() > 1e-3
+    np.testing.assert_allclose(model.embed(people, 4), wanted, rtol=1e-5, atol=1e-6)
+    assert model.network.trainable_variables == []
+    flipped = model.embed(people, 4, flip=True)
+    both = [model.embed(images, 4) for images in (people, people[:, :, ::-1])]
+    np.testing.assert_allclose(flipped, sum(both) / 2, rtol=1e-5, atol=1e-6)
+    level = ops.convert_to_tensor(np.array([1] * len(people), "int32"))  # of rate 4
+    found = model(ops.convert_to_tensor(people), level=level)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_pairs(tmp_path):
+    """What it learns from are the embeddings of each pair, in the order of the batches."""
+    model = small.panned()
+    records = []
+    for i in range(8):
+        Image.fromarray(small.couples(i)["hr"][0]).save(tmp_path / f"{i}.png")
+        records.append(xr.Record(str(tmp_path / f"{i}.png"), i // 2, 1))
+    pairs = xr.PairBatches(records, small.SIZE, rates=(2, 4), batch_size=4, seed=1)
+    found = model.features_of(pairs, views=2)
+    assert len(found.feature) == 2 * len(pairs) * 4
+    batch = pairs.batch(1, 0)
+    begin = len(pairs) * 4
+    np.testing.assert_allclose(
+        found.feature[begin : begin + 4], model.embed(batch["lr"]), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        found.target[begin : begin + 4], model.embed(batch["hr"]), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_array_equal(found.rate[begin : begin + 4], batch["rate"])
+
+
+def test_refused(tmp_path):
+    panning = xr.Panning(6)
+    with pytest.raises(xr.InputError, match="dimension 6"):
+        panning.move(features(d=5), 2)
+    with pytest.raises(xr.InputError, match=r"0\.5 is below 1"):
+        panning.move(features(), 0.5)
+    with pytest.raises(xr.InputError, match="FeatureBatches"):
+        panning.compile({"mlp": "adam"})
+        panning.fit(small.couples(0))
+    for low, high, rate, words in (
+        (features(), features(39), 2, "39 of HR"),
+        (features() * np.nan, features(), 2, "finite"),
+        (features(), features(), 0, "below 1"),
+    ):
+        with pytest.raises(xr.InputError, match=words):
+            xr.FeatureBatches(low, high, rate)
+    xr.save(panning, tmp_path / "panning.weights.h5")
+    with pytest.raises(xr.InputError, match="holds a Panning; this takes"):
+        xr.load(tmp_path / "panning.weights.h5")
+    again = xr.load(tmp_path / "panning.weights.h5", kinds=("Panning",))
+    np.testing.assert_array_equal(again.move(features(), 2), panning.move(features(), 2))
