@@ -11,21 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keras_xreid.app import cli, recipes
+
 PAGE = Path(__file__).parent / "cli.md"
-SYSTEMS = ("baseline", "intact", "cadnet", "rain", "adaptive", "one_per_rate")
 # Each verb, what it is for, and the words after it that have a help text of their own.
 VERBS = {
-    "train": ("Train and score a system.", SYSTEMS),
-    "evaluate": ("Score published or own weights on any data set.", ()),
-    "search": ("Rank a gallery of images for queries.", ()),
-    "embed": ("Write the features of a folder of images.", ()),
-    "export": ("Write an ONNX graph.", ()),
-    "tables": ("Train the rows of a paper's table, and print them beside the paper's.", ()),
-    "compare": ("Put finished runs into one table and figure.", ()),
-    "build": ("Write a multiple-low-resolution set to disk, with its manifest.", ()),
-    "publish": ("Put a run's weights into the index, with a card.", ()),
-    "convert": ("Turn torchreid's OSNet files into weights that every recipe opens.", ()),
-    "weights": ("List published weights.", ()),
+    verb: (f"{what[0].upper()}{what[1:]}.", recipes.names() if verb == "train" else ())
+    for verb, what in cli.VERBS.items()
 }
 HEAD = """# Command line
 

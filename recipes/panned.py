@@ -5,8 +5,8 @@
         --data market1501 --data-dir DIR
 
 Stage 1 trains the re-identification network on HR images. Stage 2 embeds each training image at HR
-and at drawn rates, and trains a small network on these embeddings alone. The gallery stays as it is.
-For embeddings of another network see `xreid pan`.
+and at drawn rates, and trains a small network on these embeddings alone. The gallery stays as it
+is. For embeddings of another network see `xreid pan`.
 """
 
 import dataclasses
@@ -17,6 +17,8 @@ from keras_xreid import app
 
 REID_EPOCHS = {"tiny": 10, "strong": 16, "paper": 60}  # of stage 1
 EPOCHS = {"tiny": 60, "strong": 60, "paper": 120}  # of stage 2
+
+STAGE_1 = ["reid_epochs", "weights", "learning_rate", "reid_triplet", "l2"]  # options of it alone
 
 
 @dataclasses.dataclass
@@ -38,7 +40,13 @@ class Options:
 def main(o):
     from keras_xreid.training.schedules import rising_and_falling
 
-    stage_1 = ["reid_epochs", "weights", "learning_rate", "reid_triplet", "l2"]  # options of it alone
+    stage_1 = [
+        "reid_epochs",
+        "weights",
+        "learning_rate",
+        "reid_triplet",
+        "l2",
+    ]  # options of it alone
     app.unused(o, o.reid, "--reid skips stage 1", *stage_1)
     run = app.Run("panned", o, xr.Panned)
     pairs = run.pairs(grouped=False)

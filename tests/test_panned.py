@@ -32,7 +32,9 @@ def test_moves_as_written_down():
     y = x[::-1]
     moved = x + h @ w2 + b2
     terms = panning.phases()[0].losses(batch)
-    assert float(ops.convert_to_numpy(terms["mse"])) == pytest.approx(((moved - y) ** 2).mean(), rel=1e-5)
+    assert float(ops.convert_to_numpy(terms["mse"])) == pytest.approx(
+        ((moved - y) ** 2).mean(), rel=1e-5
+    )
 
 
 def test_moves_nothing_at_first():
@@ -129,3 +131,62 @@ def test_refused(tmp_path):
         xr.load(tmp_path / "panning.weights.h5")
     again = xr.load(tmp_path / "panning.weights.h5", kinds=("Panning",))
     np.testing.assert_array_equal(again.move(features(), 2), panning.move(features(), 2))
+
+
+def write(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def pan(*words, **options):
+    from keras_xreid.app import pan as verb
+
+    return verb.main(verb.Options(*words, **options))
+
+
+def test_pan_learns_and_moves(tmp_path, capsys):
+    """Of any network's embeddings, matched by path; what is written moves queries."""
+    high, names = features(60), np.array([f"{i}.jpg" for i in range(60)])
+    apart = np.float32([3, -2, 0, 2, 1, 0])
+    hr = write(tmp_path / "hr.npz", features=high, paths=names)
+    order = np.random.default_rng(1).permutation(60)
+    low = {"features": (high + apart)[order], "paths": names[order]}
+    lr = [write(tmp_path / f"r{r}.npz", **low, rates=r) for r in (2, 4)]
+    out = str(tmp_path / "panning.weights.h5")
+    pan(out, hr=hr, lr=tuple(lr), epochs=60, hidden=16, learning_rate=1e-2)
+    table = [line.split() for line in capsys.readouterr().out.splitlines()][-3:-1]
+    assert [float(row[0]) for row in table] == [2, 4]
+    assert all(float(row[1]) < 0.9 < 0.95 < float(row[2]) for row in table)
+    moved = str(tmp_path / "moved.npz")
+    pan(moved, move=lr[1], panning=out)
+    panning = xr.load(out, kinds=("Panning",))
+    with np.load(moved) as found:
+        np.testing.assert_array_equal(found["features"], panning.move(low["features"], 4))
+        np.testing.assert_array_equal(found["paths"], low["paths"])
+    with pytest.raises(xr.InputError, match="there already"):
+        pan(moved, move=lr[1], panning=out)
+
+
+def test_pan_refuses(tmp_path):
+    good = {"features": features(5), "paths": np.array(list("abcde"))}
+    hr, other = write(tmp_path / "hr.npz", **good), {**good, "paths": np.array(list("vwxyz"))}
+    out = str(tmp_path / "p.weights.h5")
+    (tmp_path / "text.npz").write_text("no archive")
+    for options, words in (
+        ({}, "--hr FILE"),
+        ({"hr": hr, "lr": (hr,)}, "no rates"),
+        ({"hr": hr, "lr": (write(tmp_path / "o.npz", **other, rates=2),)}, "another way"),
+        ({"hr": hr, "lr": (write(tmp_path / "one.npz", **good, rates=1),)}, "rate 1"),
+        ({"hr": hr, "lr": (str(tmp_path / "text.npz"),)}, "text.npz"),
+        ({"hr": hr, "lr": (str(tmp_path / "none.npz"),)}, "none.npz"),
+        ({"hr": write(tmp_path / "f.npz", features=good["features"]), "lr": (hr,)}, "no paths"),
+        (
+            {"hr": hr, "lr": (write(tmp_path / "w.npz", **{**good, "features": features(5, 4)},
+                                    rates=2),)},
+            "unequal width",
+        ),
+        ({"move": hr}, "--panning"),
+    ):  # fmt: skip
+        with pytest.raises(xr.InputError, match=words):
+            pan(out, **options)
+    assert not (tmp_path / "p.weights.h5").exists()

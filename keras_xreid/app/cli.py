@@ -8,10 +8,11 @@ from keras_xreid import app
 
 # What each verb does, in one line; its module is keras_xreid.app.VERB.
 VERBS = {
-    "train": "train a system: intact, cadnet, rain, adaptive, baseline or one_per_rate",
+    "train": "train a system; `xreid train` lists them",
     "evaluate": "score published or own weights on a data set",
     "search": "search a gallery of your own images",
     "embed": "turn images into feature vectors, in one file",
+    "pan": "move embeddings of low-resolution queries to their high-resolution place",
     "export": "write a system as one ONNX graph",
     "compare": "put runs side by side, with paired intervals",
     "tables": "run and print the tables of the papers",

@@ -3,8 +3,8 @@
     xreid embed --images FOLDER --out features.npz
     xreid embed --weights NAME --images people.csv --rates 4 --out features.npz
 
-The file holds `features` (n, d) float32, `paths`, and `people` where a folder for each person or
-the CSV names them. `numpy.load("features.npz")["features"]` reads it.
+The file holds `features` (n, d) float32, `paths`, `rates` where they are known, and `people` where
+a folder for each person or the CSV names them. `numpy.load("features.npz")["features"]` reads it.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ import numpy as np
 import keras_xreid as xr
 from keras_xreid import app, files
 from keras_xreid.app.export import weights_sha256
-from keras_xreid.app.index import cache_folder, embed_once, own_images
+from keras_xreid.app.index import AT_A_TIME, cache_folder, embed_once, own_images
+from keras_xreid.progress import Progress
 
 
 @dataclasses.dataclass
@@ -29,6 +30,8 @@ class Options:
     """Published name, .weights.h5 file or run folder; the best published weights if not given."""
     rates: float | None = 1.0
     """Down-sampling rate of the images; 1 for a gallery of high resolution."""
+    shrink: bool = False
+    """Shrink each image by --rates first: LR embeddings for `xreid pan`. They are not kept."""
     cache: str = "~/.cache/keras_xreid"
     """Folder that keeps the embeddings; it may be deleted at any time."""
     overwrite: bool = False
@@ -43,14 +46,32 @@ def main(options):
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
     records = own_images(options.images)
     model = xr.load(options.weights)
-    folder = cache_folder(options.cache, weights_sha256(options.weights), model, options.rates)
-    records, _, features, _ = embed_once(model, records, folder, options.rates)
+    if options.shrink:
+        features = shrunk_features(model, records, options.rates)
+    else:
+        sha256 = weights_sha256(options.weights)
+        folder = cache_folder(options.cache, sha256, model, options.rates)
+        records, _, features, _ = embed_once(model, records, folder, options.rates)
     content = io.BytesIO()
     people = np.array([record.person or "" for record in records])
     paths = np.array([record.path for record in records])
-    np.savez(content, features=features, paths=paths, people=people)
+    told = {} if options.rates is None else {"rates": np.full(len(paths), options.rates, "float32")}
+    np.savez(content, features=features, paths=paths, people=people, **told)
     files.write_bytes_atomic(out, content.getvalue())
     print(f"{len(paths)} images, {features.shape[1]} numbers each: {out}")
+
+
+def shrunk_features(model, records, rate):
+    """Embeddings of images that are shrunk by a rate and upscaled."""
+    if rate is None:
+        raise xr.InputError("--shrink needs --rates")
+    progress = Progress(f"Embedding {len(records):,} images at rate {rate:g}", len(records))
+    parts = []
+    for start in range(0, len(records), AT_A_TIME):
+        images = xr.prepare_images(records[start : start + AT_A_TIME], model.image_size, rate)
+        parts.append(model.embed(images, rate))
+        progress.add(len(images))
+    return np.concatenate(parts)
 
 
 def cli():
