@@ -35,6 +35,7 @@ _PLACES = {
     "ReIDModel": "models.base",
     "datasets": "data.datasets",
     "degrade": "data.resolution",
+    "estimate_rate": "data.rate",
     "evaluate": "evaluation.evaluate",
     "evaluate_ranking": "evaluation.ranking",
     "evaluate_rates": "evaluation.ranking",

@@ -478,6 +478,12 @@ def test_caviar_queries_are_the_distant_cameras(caviar):
     assert load("caviar", caviar, split_id=other).split_id == other
 
 
+def test_caviar_rates_from_native_heights(caviar):
+    data = load("caviar-native", caviar)
+    assert {(r.rate, r.read().shape) for r in data.query} == {(16, (8, 4, 3))}  # 128 / 8
+    assert [r.path for r in data.query] == [r.path for r in load("caviar", caviar).query]
+
+
 def test_caviar_dev_queries_are_the_distant_cameras_too(caviar):
     dev = load("caviar", caviar, split="dev", protocol="paper")
     assert {r.camera for r in dev.query} == {2} and {r.camera for r in dev.gallery} == {1}

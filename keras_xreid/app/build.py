@@ -2,6 +2,7 @@
 
     xreid build market1501 DIR mlr-market1501 --protocol paper --split-id 0 --seed 0
     xreid build --verify mlr-market1501
+    xreid build mot MOT17-04 far-and-near --gap 50
 
 The first command takes about a minute for Market-1501 (32,000 images) and prints the SHA-256 of
 the manifest, which lists every image: quote it beside every score. The second names each image
@@ -13,6 +14,9 @@ that is missing, differs or was added. Protocols, see keras_xreid/data/protocols
     rain-code                every test image max-pooled by 2, 3 and 4 (RAIN's authors)
     multi-shot               as paper, against all HR images by the other cameras
     multi-shot-camera-3      the same with camera 3 LR (MDIFF's code)
+
+The third cuts people out of a sequence with boxes (MOT's gt.txt beside img1/ or a video): far
+images are searched for among near ones. `--data csv --data-dir far-and-near` reads them.
 
 The same images come without building, from keras_xreid.datasets.load(..., protocol="paper").
 """
@@ -53,6 +57,14 @@ class Options:
     """area, bilinear, bicubic, lanczos or max-pool; the protocol's if not given."""
     boxes: str | None = None
     """Images of CUHK03: detected, labeled or both; the protocol's if not given."""
+    gap: int = 50
+    """mot: frames between a query and the gallery images of its person."""
+    near: int = 128
+    """mot: least height in pixels of a gallery image."""
+    far: int = 64
+    """mot: largest height in pixels of a query."""
+    crops: int = 5
+    """mot: images of a person at most, far and near."""
     verify: bool = False
     """Compare the folder given last with its manifest."""
 
@@ -62,6 +74,9 @@ def main(options):
     given = [value for value in (o.data, o.data_dir, o.out) if value is not None]
     if o.verify:
         check(given)
+        return
+    if o.data == "mot" and len(given) == 3:
+        cut(o)
         return
     data_dir = o.data_dir
     if o.data == "synthetic" and len(given) == 2:
@@ -85,6 +100,19 @@ def main(options):
             f"{len({r.camera for r in records})} cameras" + (f" ({rates})" if rates else "")
         )
     print(f"{Path(given[-1]) / MANIFEST}, SHA-256 {sha256}")
+
+
+def cut(o):
+    """Cuts people out of a sequence."""
+    table = xr.datasets.cut_people(o.data_dir, o.out, o.gap, o.near, o.far, o.crops)
+    data = xr.datasets.load("csv", table, need=("query", "gallery"))
+    rates = sorted(collections.Counter(record.rate for record in data.query).items())
+    told = ", ".join(f"{count:,} at rate {rate}" for rate, count in rates)
+    far, near = (len({record.person for record in part}) for part in (data.query, data.gallery))
+    print(
+        f"{len(data.query):,} far images of {far:,} people ({told}), {len(data.gallery):,} near "
+        f"images of {near:,}, by one camera over time, {o.gap} frames apart: {table}"
+    )
 
 
 def check(given):

@@ -15,6 +15,7 @@ from keras_xreid import app, files
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol
+from keras_xreid.evaluation.evaluate import ESTIMATED
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.report.tables import score_table, text_table
 
@@ -55,20 +56,25 @@ class Options:
     lpips: bool = False
     """Measure LPIPS of recovered images too; downloads AlexNet once (233 MB)."""
     score_as: tuple[str, ...] = ()
-    """Rates that the model is told otherwise, 3=2 6=8: images of rate 3 as if they had rate 2."""
+    """Rates that the model is told otherwise, 3=2 6=8: images of rate 3 as if they had rate 2; or
+    estimated: what xr.estimate_rate sees in each query."""
     out: str | None = None
     """Folder for metrics.json, manifest.jsonl and, of one draw, the queries' scores in queries.csv;
     nothing is written if not given."""
 
 
 def told_rates(options):
-    """Reads --score-as: {rate: rate that the model is told}."""
+    """Reads --score-as: {rate: rate that the model is told}, or "estimated"."""
+    if options.score_as == (ESTIMATED,):
+        return ESTIMATED
     found = {}
     for text in options.score_as:
         try:
             rate, told = (float(part) for part in text.split("="))
         except ValueError:
-            raise xr.InputError(f"--score-as {text}: give RATE=RATE, such as 3=2") from None
+            raise xr.InputError(
+                f"--score-as {text}: give RATE=RATE, such as 3=2, or estimated"
+            ) from None
         if rate not in options.rates or not told >= 1:
             known = ", ".join(f"{r:g}" for r in options.rates)
             raise xr.InputError(f"--score-as {text}: give one of --rates ({known}) = 1 or more")
@@ -94,7 +100,7 @@ def check(options, data):
             f"--repeats {options.repeats} with protocol each-rate, which draws nothing: give "
             "another --protocol, or no --repeats"
         )
-    if options.score_as and data.protocol != "each-rate":
+    if options.score_as not in ((), (ESTIMATED,)) and data.protocol != "each-rate":
         raise xr.InputError(
             f"--score-as with protocol {data.protocol}, which fixes each query's rate: it goes "
             "with each-rate, on queries of high resolution"
@@ -212,6 +218,7 @@ def score(options, model, sets, told, folder, began):
         "split": data.split,
         "fold": data.fold if data.split == "dev" else None,
         "protocol": data.protocol,
+        "about": data.about or None,
         "gallery_at_query_rate": shrunk or None,
         "split_id": options.split_id,
         "train_rates": options.train_rates,
@@ -222,7 +229,7 @@ def score(options, model, sets, told, folder, began):
         "keras": keras.__version__,
         "preset": model.preset,
         "backbone": model.backbone,
-        "score_as": {f"{rate:g}": other for rate, other in told.items()},
+        "score_as": told if told == ESTIMATED else {f"{k:g}": v for k, v in told.items()},
         "seed": None,
         "short_run": bool(options.limit),
         "images_per_second": None,

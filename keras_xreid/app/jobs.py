@@ -26,7 +26,7 @@ SCORED = (
     "queries_per_rate", "standard_error", "summary", "protocol", "split_id", "manifest_sha256",
 )  # fmt: skip
 # Data sets and protocols that are trained on other images than each-rate has, or refuse it.
-OWN_IMAGES = ("caviar", "mlr", "csv", "rain-code")
+OWN_IMAGES = ("caviar", "caviar-native", "mlr", "csv", "rain-code")
 
 
 def call(recipe, folder, *arguments):

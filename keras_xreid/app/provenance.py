@@ -14,7 +14,7 @@ from keras_xreid.errors import InputError
 from keras_xreid.files import read_json
 
 # Data sets whose splits differ in who is to be trained on and who is to be found.
-HALVED = ("viper", "caviar", "cuhk03")
+HALVED = ("viper", "caviar", "caviar-native", "cuhk03")
 # Data sets that are named alike whoever is on them; their folder tells them apart.
 ANYBODY = ("csv", "mlr")
 

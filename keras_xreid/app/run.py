@@ -284,6 +284,7 @@ class Run:
             "split": data.split,
             "fold": data.fold if data.split == "dev" else None,
             "protocol": data.protocol,
+            "about": data.about or None,
             "gallery_at_query_rate": shrunk or None,
             "split_id": data.split_id,
             "manifest_sha256": manifest,

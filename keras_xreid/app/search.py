@@ -4,9 +4,9 @@
 
 Images are taken as large as they are stored, and upright where their EXIF orientation says how. A
 query of low resolution is enlarged by the network's own rule. What its rate is, --rates says (4: a
-quarter of the height that the gallery has), or it is estimated from its height with --full-height;
-without either it is unknown, and a super-resolution system recovers it. Queries stand before these
-options.
+quarter of the height that the gallery has). It is estimated from its height with --full-height, and
+from its pixels with --estimate-rates. Without these it is unknown, and a super-resolution system
+recovers it. Queries stand before these options.
 
 Each gallery image is embedded once. Embeddings are kept by the content of the image and of the
 weights file, so that a later search embeds only what is new or changed. An image that cannot be
@@ -52,6 +52,9 @@ class Options:
     full_height: int | None = None
     """Estimate the rates from the queries' heights: of rate 1 are images of this height, and all
     that are above 4/5 of it (an estimate below 1.25 counts as 1)."""
+    estimate_rates: bool = False
+    """Estimate the rates from the queries' pixels, for images that were enlarged before they were
+    stored."""
     top: int = 10
     """Length of the lists; the picture shows 20 at most."""
     out: str = "runs/search"
@@ -105,7 +108,7 @@ def find(o, folder, model, sha256, gallery, queries, images, rates):
         "gallery": o.gallery,
         "gallery_images": len(gallery),
         "unreadable": [{"path": k, "reason": v} for k, v in unreadable.items()],
-        "rates_from": "--rates" if o.rates else "--full-height" if o.full_height else None,
+        "rates_from": rates_from(o),
         "queries": [
             {
                 "query": query.path,
@@ -146,8 +149,8 @@ def check(o):
         raise xr.InputError("no query: give one or more images to search for")
     if o.top < 1:
         raise xr.InputError(f"--top is {o.top}: give 1 or more")
-    if o.rates and o.full_height is not None:
-        raise xr.InputError("--rates and --full-height exclude each other: give one")
+    if sum((bool(o.rates), o.full_height is not None, o.estimate_rates)) > 1:
+        raise xr.InputError("--rates, --full-height and --estimate-rates: give one of them")
     if o.rates:
         check_rates(o.rates)
         if len(o.rates) not in (1, len(o.query)):
@@ -159,11 +162,20 @@ def check(o):
         raise xr.InputError('the picture needs matplotlib: pip install "keras-xreid[recipes]"')
 
 
+def rates_from(o):
+    """The option that says the queries' rates, or None."""
+    if o.estimate_rates:
+        return "--estimate-rates"
+    return "--rates" if o.rates else "--full-height" if o.full_height else None
+
+
 def rates_of(o, images):
     """The queries' rates: as given, estimated, or None."""
     if o.full_height is not None:
         rates = xr.rates_from_sizes(images, o.full_height)
         return np.where(rates < LOW, np.float32(1), rates)
+    if o.estimate_rates:
+        return xr.estimate_rate(images)
     if not o.rates:
         return None
     return np.broadcast_to(np.asarray(o.rates, "float32"), (len(images),))

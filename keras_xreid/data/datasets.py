@@ -16,6 +16,7 @@ from keras_xreid.data.readers.csv_list import read_csv
 from keras_xreid.data.readers.cuhk03 import read_cuhk03
 from keras_xreid.data.readers.market import read_dukemtmc, read_market1501
 from keras_xreid.data.readers.mlr_folder import protocol_of_mlr, read_mlr
+from keras_xreid.data.readers.mot import cut_people
 from keras_xreid.data.readers.viper_caviar import read_caviar, read_viper
 from keras_xreid.data.records import DataSet, Record
 from keras_xreid.data.synthetic.people import load_synthetic
@@ -25,6 +26,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "DataSet",
     "Record",
+    "cut_people",
     "hide_labels",
     "hold_out_people",
     "load",
@@ -55,6 +57,10 @@ def _read_synthetic(data_dir, image_size):
     return load_synthetic(image_size=tuple(image_size))
 
 
+def _read_caviar_native(data_dir, split_id):
+    return read_caviar(data_dir, split_id, native=True)
+
+
 READERS = {
     "market1501": _Row(read_market1501, ("need",)),
     "dukemtmc": _Row(read_dukemtmc, ("need",)),
@@ -62,6 +68,7 @@ READERS = {
     "viper": _Row(read_viper, ("split_id",)),
     # Really of low resolution: nothing is shrunk once more.
     "caviar": _Row(read_caviar, ("split_id", "one_camera_people"), protocol="paper"),
+    "caviar-native": _Row(_read_caviar_native, ("split_id",), protocol="paper"),
     "mlr": _Row(read_mlr, ("need",)),
     "csv": _Row(read_csv, ("need",), states_rates=True),
     "synthetic": _Row(_read_synthetic, ("image_size",)),
@@ -92,8 +99,9 @@ def load(
     authors. Give the folder you have, as it was distributed.
 
     Args:
-        name: "market1501", "dukemtmc", "cuhk03", "viper", "caviar", "mlr" (a folder of images at
-            low and high resolution, see `read_mlr`), "csv" (own folders, see `read_csv`) or
+        name: "market1501", "dukemtmc", "cuhk03", "viper", "caviar", "caviar-native"
+            (rates from the stored heights), "mlr" (a folder of images at low and high resolution,
+            see `read_mlr`), "csv" (own folders, see `read_csv`) or
             "synthetic" (the embedded set).
         data_dir: the data set's folder; for "csv" the file or a folder that holds one `.csv`;
             "synthetic" needs none.

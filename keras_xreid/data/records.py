@@ -115,6 +115,7 @@ class DataSet:
         protocol: what fixed the queries, their rates and the gallery, see `PROTOCOLS`.
         split_id: which of the data set's splits.
         seed: what the protocol's draws started from.
+        about: what has to be said beside its scores.
 
     Attributes:
         gallery_shots: 1, a gallery of one image a person, or None, of all; for `evaluate_ranking`.
@@ -131,6 +132,7 @@ class DataSet:
     protocol: str = "each-rate"
     split_id: int = 0
     seed: int = 0
+    about: str = ""
 
     @property
     def gallery_shots(self):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_xreid.data.protocols import find_protocol
+from keras_xreid.data.rate import estimate_rate
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances, distances_among, model_distances
@@ -20,6 +21,7 @@ from keras_xreid.evaluation.reranking import rerank
 from keras_xreid.evaluation.samples import one_query_a_person, queries_to_map, queries_to_show
 
 READ_AT_A_TIME = 1024
+ESTIMATED = "estimated"  # told_rates: what `estimate_rate` sees
 
 
 @dataclasses.dataclass
@@ -137,7 +139,8 @@ def evaluate(
         image_size: (height, width); `model.image_size` by default.
         kernel: how each-rate shrinks images, see `prepare_images`.
         verbose: print a line for each rate.
-        told_rates: {rate: rate that the model hears}, to score images of a rate as another one by
+        told_rates: "estimated", what `estimate_rate` sees in each query; or
+            {rate: rate that the model hears}, to score images of a rate as another one by
             each-rate; the true one where it says nothing.
         lpips: what `load_lpips` returned, to measure LPIPS too.
         reranked: rank by k-reciprocal neighbours, see `keras_xreid.evaluation.reranking`.
@@ -238,12 +241,15 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
     """
     gallery_too = getattr(model, "gallery_at_query_rate", False)
     told_rates = told_rates or {}
+    estimated, told_rates = told_rates == ESTIMATED, {} if told_rates == ESTIMATED else told_rates
+    if estimated and gallery_too:
+        raise InputError(f"a {type(model).__name__} shrinks the gallery: it needs the true rates")
     if find_protocol(data.protocol).low is None:
         if not rates or min(rates) < 1:
             raise InputError(f"rates are {list(rates)}: give at least one rate, each 1 or more")
         trials = []
         for rate in dict.fromkeys(rates):
-            told = told_rates.get(rate, rate)
+            told = ESTIMATED if estimated else told_rates.get(rate, rate)
             gallery = (rate, told) if gallery_too else (1, 1)
             trials.append(Trial(rate, np.full(len(data.query), float(rate)), told, *gallery))
         return trials
@@ -257,7 +263,8 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
             f"{data.protocol} does not: score it with each-rate, on queries of high resolution"
         )
     own = np.array([np.nan if record.rate is None else record.rate for record in data.query])
-    return [Trial(None, own, None if np.isnan(own).any() else own)]
+    told = None if np.isnan(own).any() else own
+    return [Trial(None, own, ESTIMATED if estimated else told)]
 
 
 class _Asked:
@@ -293,8 +300,13 @@ class _Asked:
     def queries(self, trial, records, control):
         """Features of the queries, and how close the recovered ones are to their originals."""
         found = []
+        estimated = isinstance(trial.told_rates, str)
+        if estimated:
+            trial.told_rates = np.ones(len(records), "float32")
         for rows in _parts(records):
             images = self.read(records[rows], trial.shrinks)
+            if estimated:
+                trial.told_rates[rows] = estimate_rate(images)
             found.append(self.versions(images, _of(trial.told_rates, rows)))
             if control:
                 # It must not know that its query is of low resolution, hence rate 1.

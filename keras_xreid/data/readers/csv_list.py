@@ -12,6 +12,8 @@ from keras_xreid.data.readers.folders import check_not_empty
 from keras_xreid.data.records import DataSet, Record
 from keras_xreid.errors import InputError
 
+# What `cut_people` writes has a column `frame`.
+OVER_TIME = "one camera over time: far images are searched for among near ones"
 CSV_COLUMNS = ("path", "person", "camera", "split")
 
 
@@ -73,7 +75,8 @@ def read_csv(data_dir, need=ROLES):
         _warn(f"{table}: {junk:,} rows of person -1 are junk and left out")
     note_zero("csv", [record for role in ROLES for record in lists[role]])
     seen.warn(need)
-    return DataSet("csv", **lists, root=str(table.parent))
+    about = OVER_TIME if "frame" in columns else ""
+    return DataSet("csv", **lists, root=str(table.parent), about=about)
 
 
 class _Seen:

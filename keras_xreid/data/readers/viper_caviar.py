@@ -1,5 +1,6 @@
 """VIPeR and CAVIAR4REID: small sets without a fixed split, halved anew for each split number."""
 
+import dataclasses
 import functools
 import hashlib
 import re
@@ -13,6 +14,7 @@ from keras_xreid.data.readers.folders import (
     wrong_folder,
 )
 from keras_xreid.data.records import DataSet
+from keras_xreid.data.resolution import rates_from_sizes
 from keras_xreid.errors import InputError
 
 VIPER_FOLDERS = {"cam_a": 1, "cam_b": 2}
@@ -21,6 +23,7 @@ VIPER_EXPECTED = (
     "expected cam_a/ and cam_b/ with one image of each of 632 people, names like 000_45.bmp"
 )
 CAVIAR_NAME = re.compile(r"(\d{4})(\d{3,4})\.(?:jpg|jpeg|png)$", re.IGNORECASE)
+FULL_HEIGHT = 128  # pixels of an image of rate 1, where rates come from heights
 CAVIAR_CLOSE = 10  # images by the closer camera come first
 CAVIAR_EXPECTED = (
     "expected one folder with 1,220 images of 72 people by 2 cameras, names like 0001001.jpg "
@@ -91,7 +94,7 @@ def read_viper(data_dir, split_id=0):
     return DataSet("viper", **lists, root=str(root))
 
 
-def read_caviar(data_dir, split_id=0, one_camera_people=False):
+def read_caviar(data_dir, split_id=0, one_camera_people=False, native=False):
     """Reads CAVIAR4REID as distributed: images whose resolutions really differ.
 
     A person's images 1 to 10 are by the closer camera, 1 here, and 11 to 20 by the distant one, 2.
@@ -105,6 +108,8 @@ def read_caviar(data_dir, split_id=0, one_camera_people=False):
     Args:
         data_dir: the folder that holds the images.
         split_id: number of the split, any from 0; ten are usual.
+        native: take the rate of a query from the height that it is stored at, rounded; rate 1 is
+            128 pixels. `load("caviar-native")` asks for it.
         one_camera_people: keep the 22 people for training, as RAIN's authors do (47 / 25).
 
     Returns:
@@ -150,10 +155,16 @@ def read_caviar(data_dir, split_id=0, one_camera_people=False):
         "query": [record for record in test if record.camera == 2],
         "gallery": [record for record in test if record.camera == 1],
     }
+    if native:
+        rates = rates_from_sizes(lists["query"], FULL_HEIGHT).round()
+        lists["query"] = [
+            dataclasses.replace(record, rate=int(rate))
+            for record, rate in zip(lists["query"], rates, strict=True)
+        ]
     train_counts = (720, 47) if one_camera_people else (500, 25)
     note_counts("caviar", lists, {"train": train_counts, "query": (250, 25), "gallery": (250, 25)})
     note_names("caviar", others)
-    return DataSet("caviar", **lists, root=str(root))
+    return DataSet("caviar-native" if native else "caviar", **lists, root=str(root))
 
 
 def _half_of_people(name, people, split_id):
