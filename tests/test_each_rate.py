@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from keras_xreid.data.rate import estimate_rate
 from keras_xreid.data.records import DataSet
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
@@ -118,6 +119,17 @@ def test_a_rate_can_be_told_otherwise():
     assert model.told[:-1] == [(36, 1), (12, 1), ("distances", 1), (12, 2), ("distances", 2)]
     plain = evaluate(Plain(), drawn_data(), rates=(1, 3), verbose=False)
     assert told.scores["per_rate"] == plain.scores["per_rate"]
+
+
+def test_a_rate_can_be_estimated():
+    """Each query is told what `estimate_rate` sees in it, shrunk and enlarged; the gallery 1."""
+    model, data = Plain(), drawn_data()
+    evaluate(model, data, rates=(4,), told_rates="estimated", verbose=False)
+    (_, of_gallery), (_, of_queries), (_, compared), _ = model.told
+    wanted = estimate_rate(prepare_images(data.query, model.image_size, 4))
+    assert of_gallery == 1 and len(set(wanted)) > 1
+    np.testing.assert_array_equal(of_queries, wanted)
+    np.testing.assert_array_equal(compared, wanted)
 
 
 def test_what_is_told_of_a_query_is_not_told_of_the_gallery():

@@ -296,6 +296,19 @@ def test_a_network_for_each_rate(people, tmp_path):
     assert json.loads((told / "metrics.json").read_text())["score_as"] == {"3": 2.0}
 
 
+def test_vector_panning_learns_from_embeddings(finished, people, tmp_path):
+    """Of rate 1 its scores are those of the network that it began from."""
+    out, reid = tmp_path / "panned", finished[0] / "reid.weights.h5"
+    run("panned", *short(people, out, "--reid", reid, "--views", 2))
+    metrics = json.loads((out / "metrics.json").read_text())
+    ours = json.loads((finished[0] / "metrics.json").read_text())
+    assert metrics["per_rate"]["1"] == ours["per_rate"]["1"]
+    assert set(metrics["images_per_second"]) == {"panned"}
+    model = xr.load(out)
+    images = xr.prepare_images(xr.datasets.load("csv", people).query, model.image_size, 4)
+    assert np.abs(model.embed(images, 4) - model.embed(images, 1)).max() > 0
+
+
 @pytest.mark.slow
 def test_tables(people, tmp_path, monkeypatch):
     def in_process(command, check):

@@ -324,6 +324,9 @@ def test_rates_are_given_estimated_or_unknown(coarse, weights, gallery, query, t
     assert told(full_height=128) == ("--full-height", [4, 1])
     assert told(full_height=129)[1] == [np.float32(129 / 32), 1]  # one pixel is no resolution
     assert told(full_height=160)[1] == [5, 1.25]
+    name, found = told(estimate_rates=True)
+    images = [xr.Record(str(path), None, 0) for path in (query, tall)]
+    assert name == "--estimate-rates" and found == list(xr.estimate_rate(images))
 
 
 def grey(picture, x, y, width, height):
@@ -372,6 +375,7 @@ def test_many_queries_are_drawn_on_several_pictures(weights, gallery, query, tmp
         ({"rates": (2, 3)}, ["--rates", "2 numbers", "1 queries"]),
         ({"rates": (0.5,)}, ["0.5", "below 1"]),
         ({"rates": (2,), "full_height": 96}, ["--rates", "--full-height"]),
+        ({"rates": (2,), "estimate_rates": True}, ["--estimate-rates", "one of them"]),
         ({"full_height": 0}, ["full_height", "0"]),
         ({"out": "gallery/found"}, ["lies in the gallery"]),
         ({"out": "others"}, ["holds other files"]),
