@@ -294,6 +294,9 @@ def ready(system, model):
 def one_step(system, model, seed=0):
     """A step of every model that is trained; the logs of each."""
     batch = system.batch(seed)
+    if isinstance(model, xr.Panned):  # embeddings as wide as this backbone's
+        wide = (len(batch["rate"]), model.panning.dimension)
+        batch |= {name: np.resize(batch[name], wide) for name in ("feature", "target")}
     return [step(ready(system, network), batch) for network in trained(model)]
 
 
