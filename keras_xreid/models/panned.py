@@ -267,6 +267,8 @@ class FeatureBatches(keras.utils.PyDataset):
     >>> batches = FeatureBatches(model.embed(low, rates=4), model.embed(high, rates=1), rate=4)
     """
 
+    images_each = 0  # of an item of a batch: embeddings are no images
+
     def __init__(self, feature, target, rate, batch_size=256, seed=0):
         super().__init__()
         self.feature, self.target = features_to_compare(feature, target)

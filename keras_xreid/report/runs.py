@@ -27,7 +27,7 @@ def images_seen(rows):
     """
     seen = {}
     for row in rows:
-        if row.get("images"):
+        if row.get("images") not in (None, ""):
             images = round(float(row["images"]))
         else:
             images = round(float(row["seconds"]) * float(row["images_per_second"]))
