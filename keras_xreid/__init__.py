@@ -18,6 +18,7 @@ _PLACES = {
     "CADNet": "models.cadnet",
     "Checkpoint": "training.checkpoint",
     "DataSet": "data.records",
+    "Distilled": "models.distilled",
     "ImageBatches": "data.batches",
     "FeatureBatches": "models.panned",
     "INTACT": "models.intact",

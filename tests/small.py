@@ -96,6 +96,13 @@ def baseline(**kwargs):
     return fill(xr.Baseline(PEOPLE, backbone=options.pop("backbone", None) or Levels(), **options))
 
 
+def distilled(**kwargs):
+    """Feature distillation as a toy, with all its terms; the teacher is another network."""
+    options = {"preset": "tiny", "image_size": SIZE, "triplet": 1.0, **kwargs}
+    backbone = options.pop("backbone", None) or Levels()
+    return fill(xr.Distilled(PEOPLE, backbone=backbone, **options))
+
+
 def one_per_rate(**kwargs):
     """A toy network for each of two rates."""
     options = {"preset": "tiny", "image_size": SIZE, "rates": (2, 4), **kwargs}

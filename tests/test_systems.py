@@ -19,6 +19,7 @@ from small import (
     cadnet,
     compiled,
     couples,
+    distilled,
     images,
     intact,
     levels,
@@ -226,6 +227,21 @@ SYSTEMS = (
             ({"sizes": [2, 3, 4, 0]}, "1 or more"),
             ({"dim": 15}, "15 dimensions"),
             ({"classification": 0, "verification": 0}, "not all 0"),
+        ),
+    ),
+    System(
+        xr.Distilled, distilled, couples, phases=(("network",),),
+        variants=(
+            ({}, "network", "id triplet taps relation"),
+            ({"tap_weight": 0}, "network", "id triplet relation"),
+            ({"tap_weight": 0, "relation_weight": 0}, "network", "id triplet"),
+            (
+                {"relation_weight": 0, "triplet": 0, "neck": True, "label_smoothing": 0.1},
+                "network", "id taps",
+            ),
+        ),
+        refused=(
+            ({"tap_weight": -1}, "tap weight -1.*0"), ({"relation_weight": -1}, "relation weight"),
         ),
     ),
     System(
