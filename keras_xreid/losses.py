@@ -67,30 +67,67 @@ def triplet(features, labels, margin, squared=False):
     Reference:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017.
     """
-    features, labels = ops.cast(features, "float32"), ops.cast(labels, "int32")
+    return _batch_hard(features, features, labels, margin, squared)
+
+
+def octuplet_loss(high, low, labels, margin=0.5):
+    """Octuplet loss: batch-hard triplets within and between HR and LR images.
+
+    It is the sum of four triplet losses, max(0, margin + d_pos - d_neg), in Euclidean distances.
+    The anchor is an HR or an LR image, and positive and negative are both HR or both LR: HR-HR,
+    HR-LR, LR-HR, LR-LR. The anchor's own image at the other resolution is no positive, as in the
+    published code.
+
+    Args:
+        high: (n, d) features of HR images, not normalised here.
+        low: (n, d) features of the same images at LR.
+        labels: (n,) integers; -1 takes no part.
+        margin: float, in units of the distance.
+
+    Returns:
+        A scalar, in units of the distance: four means over the anchors that take part, added up.
+
+    Example:
+
+    >>> x = [[0.0], [1.0], [3.0], [4.0]]
+    >>> float(octuplet_loss(x, x, [0, 0, 1, 1], margin=2.0))
+    2.0
+
+    Reference:
+        Knoche et al.: Octuplet Loss: Make Face Recognition Robust to Image Resolution, FG 2023.
+    """
+    both = (high, low)
+    return sum(_batch_hard(a, b, labels, margin) for a in both for b in both)
+
+
+def _batch_hard(anchors, others, labels, margin, squared=False):
+    """Batch-hard triplets whose positives and negatives are among others, of the same labels."""
+    anchors, others = ops.cast(anchors, "float32"), ops.cast(others, "float32")
+    labels = ops.cast(labels, "int32")
     known = labels >= 0
     both = ops.logical_and(known[:, None], known[None, :])
     equal = labels[:, None] == labels[None, :]
-    same = ops.logical_and(both, equal)
+    place = ops.cumsum(ops.ones_like(labels))
+    itself = place[:, None] == place[None, :]
+    same = ops.logical_and(ops.logical_and(both, equal), ops.logical_not(itself))
     other = ops.logical_and(both, ops.logical_not(equal))
     # Chosen by all distances at once, |a|^2 - 2ab + |b|^2, which need no gradient and lose few
     # digits around the batch's mean; then measured from the difference.
-    fixed = ops.stop_gradient(features - ops.mean(features, axis=0))
-    norms = ops.sum(ops.square(fixed), axis=1)
-    products = ops.matmul(fixed, ops.transpose(fixed))
-    distances = norms[:, None] - 2.0 * products + norms[None, :]
+    mean = ops.mean(others, axis=0)
+    a, b = ops.stop_gradient(anchors - mean), ops.stop_gradient(others - mean)
+    products = ops.matmul(a, ops.transpose(b))
+    lengths = [ops.sum(ops.square(x), axis=1) for x in (a, b)]
+    distances = lengths[0][:, None] - 2.0 * products + lengths[1][None, :]
     farthest = ops.argmax(ops.where(same, distances, -float("inf")), axis=1)
     nearest = ops.argmin(ops.where(other, distances, float("inf")), axis=1)
 
     def distance(partner):
-        square = ops.sum(ops.square(features - ops.take(features, partner, axis=0)), axis=1)
+        square = ops.sum(ops.square(anchors - ops.take(others, partner, axis=0)), axis=1)
         # At 0 the square root has no finite slope: there the distance is 1e-6, and its slope 0.
         return square if squared else ops.sqrt(ops.maximum(square, 1e-12))
 
     hinge = ops.relu(margin + distance(farthest) - distance(nearest))
-    # An anchor is in its own row of `same`, at distance 0: it wins only where no other image can.
-    several = ops.sum(ops.cast(same, "int32"), axis=1) > 1
-    return _mean_where(ops.logical_and(several, ops.any(other, axis=1)), hinge)
+    return _mean_where(ops.logical_and(ops.any(same, axis=1), ops.any(other, axis=1)), hinge)
 
 
 def verification(logits, same):

@@ -3,10 +3,11 @@
     KERAS_BACKEND=torch python recipes/baseline.py
     python recipes/baseline.py --train-on hr+lr --data market1501 --data-dir DIR
     python recipes/baseline.py --train-on hr+lr --triplet 1 --labeled-fraction 0.2
+    python recipes/baseline.py --train-on hr+lr --octuplet 1 --weights RUN      # fine-tuning
 
 It shows what cross-resolution costs: how far rank-1 falls when the query is shrunk. A batch-hard
 triplet or a verification term may be added. A step then holds 4 images of each of 8 people, see
---images-per-person.
+--images-per-person. With an octuplet term it holds half as many pairs, an HR image and its LR one.
 """
 
 import dataclasses
@@ -30,6 +31,8 @@ class Options:
     """Weight of a batch-hard triplet term, 0 for none."""
     verification: float = 0.0
     """Weight of a verification term, 0 for none."""
+    octuplet: float = 0.0
+    """Weight of an octuplet term, 0 for none: triplets within and between HR and LR images."""
     labeled_fraction: float = 1.0
     """Train on this share of each person's images, with as many train steps as on all."""
 
@@ -37,23 +40,35 @@ class Options:
 def main(o):
     from keras_xreid.training.schedules import rising_and_falling
 
+    if o.octuplet and o.train_on == "hr":
+        raise xr.InputError("--octuplet compares HR with LR images: give --train-on hr+lr")
     run = app.Run("baseline", o, xr.Baseline)
-    grouped = bool(o.triplet or o.verification)
+    grouped = bool(o.triplet or o.verification or o.octuplet)
     app.unused(o, not grouped, "without --triplet nobody is grouped", "images_per_person")
     rates = (1,)
     if o.train_on == "hr+lr":
         rates = o.train_rates if rate_range(o.train_rates) else (1, *o.train_rates)
-    images = run.images(grouped, rates=rates)
-    epochs, an_epoch = run.epochs(EPOCHS[o.preset], o.epochs), len(images)
+
+    def batches():
+        if not o.octuplet:
+            return run.images(grouped, rates=rates)
+        # As many images a step, and people.
+        size, k = (o.batch_size or 32) // 2, max(2, o.images_per_person // 2)
+        return run.pairs(batch_size=size, images_per_person=k)
+
+    images = batches()
+    each, an_epoch = images.images_each, len(images)
+    epochs = run.epochs(EPOCHS[o.preset] // each, o.epochs)
     if o.labeled_fraction < 1:  # shorter epochs, and more of them
         run.keep_labeled(o.labeled_fraction)
-        images = run.images(grouped, rates=rates)
+        images = batches()
         epochs = round(epochs * an_epoch / len(images))
 
     model = xr.Baseline(
-        images.people, triplet=o.triplet, verification=o.verification, **run.extractor()
-    )
-    rate = rising_and_falling(epochs * len(images), an_epoch, o.learning_rate)
+        images.people, triplet=o.triplet, verification=o.verification, octuplet=o.octuplet,
+        **run.extractor(),
+    )  # fmt: skip
+    rate = rising_and_falling(epochs * len(images), an_epoch // each, o.learning_rate)
     model.compile(app.adam(model, rate), **run.compiling)
     model.fit(images, epochs=epochs, callbacks=run.callbacks("reid", images))
     run.finish(model, trained_on=rates if o.train_on == "hr" else None)

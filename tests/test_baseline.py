@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from small import PEOPLE, SIZE, fill, pairs
+from small import PEOPLE, SIZE, couples, fill, pairs
 
 import keras_xreid as xr
 from keras_xreid import losses, models
@@ -125,6 +125,28 @@ def test_the_terms_teach_the_embedding():
         assert (max(in_verifier) > 0) == (term == "verification")
 
 
+@pytest.mark.backend
+def test_octuplet_takes_pairs():
+    """Every term sees both images of a pair; the octuplet compares what triplets do."""
+    model = baseline(octuplet=2.0, unit_triplet=True)
+    data = couples()
+    model.check_batch(data)
+    with pytest.raises(xr.InputError, match=r"hr, lr, person.*give keras_xreid\.PairBatches"):
+        model.check_batch(batch([0, 0, 1, 1]))
+    prepared = model.prepare({k: keras.ops.convert_to_tensor(v) for k, v in data.items()})
+    (phase,) = model.phases()
+    assert phase.terms == ("id", "octuplet")
+    terms = {k: float(v) for k, v in phase.losses(prepared).items()}
+    both = np.concatenate([data["hr"], data["lr"]]) / np.float32(255)
+    features, logits = model.network(both, training=True)
+    twice = np.tile(data["person"], 2)
+    assert terms["id"] == pytest.approx(float(losses.cross_entropy(twice, logits)), rel=1e-4)
+    features = keras.ops.convert_to_numpy(features)
+    features = features / np.linalg.norm(features, axis=1, keepdims=True)
+    expected = losses.octuplet_loss(features[:4], features[4:], data["person"])
+    assert float(expected) > 0 and terms["octuplet"] == pytest.approx(2 * float(expected), rel=1e-4)
+
+
 # --- saving ----------------------------------------------------------------------------------
 
 
@@ -183,6 +205,8 @@ def recipe(people, monkeypatch, **options):
         ({"triplet": float("inf")}, ["--triplet", "inf"]),
         ({"triplet": 1.0, "batch_size": 30}, ["--batch-size", "30", "multiple of 4"]),
         ({"verification": 1.0, "batch_size": 4}, ["--batch-size", "4", "8 or more"]),
+        ({"octuplet": -1.0, "train_on": "hr+lr"}, ["--octuplet", "-1"]),
+        ({"octuplet": 1.0}, ["--octuplet", "--train-on hr+lr"]),
         ({"labeled_fraction": 1.5}, ["--labeled-fraction", "1.5"]),
         ({"labeled_fraction": 0.0}, ["--labeled-fraction", "above 0"]),
     ],
@@ -221,6 +245,29 @@ def test_recipe_with_few_labels_takes_as_many_steps(people, monkeypatch, capsys)
     assert rates[0] == rates[1]
     assert np.argmax(rates[0]) == 3  # one epoch over all images
     assert "12 of 24 images keep their label" in capsys.readouterr().out
+
+
+def test_recipe_with_pairs_shows_as_many_images(people, monkeypatch):
+    """With the octuplet term a step has as many images, and the schedule is that of the control."""
+    from keras_xreid.app import run
+
+    fitted = []
+    monkeypatch.setattr(run.Run, "callbacks", lambda run, stage, batches: stage)
+    monkeypatch.setattr(
+        xr.Baseline, "fit", lambda model, *given, **told: fitted.append((model, *given, told))
+    )
+    rates = []
+    for options, epochs in (({"triplet": 1.0}, 4), ({"octuplet": 0.5}, 2)):
+        recipe(people, monkeypatch, train_on="hr+lr", epochs=epochs, batch_size=8, **options)
+        model, batches, told = fitted.pop()
+        assert told["epochs"] == epochs and epochs * len(batches) == 12
+        assert batches.batch_size * batches.images_each == 8
+        schedule = model.optimizers["network"].get_config()["learning_rate"]
+        schedule = keras.optimizers.schedules.deserialize(schedule)
+        rates.append([float(schedule(step_)) for step_ in range(13)])
+    assert set(batches[0]) == {"hr", "lr", "person", "rate"} and model.octuplet == 0.5
+    assert batches[0]["person"].reshape(2, 2).std(1).max() == 0  # two pairs of a person
+    assert rates[0] == rates[1]
 
 
 def test_recipe_refuses_too_few_people_before_it_opens_a_folder(people, tmp_path, monkeypatch):

@@ -127,6 +127,61 @@ def test_triplet_is_exact_where_embeddings_lie_close():
     assert found > 1e-4
 
 
+# --- the octuplet ----------------------------------------------------------------------------
+
+
+def test_octuplet_by_hand():
+    # LR images lie 0.5 to the right. HR-HR and LR-LR are as above, 2.5 + 1 - (3, 2, 2, 3).
+    low = np.asarray(LINE) + 0.5
+    within = np.mean([0.5, 1.5, 1.5, 0.5])
+    # HR 0, 1, 3, 4 and LR 0.5, 1.5, 3.5, 4.5: positives 1.5, 0.5, 1.5, 0.5 away, the own twin
+    # left out; negatives 3.5, 2.5, 1.5 and 2.5.
+    high_low = np.mean([0.5, 0.5, 2.5, 0.5])
+    # The other way: positives 0.5, 1.5, 0.5, 1.5; negatives 2.5, 1.5, 2.5, 3.5.
+    low_high = np.mean([0.5, 2.5, 0.5, 0.5])
+    found = float(losses.octuplet_loss(LINE, low, PEOPLE, 2.5))
+    assert found == pytest.approx(2 * within + high_low + low_high, rel=1e-5)
+    assert float(losses.octuplet_loss(LINE, LINE, PEOPLE, 2.0)) == pytest.approx(2.0)  # as told
+
+
+def slow_octuplet(high, low, labels, margin):
+    """Anchor by anchor: the hardest of one kind of image, for each kind of anchor."""
+    total = 0.0
+    for anchors in (high, low):
+        for others in (high, low):
+            terms = []
+            for i, who in enumerate(labels):
+                apart = {j: np.linalg.norm(anchors[i].astype(float) - x.astype(float))
+                         for j, x in enumerate(others) if labels[j] >= 0 and j != i}  # fmt: skip
+                own = [d for j, d in apart.items() if labels[j] == who]
+                rest = [d for j, d in apart.items() if labels[j] != who]
+                if who >= 0 and own and rest:
+                    terms.append(max(0.0, margin + max(own) - min(rest)))
+            total += np.mean(terms) if terms else 0.0
+    return total
+
+
+def test_octuplet_agrees_with_a_loop():
+    rng = np.random.default_rng(3)
+    for size in (5, 16):
+        for _ in range(4):
+            labels = rng.integers(-1, max(2, size // 3), size)
+            high, low = (rng.normal(0, 1, (size, 8)).astype("float32") for _ in range(2))
+            found = float(losses.octuplet_loss(high, low, labels))
+            expected = slow_octuplet(high, low, labels, 0.5)
+            assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_octuplet_teaches_both_kinds():
+    rng = np.random.default_rng(4)
+    high, low = (rng.normal(0, 1, (4, 3)).astype("float32") for _ in range(2))
+    for loss, value in (
+        (lambda x: losses.octuplet_loss(x, low, PEOPLE, 5.0), high),
+        (lambda x: losses.octuplet_loss(high, x, PEOPLE, 5.0), low),
+    ):
+        assert np.abs(gradient(loss, value)).min() > 0
+
+
 # --- images without a label, and none that takes part ----------------------------------------
 
 
@@ -167,6 +222,8 @@ def test_nobody_takes_part():
         lambda x: losses.triplet(x, [0, 0, 0, -1], 0.3),  # no negative
         lambda x: losses.triplet(x, [0, 1, 2, 3], 0.3),  # no positive
         lambda x: losses.verification(x, nobody),
+        lambda x: losses.octuplet_loss(x, x, nobody),
+        lambda x: losses.octuplet_loss(x, x, [0, 1, 2, 3]),  # a twin is no positive
     ):
         assert float(loss(np.asarray(LINE, "float32"))) == 0
         assert not gradient(loss, LINE).any()
@@ -189,6 +246,7 @@ def test_losses_are_float32_in_mixed_precision():
         losses.triplet(half, PEOPLE, 0.3),
         losses.cross_entropy([0, 0, 0, 0], half),
         losses.verification(half, PEOPLE),
+        losses.octuplet_loss(half, half, PEOPLE),
         losses.absolute_error(half, half),
     ):
         assert keras.backend.standardize_dtype(loss.dtype) == "float32"

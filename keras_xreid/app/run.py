@@ -30,7 +30,7 @@ from keras_xreid.training.norms import TermNorms
 PAIRS = {"tiny": 16, "strong": 32, "paper": 32}
 # Options that count something, and those that weigh, where a recipe has them.
 COUNTS = ("epochs", "reid_epochs", "batch_size", "limit", "steps")
-WEIGHTS = ("l2", "match", "reid_triplet", "triplet", "verification")
+WEIGHTS = ("l2", "match", "octuplet", "reid_triplet", "triplet", "verification")
 POSITIVE = ("learning_rate", "critic_rate", "mask_speed", "phi_scale", "reconstruction")
 
 

@@ -5,7 +5,14 @@ from keras import layers, ops
 
 from keras_xreid import losses
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import STRONG, ReIDModel, as_float, predict, preset_or
+from keras_xreid.models.base import (
+    STRONG,
+    ReIDModel,
+    as_float,
+    high_and_low,
+    predict,
+    preset_or,
+)
 from keras_xreid.training.phases import Phase
 
 PRESETS = {
@@ -22,9 +29,11 @@ class Baseline(ReIDModel):
     Which images it sees is up to the batches: rate 1 only gives the HR baseline and INTACT's
     first stage, rates 1 to 4 the baseline on HR and LR.
 
-    Two terms may be added; both want batches of P people x K images. The triplet term is batch-hard
-    as RAIN's (Eq. 6), on the embedding; where batches hold HR and LR images, its triplets hold both
-    kinds, and RAIN's one kind each. The verification term asks a small network whether the
+    Three terms may be added; all want batches of P people x K images. The triplet term is
+    batch-hard as RAIN's (Eq. 6), on the embedding; where batches hold HR and LR images, its
+    triplets hold both kinds, and RAIN's one kind each. The octuplet term has triplets within and
+    between HR and LR images, see `octuplet_loss`; it takes the pairs of `PairBatches`, and every
+    term then sees HR and LR images at once. The verification term asks a small network whether the
     difference v_i - v_j of two embeddings is that of one person (ours: a hidden layer of 256 with
     ReLU; each image is paired with one of its person and with one of another, see `pairs_within`).
 
@@ -46,6 +55,8 @@ class Baseline(ReIDModel):
         verification: float, weight of the verification term, 0 for none. Its network is the part
             `verifier`, which then needs an optimizer too.
         margin: float, of the triplet term, in units of the embedding.
+        octuplet: float, weight of the octuplet term, 0 for none. It compares what triplets do, with
+            margin 0.5.
         weights: None, "imagenet" or a model to copy from, where the backbone starts.
 
     Example:
@@ -57,12 +68,11 @@ class Baseline(ReIDModel):
     """
 
     PRESETS = PRESETS
-    batch_names = ("image", "person")
 
     def __init__(
         self, people, preset="paper", backbone=None, image_size=None, label_smoothing=None,
         last_stride=1, triplet=None, verification=0.0, margin=0.3, weights=None, neck=None,
-        flip=None, unit_triplet=None, **kwargs,
+        flip=None, unit_triplet=None, octuplet=0.0, **kwargs,
     ):  # fmt: skip
         given = preset_or(
             PRESETS[preset], backbone=backbone, image_size=image_size, neck=neck, flip=flip,
@@ -72,7 +82,7 @@ class Baseline(ReIDModel):
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
         self.preset, self.label_smoothing = preset, float(given.label_smoothing)
         self.triplet, self.verification, self.margin = float(given.triplet), verification, margin
-        self.neck, self.unit_triplet = given.neck, given.unit_triplet
+        self.neck, self.unit_triplet, self.octuplet = given.neck, given.unit_triplet, octuplet
         self.network = build_reid_network(
             self.people, backbone, self.image_size, weights, last_stride, self.neck
         )
@@ -83,10 +93,17 @@ class Baseline(ReIDModel):
             self.verifier = keras.Model(difference, layers.Dense(1)(x), name="verifier")
         self.built = True
 
+    @property
+    def batch_names(self):
+        """What a batch to train on has."""
+        return ("hr", "lr", "person") if self.octuplet else ("image", "person")
+
     def phases(self):
         parts, terms = ["network"], ["id"]
         if self.triplet:
             terms.append("triplet")
+        if self.octuplet:
+            terms.append("octuplet")
         if self.verification:
             parts.append("verifier")
             terms.append("verification")
@@ -96,17 +113,22 @@ class Baseline(ReIDModel):
         return {"image": images, "person": labels}
 
     def prepare(self, batch):
+        if self.octuplet:
+            return high_and_low(batch)
         return {"image": as_float(batch["image"]), "person": batch["person"]}
 
     def _terms(self, batch):
         person = batch["person"]
         features, logits, *raw = self.network(batch["image"], training=self.learning)
         terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
+        compared = raw[0] if raw else features
+        if self.unit_triplet:
+            compared = ops.normalize(ops.cast(compared, "float32"), axis=-1)
         if self.triplet:
-            compared = raw[0] if raw else features
-            if self.unit_triplet:
-                compared = ops.normalize(ops.cast(compared, "float32"), axis=-1)
             terms["triplet"] = self.triplet * losses.triplet(compared, person, self.margin)
+        if self.octuplet:
+            found = losses.octuplet_loss(*ops.split(compared, 2), ops.split(person, 2)[0])
+            terms["octuplet"] = self.octuplet * found
         if self.verification:
             first, second, same = pairs_within(person)
             difference = ops.take(features, first, axis=0) - ops.take(features, second, axis=0)
@@ -134,6 +156,7 @@ class Baseline(ReIDModel):
             "triplet": self.triplet,
             "verification": self.verification,
             "margin": self.margin,
+            "octuplet": self.octuplet,
         }
 
 
