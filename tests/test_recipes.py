@@ -221,6 +221,16 @@ def test_evaluate_recipe(finished, people, tmp_path):
     assert again["per_rate"] == ours["per_rate"]
     kept = (out / "queries.csv").read_text()
     assert (tmp_path / "scores" / "queries.csv").read_text() == kept
+    run("evaluate", "--weights", out, "--data", "csv", "--data-dir", people, "--rates", 1, 4,
+        "--degradation", "camera", "--strength", 0.5, "--out", tmp_path / "seen")  # fmt: skip
+    seen = json.loads((tmp_path / "seen" / "metrics.json").read_text())
+    assert (seen["degradation"], seen["strength"]) == ("camera", 0.5)
+    assert (again["degradation"], again["strength"]) == ("plain", 0.0)
+    assert seen["per_rate"]["1"] == ours["per_rate"]["1"]
+    assert seen["image_quality"]["4"]["psnr"] < ours["image_quality"]["4"]["psnr"]
+    rows = [json.loads(x) for x in (tmp_path / "seen" / "manifest.jsonl").read_text().splitlines()]
+    told = {(r["role"], r["kernel"], r.get("degradation"), r.get("strength")) for r in rows}
+    assert told == {("query", "drawn", "camera", 0.5), ("gallery", "area", None, None)}
 
 
 def test_first_stage_is_reused(finished, people, tmp_path):
@@ -579,6 +589,9 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
         (("--repeats", "3"), ["each-rate", "draws nothing"]),
         (("--repeats", "0"), ["--repeats is 0"]),
         (("--protocol", "multi-shot", "--score-as", "3=2"), ["--score-as", "multi-shot"]),
+        (("--protocol", "multi-shot", "--degradation", "camera"), ["camera", "multi-shot"]),
+        (("--strength", "0.5"), ["--degradation plain", "--strength"]),
+        (("--degradation", "camera", "--strength", "1.5"), ["1.5", "0 (plain shrinking) to 1"]),
         (("--score-as", "5=2"), ["5=2", "--rates"]),
         (("--score-as", "3:2"), ["3:2", "RATE=RATE"]),
         (("--split-id", "2"), ["split 2 of csv"]),

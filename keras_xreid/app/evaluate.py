@@ -14,7 +14,8 @@ import keras_xreid as xr
 from keras_xreid import app, files
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
-from keras_xreid.app.settings import NAMES, Protocol
+from keras_xreid.app.settings import NAMES, Protocol, strength_of
+from keras_xreid.data.resolution import DEGRADATIONS
 from keras_xreid.evaluation.evaluate import ESTIMATED
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.report.tables import score_table, text_table
@@ -55,6 +56,11 @@ class Options:
     """Rank by k-reciprocal neighbours (Zhong et al., CVPR 2017)."""
     lpips: bool = False
     """Measure LPIPS of recovered images too; downloads AlexNet once (233 MB)."""
+    degradation: Literal[DEGRADATIONS] = "plain"
+    """camera: each-rate's queries get blur, noise and JPEG besides, at the small size, each drawn
+    by the query's name. Rate 1 and the gallery stay as they are."""
+    strength: float = 0.5
+    """How much a camera adds, from 0 (plain shrinking) to 1."""
     score_as: tuple[str, ...] = ()
     """Rates that the model is told otherwise, 3=2 6=8: images of rate 3 as if they had rate 2; or
     estimated: what xr.estimate_rate sees in each query."""
@@ -105,6 +111,11 @@ def check(options, data):
             f"--score-as with protocol {data.protocol}, which fixes each query's rate: it goes "
             "with each-rate, on queries of high resolution"
         )
+    if strength_of(options) and data.protocol != "each-rate":
+        raise xr.InputError(
+            f"--degradation camera with protocol {data.protocol}, which has shrunk its queries "
+            "already: it goes with each-rate"
+        )
     provenance.refuse_overlap(options.weights, options)
 
 
@@ -154,7 +165,7 @@ def beside_card(options, data, results):
     entry = xr.published().get(options.weights)
     on = {"dataset": options.data, "split": options.split, "split_id": options.split_id}
     on["protocol"] = data.protocol
-    asked_otherwise = options.score_as or options.rerank or options.limit
+    asked_otherwise = options.score_as or options.rerank or options.limit or strength_of(options)
     if entry is None or asked_otherwise or any(entry.get(k) != v for k, v in on.items()):
         return
     if (entry.get("fold") or 0) != options.fold:
@@ -171,6 +182,7 @@ def beside_card(options, data, results):
 def main(options):
     began = time.perf_counter()
     told = told_rates(options)
+    strength_of(options)
     if options.repeats < 1:
         raise xr.InputError(f"--repeats is {options.repeats}: give 1 or more")
     model = xr.load(options.weights, precision="float32")
@@ -192,16 +204,16 @@ def score(options, model, sets, told, folder, began):
     """Scores a model on each draw of a data set; writes what was found into a folder, or None."""
     data = sets[0]
     network = network_of_lpips(model, options.lpips)
-    shrunk = getattr(model, "gallery_at_query_rate", False)
+    shrunk, strength = getattr(model, "gallery_at_query_rate", False), strength_of(options)
     runs, rows = [], []
     for drawn in sets:
         result = xr.evaluate(
             model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
-            reranked=options.rerank,
+            reranked=options.rerank, strength=strength,
         )  # fmt: skip
         runs.append(result.scores)
         rates = options.rates if shrunk else (1,)
-        rows += xr.manifest_rows(drawn, options.rates, gallery_rates=rates)
+        rows += xr.manifest_rows(drawn, options.rates, gallery_rates=rates, strength=strength)
     results = runs[0]
     if len(runs) > 1:
         results = averaged(runs)
@@ -229,6 +241,8 @@ def score(options, model, sets, told, folder, began):
         "keras": keras.__version__,
         "preset": model.preset,
         "backbone": model.backbone,
+        "degradation": options.degradation,
+        "strength": strength,
         "score_as": told if told == ESTIMATED else {f"{k:g}": v for k, v in told.items()},
         "seed": None,
         "short_run": bool(options.limit),

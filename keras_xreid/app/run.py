@@ -12,7 +12,7 @@ import keras_xreid as xr
 from keras_xreid import files
 from keras_xreid.app import folder as folders
 from keras_xreid.app import provenance
-from keras_xreid.app.settings import defaults, flag, plain
+from keras_xreid.app.settings import defaults, flag, plain, strength_of
 from keras_xreid.data.batches import check_people
 from keras_xreid.data.decoded import decode
 from keras_xreid.data.resolution import lr_rates, rate_range
@@ -219,7 +219,7 @@ class Run:
             kwargs.pop("images_per_person", None)
         return kind(
             self.records, image_size=self.image_size, seed=o.seed, erase=o.erase, jitter=o.jitter,
-            workers=o.workers, steps=o.steps, kernel=o.kernel, **kwargs,
+            workers=o.workers, steps=o.steps, kernel=o.kernel, strength=strength_of(o), **kwargs,
         )  # fmt: skip
 
     # --- training ------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Run:
         shrunk = getattr(model, "gallery_at_query_rate", False)
         rows = xr.manifest_rows(
             data, o.rates, train_rates=o.train_rates, gallery_rates=o.rates if shrunk else (1,),
-            train_kernel=o.kernel,
+            train_kernel=o.kernel, train_strength=strength_of(o),
         )  # fmt: skip
         manifest = xr.write_manifest(self.folder / "manifest.jsonl", rows)
         result = xr.evaluate(model, data, o.rates, lr_rates(o.train_rates))
@@ -348,6 +348,7 @@ class Run:
                     raise xr.InputError(f"{flag(name)} is {value:g}: give {wanted}")
         if importlib.util.find_spec("matplotlib") is None:
             raise xr.InputError('figures need matplotlib: pip install "keras-xreid[recipes]"')
+        strength_of(o)
         if o.resume and o.overwrite:
             raise xr.InputError("--resume and --overwrite exclude each other: give one")
 

@@ -18,9 +18,10 @@ import docstring_parser
 import tyro
 
 from keras_xreid.backbones import NAMES as BACKBONES
+from keras_xreid.data.camera import check_strength
 from keras_xreid.data.datasets import NAMES
 from keras_xreid.data.protocols import PROTOCOLS
-from keras_xreid.data.resolution import KERNELS, RANDOM
+from keras_xreid.data.resolution import DEGRADATIONS, KERNELS, RANDOM
 from keras_xreid.errors import InputError
 
 Protocol = Literal[tuple(PROTOCOLS)]
@@ -56,6 +57,12 @@ class Data:
     kernel: Literal[(*KERNELS, RANDOM)] = "area"
     """How training images are shrunk; random takes one of the others for each image. Queries are
     shrunk by area."""
+    degradation: Literal[DEGRADATIONS] = "plain"
+    """plain: LR training images are only shrunk; camera: blur, noise and JPEG besides, at the small
+    size, and a kernel drawn for each. Queries are only shrunk; `xreid evaluate --degradation
+    camera` scores on degraded ones."""
+    strength: float = 0.5
+    """How much a camera adds, from 0 (plain shrinking) to 1."""
     rates: tuple[float, ...] = (1, 2, 3, 4, 8)
     """Down-sampling rates that each-rate scores."""
     query_rates: tuple[float, ...] = (2, 3, 4)
@@ -209,6 +216,26 @@ def _read(kind, **about):
         text = re.sub(r"\x1b\[[0-9;]*m|^[╭╰].*$|│", "", said.getvalue(), flags=re.MULTILINE)
         text = re.split(r"─{9}|Got errors:", text)[0]
         raise InputError(f"{' '.join(text.split()).rstrip('.')}; --help tells more") from None
+
+
+def strength_of(options):
+    """How much a camera adds to images, by options that have `degradation` and `strength`.
+
+    Args:
+        options: of a recipe or a command.
+
+    Returns:
+        Float in [0, 1]; 0 for plain shrinking.
+
+    Raises:
+        InputError: another strength, or one that nothing would come of.
+    """
+    check_strength(options.strength)
+    if options.degradation == "camera":
+        return options.strength
+    if options.strength != Data.strength:
+        raise InputError("--degradation plain adds nothing: leave out --strength")
+    return 0.0
 
 
 def plain(options):

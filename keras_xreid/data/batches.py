@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_xreid.data.augment import jittered, random_box, random_hole
+from keras_xreid.data.camera import check_strength
 from keras_xreid.data.decoded import decode
 from keras_xreid.data.people import is_junk, people_in
 from keras_xreid.data.resolution import (
@@ -82,6 +83,8 @@ class Batches(keras.utils.PyDataset):
         workers: processes that make the coming batches, 0 for none. The batches stay the same.
         kernel: how images are shrunk, see `degrade`; or "random": each image draws area, bilinear,
             bicubic or lanczos.
+        strength: float in [0, 1], how much a camera adds to images of rates above 1, see `degrade`;
+            0 is plain shrinking. All other draws are the same at every strength.
         steps: at most so many batches an epoch, for a short run. (`steps_per_epoch` of `fit` would
             leave epochs unfinished, and the order of the data with them.)
 
@@ -103,12 +106,13 @@ class Batches(keras.utils.PyDataset):
     def __init__(
         self, records, image_size, rates, batch_size=32, people_per_batch=None,
         images_per_person=4, seed=0, crop=True, flip=True, erase=False, jitter=False, workers=0,
-        kernel="area", steps=None,
+        kernel="area", steps=None, strength=0.0,
     ):  # fmt: skip
         # Keras's own workers stay off: the batches they still hold when `fit` builds a model are
         # handed out again as the first ones of the epoch, and each epoch starts new processes.
         super().__init__(workers=0, use_multiprocessing=False)
         check_rates(rates)
+        check_strength(strength)
         if kernel != RANDOM:
             check_kernel(kernel)
         if people_per_batch is not None:
@@ -138,7 +142,7 @@ class Batches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.crop, self.flip, self.erase, self.jitter = crop, flip, erase, jitter
-        self.kernel = kernel
+        self.kernel, self.strength = kernel, strength
         self.steps = steps
         self.epoch = 0
         self._complete = False
@@ -209,7 +213,9 @@ class Batches(keras.utils.PyDataset):
             pixels = np.empty(shape, np.uint8)
         for i, (position, rate) in enumerate(zip(positions, rates, strict=True)):
             # Views before the last two are of images that are drawn on their own.
-            self._draw(pixels[-2:, i], position, rate, rng)
+            # A camera has random numbers of its own, so that crops are the same without it.
+            own = self._generator(epoch, index, 2, i) if self.strength else None
+            self._draw(pixels[-2:, i], position, rate, rng, own)
         return pixels, self._entries(positions, rates)
 
     def _drawn_rates(self, count, rng):
@@ -265,7 +271,7 @@ class Batches(keras.utils.PyDataset):
         at_hand = position < len(self._images)
         return self._images[position] if at_hand else self.records[position].read()
 
-    def _draw(self, pixels, position, rate, rng):
+    def _draw(self, pixels, position, rate, rng, camera=None):
         """One crop of an image in each view, (views, height, width, 3), flipped and erased alike.
 
         The last view has the rate; one before it is at high resolution.
@@ -280,7 +286,7 @@ class Batches(keras.utils.PyDataset):
         kernel = self.kernel
         if kernel == RANDOM:
             kernel = list(KERNELS)[rng.integers(len(KERNELS))]
-        write_views(pixels, image, rates, kernel, mirror)
+        write_views(pixels, image, rates, kernel, mirror, self.strength, camera)
         if self.erase and rng.random() < 0.5:
             rows, columns = random_hole(*self.image_size, rng)
             pixels[:, rows, columns] = image.mean((0, 1)).round()

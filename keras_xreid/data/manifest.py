@@ -44,7 +44,8 @@ ROW = {
 
 
 def manifest_rows(
-    data, rates, kernel="area", train_rates=(), gallery_rates=(1,), train_kernel="area"
+    data, rates, kernel="area", train_rates=(), gallery_rates=(1,), train_kernel="area",
+    strength=0.0, train_strength=0.0,
 ):  # fmt: skip
     """Lists every image that a run uses, and how: the answer to "which images, which split?".
 
@@ -64,13 +65,17 @@ def manifest_rows(
         train_rates: rates listed with the training images; or a range, "1..4".
         gallery_rates: rates of the gallery.
         train_kernel: how training images are shrunk.
+        strength: how much a camera adds to queries, see `degrade`.
+        train_strength: how much it adds to training images.
 
     Returns:
         List of dicts with split, role, path, person, camera, rate, kernel, sha256 (and the key of
-        an image inside a container, and the fold of "dev" but for fold 0).
+        an image inside a container, the fold of "dev" but for fold 0, and the strength of a
+        camera's degradation but for 0).
     """
     if data.protocol != "each-rate":
-        return protocol_rows(data, train_kernel, train_rates)
+        rows = protocol_rows(data, train_kernel, train_rates)
+        return [_degraded(row, "train", train_strength) for row in rows]
     used = {
         "train": [_listed(train_rates)] if data.train else [],
         "query": [plain_number(rate) for rate in sorted(rates)],
@@ -93,8 +98,16 @@ def manifest_rows(
             if record.key is not None:
                 row["key"] = record.key
             row.update(_fold_of(data))
+            row = _degraded(_degraded(row, "train", train_strength), "query", strength)
             rows += [{**row, "rate": rate} for rate in role_rates]
     return rows
+
+
+def _degraded(row, role, strength):
+    """A row that says what a camera added to its image, and which draws its kernel too."""
+    if not strength or row["role"] != role:
+        return row
+    return {**row, "kernel": "drawn", "degradation": "camera", "strength": strength}
 
 
 def protocol_rows(data, kernel="area", train_rates=()):

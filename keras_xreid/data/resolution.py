@@ -1,12 +1,15 @@
 """Low resolution, made once with Pillow so that every backend sees equal pixels."""
 
 import functools
+import hashlib
 import operator
 import re
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from keras_xreid.data.camera import camera, check_strength
 from keras_xreid.errors import InputError, check_number
 
 # Pillow widens its filters by the scale when it shrinks, so that all of these are anti-aliased.
@@ -18,6 +21,7 @@ KERNELS = {
 }
 MAX_POOL = "max-pool"  # the brightest pixel of each block, in each colour: what RAIN's authors did
 RANDOM = "random"  # in training batches: each image draws one of KERNELS
+DEGRADATIONS = ("plain", "camera")
 
 MAX_RATE = 1000  # of a larger one no image has more than a pixel left
 MAX_SIDE = 8000  # pixels of an image that is made: 192 MB at most
@@ -26,8 +30,12 @@ WEIGHT_BITS = 22  # of Pillow's weights, for images of 8 bits
 PIECE = 96 * 1024  # bytes
 
 
-def degrade(image, rate, kernel="area"):
+def degrade(image, rate, kernel="area", strength=0.0, rng=None):
     """Shrinks an image by a rate, anti-aliased, from the size it is stored at.
+
+    With a strength above 0 it is degraded as a camera would, see `keras_xreid.data.camera`: one
+    of `KERNELS` is drawn in the place of the kernel given, then blur, noise and JPEG at the small
+    size. An image of rate 1 stays as it is.
 
     Args:
         image: (h, w, 3) uint8.
@@ -35,12 +43,15 @@ def degrade(image, rate, kernel="area"):
         kernel: "area" (mean of the pixels under each new one), "bilinear", "bicubic", "lanczos", or
             "max-pool" (largest value of each block of rate x rate pixels; incomplete blocks at the
             lower and right edge are left out), which takes whole rates only.
+        strength: float in [0, 1], how much a camera adds; 0 is plain shrinking.
+        rng: NumPy's random generator, which draws what a camera adds.
 
     Returns:
         (max(1, round(h / rate)), max(1, round(w / rate)), 3) uint8; "max-pool" rounds down.
 
     Raises:
-        InputError: rate below 1, unknown kernel, or an image of another type or shape.
+        InputError: rate below 1, unknown kernel, a strength outside of [0, 1], or an image of
+            another type or shape.
 
     Example:
 
@@ -50,9 +61,10 @@ def degrade(image, rate, kernel="area"):
     _check_image(image)
     check_rates([rate])
     check_kernel(kernel)
+    check_strength(strength)
     if rate == 1:
         return image
-    return np.array(_degraded(Image.fromarray(image), rate, kernel))
+    return np.array(_degraded(Image.fromarray(image), rate, kernel, strength, rng))
 
 
 def resize(image, size):
@@ -77,7 +89,7 @@ def resize(image, size):
     return resized
 
 
-def prepare_images(images, image_size, rates=1, kernel="area"):
+def prepare_images(images, image_size, rates=1, kernel="area", strength=0.0):
     """Reads images and makes them what a network takes, low resolution included.
 
     Each image is shrunk by its rate from the size it is stored at (`degrade`), then enlarged to
@@ -89,12 +101,16 @@ def prepare_images(images, image_size, rates=1, kernel="area"):
         image_size: (height, width) in pixels that the network takes.
         rates: down-sampling rate of 1 or more for all images, or an (n,) list or array.
         kernel: how images are shrunk, see `degrade`.
+        strength: float in [0, 1], how much a camera adds, see `degrade`. What it adds to a record
+            is drawn by its person, camera and file name, and to an array by its place in the list:
+            it is the same at every rate, and each time.
 
     Returns:
         (n, height, width, 3) uint8.
 
     Raises:
-        InputError: rate below 1, another number of rates than of images, unreadable image.
+        InputError: rate below 1, another number of rates than of images, a strength outside of
+            [0, 1], unreadable image.
 
     Example:
 
@@ -111,8 +127,18 @@ def prepare_images(images, image_size, rates=1, kernel="area"):
     prepared = np.empty((len(images), height, width, 3), np.uint8)
     for i, (image, rate) in enumerate(zip(images, rates, strict=True)):
         pixels = image.read() if hasattr(image, "read") else np.asarray(image)
-        prepared[i] = resize(degrade(pixels, rate, kernel), (height, width))
+        rng = _generator_of(image, i) if strength else None
+        prepared[i] = resize(degrade(pixels, rate, kernel, strength, rng), (height, width))
     return prepared
+
+
+def _generator_of(image, place):
+    """What draws a camera's effects for an image: by its name, whatever other images there are."""
+    own = [place]
+    if hasattr(image, "path"):
+        own = [image.person, image.camera, Path(image.key or image.path).stem]
+    digest = hashlib.sha256(" ".join(map(str, ["camera", *own])).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 def rates_from_sizes(records, full_height=256):
@@ -273,7 +299,7 @@ def _check_image(image):
         raise InputError(f"image is {kind} of shape {shape}: expected uint8 of shape (h, w, 3)")
 
 
-def write_views(pixels, image, rates, kernel="area", mirror=False):
+def write_views(pixels, image, rates, kernel="area", mirror=False, strength=0.0, rng=None):
     """Writes `resize(degrade(image, rate, kernel), size)` of one image at several rates.
 
     The pixels are the same, with less copying between NumPy and Pillow.
@@ -284,17 +310,23 @@ def write_views(pixels, image, rates, kernel="area", mirror=False):
         rates: list of down-sampling rates of 1 or more.
         kernel: how images are shrunk, see `degrade`.
         mirror: turn all left to right.
+        strength: float in [0, 1], how much a camera adds, see `degrade`.
+        rng: what draws it.
     """
     _check_image(image)
     check_kernel(kernel)
     stored = Image.fromarray(image)
     for view, rate in zip(pixels, rates, strict=True):
-        _resize_into(view, _degraded(stored, rate, kernel), mirror)
+        _resize_into(view, _degraded(stored, rate, kernel, strength, rng), mirror)
 
 
-def _degraded(image, rate, kernel):
+def _degraded(image, rate, kernel, strength=0.0, rng=None):
     if rate == 1:
         return image
+    if strength:
+        kernel = list(KERNELS)[rng.integers(len(KERNELS))]
+        small = _degraded(image, rate, kernel)
+        return Image.fromarray(camera(np.asarray(small), strength, rng))
     if kernel == MAX_POOL:
         return Image.fromarray(_max_pool(np.asarray(image), rate))
     width, height = (max(1, round(edge / float(rate))) for edge in image.size)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_xreid.data.camera import check_strength
 from keras_xreid.data.protocols import find_protocol
 from keras_xreid.data.rate import estimate_rate
 from keras_xreid.data.resolution import prepare_images
@@ -84,6 +85,7 @@ class Result:
         data: the `DataSet` that was scored.
         image_size: (height, width) of the network's images.
         kernel: how images were shrunk.
+        strength: how much a camera added to the queries.
         samples: queries of some people, drawn by a seed; each trial has them recovered.
         mapped: queries of a map of embeddings, drawn by a seed, the same in each trial.
         map_distances: distances between their embeddings of all trials, trial after trial.
@@ -101,6 +103,7 @@ class Result:
     map_distances: np.ndarray
     masks: list | None = None
     mask_rates: list | None = None
+    strength: float = 0.0
 
 
 def evaluate(
@@ -116,6 +119,7 @@ def evaluate(
     told_rates=None,
     lpips=None,
     reranked=False,
+    strength=0.0,
 ):
     """Scores a model by the protocol that its data set was loaded with.
 
@@ -144,6 +148,9 @@ def evaluate(
             each-rate; the true one where it says nothing.
         lpips: what `load_lpips` returned, to measure LPIPS too.
         reranked: rank by k-reciprocal neighbours, see `keras_xreid.evaluation.reranking`.
+        strength: float in [0, 1], how much a camera adds to the queries of rates above 1, see
+            `degrade`; 0 is plain shrinking. A query's blur, noise and JPEG are drawn by its name.
+            The gallery is never degraded so.
 
     Returns:
         A `Result`. Its `scores` are a dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10",
@@ -157,7 +164,8 @@ def evaluate(
         together, which is what the papers print, and "queries_per_rate".
 
     Raises:
-        InputError: another protocol than the data set's, no rates, a rate below 1, no query that
+        InputError: another protocol than the data set's, a strength with one that has shrunk the
+            queries already, no rates, a rate below 1, no query that
             can be counted, or a model that needs the gallery at a rate that the protocol does not
             shrink it by.
 
@@ -172,6 +180,12 @@ def evaluate(
             f"protocol {protocol} was asked for, and the data set was loaded with {data.protocol}: "
             "give the protocol to datasets.load"
         )
+    check_strength(strength)
+    if strength and rule.low is not None:
+        raise InputError(
+            f"protocol {data.protocol} has shrunk its queries already: a camera's degradation goes "
+            "with each-rate, on queries of high resolution"
+        )
     trials = plan(model, data, rates, told_rates or {})
     counted = np.flatnonzero(counted_queries(data.query, data.gallery))
     if not len(counted):
@@ -181,7 +195,8 @@ def evaluate(
         )
     recovers = hasattr(model, "recover")
     control = recovers and getattr(model, "recovery_can_be_left_out", False)
-    asked = _Asked(model, tuple(image_size or model.image_size), kernel, batch_size, lpips)
+    size = tuple(image_size or model.image_size)
+    asked = _Asked(model, size, kernel, batch_size, lpips, strength)
     # Of an image that is of low resolution by itself nobody has the original.
     shrinks = max(trial.shrinks for trial in trials) > 1
     shrunk = [row for row in counted if shrinks or data.query[row].kernel is not None]
@@ -205,7 +220,8 @@ def evaluate(
         shown = [row for of_rate in trial.shown.values() for _, row in of_rate if control]
         rows = sorted({*samples, *shown}) if low else []
         if rows:  # a handful, for figures
-            images = asked.recover(asked.read([data.query[row] for row in rows], trial.shrinks))
+            seen = asked.read([data.query[row] for row in rows], trial.shrinks, strength)
+            images = asked.recover(seen)
             trial.recovered = dict(zip(rows, images, strict=True))
         if verbose:
             print("\n".join(_lines(trial, train_rates)))
@@ -221,6 +237,7 @@ def evaluate(
         map_distances=_among(model, trials, mapped),
         masks=[mask.values for mask in getattr(model, "masks", None) or ()] or None,
         mask_rates=getattr(model, "rates", None),
+        strength=strength,
     )
 
 
@@ -270,14 +287,14 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
 class _Asked:
     """A model that is asked about images, which are read a bounded number at a time."""
 
-    def __init__(self, model, image_size, kernel, batch_size, lpips):
+    def __init__(self, model, image_size, kernel, batch_size, lpips, strength):
         self.model, self.image_size, self.kernel = model, image_size, kernel
-        self.batch_size, self.lpips = batch_size, lpips
+        self.batch_size, self.lpips, self.strength = batch_size, lpips, strength
         self.flips = getattr(model, "flip", False)
         self.measures = hasattr(model, "recover") and can_measure()
 
-    def read(self, records, rate):
-        return prepare_images(records, self.image_size, rate, self.kernel)
+    def read(self, records, rate, strength=0.0):
+        return prepare_images(records, self.image_size, rate, self.kernel, strength)
 
     def embed(self, images, told):
         flip = {"flip": False} if self.flips else {}
@@ -304,7 +321,7 @@ class _Asked:
         if estimated:
             trial.told_rates = np.ones(len(records), "float32")
         for rows in _parts(records):
-            images = self.read(records[rows], trial.shrinks)
+            images = self.read(records[rows], trial.shrinks, self.strength)
             if estimated:
                 trial.told_rates[rows] = estimate_rate(images)
             found.append(self.versions(images, _of(trial.told_rates, rows)))

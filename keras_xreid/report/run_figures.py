@@ -65,7 +65,9 @@ def recovered_strips(result):
     records, groups = [result.data.query[row] for row in result.samples], []
     for trial in result.trials:
         if records and result.samples[0] in trial.recovered:
-            low = prepare_images(records, result.image_size, trial.shrinks, result.kernel)
+            low = prepare_images(
+                records, result.image_size, trial.shrinks, result.kernel, result.strength
+            )
             recovered = [trial.recovered[row] for row in result.samples]
             title = f"r = {trial.rate:g}" if trial.rate else "each at its rate"
             groups.append((title, {"LR": low, "recovered": recovered}))
@@ -112,7 +114,7 @@ def ranked_row(result, trial, row, variant, label, length=10):
     if label == "recovered" and row in trial.recovered:
         query = trial.recovered[row]
     else:
-        query = prepare_images([record], size, trial.shrinks, result.kernel)[0]
+        query = prepare_images([record], size, trial.shrinks, result.kernel, result.strength)[0]
     return {
         "label": label,
         "note": f"first ✓: {trial.first[variant][row]}",
