@@ -378,6 +378,15 @@ def test_jitter_reaches_the_training_images(people):
     np.testing.assert_array_equal(kept["person"], other["person"])
 
 
+def test_a_cameras_degradation_reaches_the_training_images(people):
+    runs = [prepared(people), prepared(people, degradation="camera", strength=1.0)]
+    kept, seen = (run.pairs(False, rates=(4,), batch_size=8)[0] for run in runs)
+    assert (kept["lr"] != seen["lr"]).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(kept["hr"], seen["hr"])
+    none = prepared(people, degradation="camera", strength=0.0)
+    assert none.pairs().strength == 0
+
+
 def test_erase_reaches_the_training_images(people):
     kept, erased = (prepared(people, erase=e).images()[0] for e in (False, True))
     changed = (kept["image"] != erased["image"]).any((1, 2, 3))
@@ -590,7 +599,7 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
         (("--repeats", "0"), ["--repeats is 0"]),
         (("--protocol", "multi-shot", "--score-as", "3=2"), ["--score-as", "multi-shot"]),
         (("--protocol", "multi-shot", "--degradation", "camera"), ["camera", "multi-shot"]),
-        (("--strength", "0.5"), ["--degradation plain", "--strength"]),
+        (("--strength", "0.3"), ["--degradation plain", "--strength"]),
         (("--degradation", "camera", "--strength", "1.5"), ["1.5", "0 (plain shrinking) to 1"]),
         (("--score-as", "5=2"), ["5=2", "--rates"]),
         (("--score-as", "3:2"), ["3:2", "RATE=RATE"]),
