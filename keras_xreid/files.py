@@ -100,6 +100,19 @@ def writing(path, needed=0, reserve=False):
         raise DiskError(f"cannot write {path}: {reason}{room * full}") from error
 
 
+def room_of(variables):
+    """The bytes that Keras's variables take in an HDF5 file.
+
+    Args:
+        variables: list of them.
+
+    Example:
+
+    >>> room_of(model.weights)
+    """
+    return sum(4 * math.prod(variable.shape) + 1024 for variable in variables)
+
+
 def _reserve(path, needed):
     """Takes room and gives it back; a quota may leave less than the disk has."""
     if needed > _free(path):

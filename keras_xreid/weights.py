@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 import keras_xreid
-from keras_xreid import hub
+from keras_xreid import files, hub
 from keras_xreid.errors import InputError
 
 ATTRIBUTE = "keras_xreid"
@@ -44,6 +44,7 @@ def save(model, path, half=False, critics=True):
     Raises:
         InputError: where the name does not end so, the backbone is not one of ours, or a weight
             is too large for float16.
+        DiskError: the disk is full, or the place cannot be written.
 
     Example:
 
@@ -64,19 +65,39 @@ def save(model, path, half=False, critics=True):
     }
     if half:
         _check_float16(model)
-    # A compiled model would save its optimizers' state too.
-    bare = type(model).from_config(config)
-    bare.set_weights(model.get_weights())
-    unfinished = path.with_name("unfinished-" + path.name)
-    bare.save_weights(unfinished, overwrite=True)
     left_out = [name for name in model.critics if not critics and getattr(model, name) is not None]
-    if half or left_out:
-        _rewrite(unfinished, half, left_out)
     description = {"class": type(model).__name__, "config": config, "left_out": left_out}
-    with h5py.File(unfinished, "a") as file:
-        description["arrays_sha256"] = _sha256_of_arrays(file)
-        file.attrs[ATTRIBUTE] = json.dumps(description)
-    os.replace(unfinished, path)
+    unfinished = path.with_name("unfinished-" + path.name)
+    files_at_once = 1 + bool(half or left_out)
+    with files.writing(path, files_at_once * files.room_of(model.weights), reserve=True):
+        try:
+            with _without_optimizers(model):
+                model.save_weights(unfinished, overwrite=True)
+            if half or left_out:
+                _rewrite(unfinished, half, left_out)
+            with h5py.File(unfinished, "a") as file:
+                description["arrays_sha256"] = _sha256_of_arrays(file)
+                file.attrs[ATTRIBUTE] = json.dumps(description)
+            os.replace(unfinished, path)
+        finally:
+            for left in (unfinished, unfinished.with_name("half-" + unfinished.name)):
+                with contextlib.suppress(OSError):
+                    left.unlink()
+
+
+@contextlib.contextmanager
+def _without_optimizers(model):
+    """Inside, Keras saves the weights of a compiled model alone."""
+    names = ("optimizer", "_part_optimizers")
+    parts = [vars(part) for part in model._flatten_layers()]
+    kept = [(part, name, part[name]) for part in parts for name in names if name in part]
+    for part, name, _ in kept:
+        part[name] = None
+    try:
+        yield
+    finally:
+        for part, name, optimizers in kept:
+            part[name] = optimizers
 
 
 def _check_float16(model):

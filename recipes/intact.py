@@ -72,7 +72,8 @@ def main(o):
         reid.fit(images, epochs=epochs, callbacks=run.callbacks("reid", images))
         xr.save(reid, run.folder / "reid.weights.h5")
 
-    model = xr.INTACT(  # stage 2: D, phi and sigma, G
+    run.seed()  # stage 2: D, phi and sigma, G
+    model = xr.INTACT(
         pairs.people, supervision=o.supervision, association=o.association, bridge=o.bridge,
         critic_statistics=o.critic_statistics, first_scale=o.phi_scale, match=o.match,
         **run.network,

@@ -92,7 +92,7 @@ class Run:
         if o.resume:
             begun = files.read_json(self.folder / "options.json").get("inputs")
             provenance.refuse_other_inputs(self.folder, begun, self.inputs)
-        autodiff.repeatable(o.seed, o.compiled)
+        self.seed()
         keras.config.set_dtype_policy(o.precision)
         # To train on; a recipe may hide labels or leave some out.
         self.records = [r for r in self.data.train if (r.rate or 1) == 1]
@@ -183,6 +183,10 @@ class Run:
         )
         self.records = kept
 
+    def seed(self):
+        """Seeds all that draws: a second stage begins alike, whatever ran before it."""
+        autodiff.repeatable(self.options.seed, self.options.compiled)
+
     def epochs(self, scheduled, given=None):
         """Epochs of a stage: as given, one in a short run (--steps), or as scheduled."""
         short = 1 if self.options.steps else scheduled
@@ -263,9 +267,7 @@ class Run:
         """
         o, data = self.options, dataclasses.replace(self.data, train=self.records)
         began = time.perf_counter()
-        weights = self.folder / "model.weights.h5"
-        with files.writing(weights, 5 * model.count_params(), reserve=True):
-            xr.save(model, weights)
+        xr.save(model, self.folder / "model.weights.h5")
         if o.precision != "float32":
             # Scored as it is published: bfloat16 moves a rank-1 by some queries, and by others on
             # another machine.

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import h5py
 import keras
 
 from keras_xreid.errors import InputError
-from keras_xreid.files import write_text_atomic, writing
+from keras_xreid.files import room_of, write_text_atomic, writing
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -108,7 +107,10 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self, epoch):
         """Writes the checkpoint; on a full disk the one before stays."""
         unfinished = self.path.with_name("unfinished-" + self.path.name)
-        with writing(self.path, self._bytes(), reserve=True):
+        # Keras writes the optimizers' state twice, of each part and of all parts. As much again is
+        # for the weights that are saved after it.
+        room = 2 * room_of([*self.model.variables, *self.model.optimizer.variables])
+        with writing(self.path, room, reserve=True):
             try:
                 self.model.save_weights(unfinished, overwrite=True)
                 with h5py.File(unfinished, "a") as file:
@@ -118,12 +120,6 @@ class Checkpoint(keras.callbacks.Callback):
             finally:
                 with contextlib.suppress(OSError):
                     unfinished.unlink()
-
-    def _bytes(self):
-        """The room that a checkpoint takes, and the model's weights that are saved after it."""
-        # Keras writes the optimizers' state twice, of each part and of all parts.
-        variables = 2 * [*self.model.variables, *self.model.optimizer.variables]
-        return sum(4 * math.prod(v.shape) + 1024 for v in variables)
 
 
 def write_history(path, rows):
