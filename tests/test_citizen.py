@@ -24,10 +24,11 @@ def one_per_rate(**kwargs):
     return small.fill(xr.OnePerRate(small.PEOPLE, "tiny", small.Levels(), **options))
 
 
+# On every backend with neck and flip, which is the longer way.
 SYSTEMS = [
-    pytest.param(make, kwargs, id=f"{make.__name__}{'-strong' * bool(kwargs)}")
+    pytest.param(make, kwargs, id=f"{make.__name__}{name}", marks=marks)
     for make in (baseline, small.intact, small.rain, small.cadnet, small.adaptive, one_per_rate)
-    for kwargs in ({}, STRONG)
+    for name, kwargs, marks in (("", {}, ()), ("-strong", STRONG, pytest.mark.backend))
 ]
 
 
@@ -45,8 +46,7 @@ def batch_for(model, seed=0):
 
 def ready(make=baseline, **kwargs):
     """A compiled system that learns with SGD."""
-    model = make(**kwargs)
-    return small.compiled(model, rate=0.01)
+    return small.compiled(small.shared(make, **kwargs), rate=0.01)
 
 
 def state(model):
@@ -62,7 +62,6 @@ def same(before, after):
 # --- one place scales ---------------------------------------------------------------------------
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("make, kwargs", SYSTEMS)
 def test_every_door_gives_equal_features(make, kwargs, tmp_path):
     model = make(**kwargs)
@@ -70,6 +69,8 @@ def test_every_door_gives_equal_features(make, kwargs, tmp_path):
     floats = stored.astype("float32") / np.float32(255)
     expected = model.embed(stored)
     assert np.std(expected, axis=0).max() > 1e-3
+    apart = model.distances(expected, expected)
+    assert (apart.argmin(axis=1) == np.arange(len(stored))).all()  # each is nearest to itself
     model.save(tmp_path / "model.keras")
     doors = {
         "predict": model.predict,
@@ -153,7 +154,6 @@ def fitting(**told):
     return {"people": small.PEOPLE, "image_size": small.SIZE, "rates": (2, 3, 4), **told}
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
     "told, words",
     [
@@ -400,10 +400,9 @@ def test_several_networks_are_trained_one_by_one():
 # --- empty batches ------------------------------------------------------------------------------
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("make, kwargs", SYSTEMS)
 def test_an_empty_batch_keeps_its_other_dimensions(make, kwargs):
-    model = make(**kwargs)
+    model = small.shared(make, **kwargs)
     none, some = images(2)[:0], images(2)
     gallery = model.embed(some)
     for rates in (None, 4, np.zeros(0, int)):

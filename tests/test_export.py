@@ -17,7 +17,6 @@ NEEDED = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "o
 BACKEND = keras.backend.backend()
 missing = [m for m in ("tyro", *NEEDED.get(BACKEND, ())) if importlib.util.find_spec(m) is None]
 pytestmark = [
-    pytest.mark.backend,
     pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}"),
     pytest.mark.skipif(BACKEND not in NEEDED, reason=f"there is no export from {BACKEND}"),
 ]
@@ -45,6 +44,10 @@ def exported(model, path):
     return export.open_onnx(path)
 
 
+def on_every_backend(*values):
+    return pytest.param(*values, marks=pytest.mark.backend)
+
+
 @pytest.mark.parametrize(
     "make, outputs",
     [
@@ -55,11 +58,17 @@ def exported(model, path):
         ),
         (small.rain, ["embedding", "recovered"]),
         (small.cadnet, ["embedding", "recovered"]),
-        (small.adaptive, ["embedding"]),
+        on_every_backend(small.adaptive, ["embedding"]),
         # Behind a neck, and averaged with the mirror image, as the strong preset has it.
-        (lambda: small.rain(neck=True, flip=True), ["embedding", "recovered"]),
-        (lambda: small.cadnet(neck=True, flip=True, residual=True), ["embedding", "recovered"]),
-        (
+        on_every_backend(
+            lambda: small.rain(neck=True, flip=True),
+            ["embedding", "recovered"],
+        ),
+        on_every_backend(
+            lambda: small.cadnet(neck=True, flip=True, residual=True),
+            ["embedding", "recovered"],
+        ),
+        on_every_backend(
             lambda: small.intact(neck=True, flip=True),
             ["embedding", "recovered", "embedding_high"],
         ),
@@ -100,6 +109,7 @@ def test_onnxruntime_computes_what_keras_does(make, outputs, tmp_path):
         assert difference < 1e-4 and largest == np.abs(expected[name]).max()
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("parts", [{}, {"masks": False}, {"varying_length": False}])
 def test_a_level_that_there_is_not_is_taken_as_the_nearest(parts, tmp_path):
     model = small.adaptive(**parts)
@@ -114,6 +124,7 @@ def test_a_level_that_there_is_not_is_taken_as_the_nearest(parts, tmp_path):
     assert export.differences(model, session, images(), rates)["embedding"][0] < 1e-4
 
 
+@pytest.mark.backend
 def test_where_no_level_matters_none_is_taken(tmp_path, monkeypatch):
     model = small.adaptive(masks=False, varying_length=False)
     session = exported(model, tmp_path / "graph.onnx")
@@ -166,6 +177,7 @@ def test_what_is_accepted(apart, accepted, saved, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == (["model.onnx"] if accepted else [])
 
 
+@pytest.mark.backend
 def test_batch_normalization_becomes_part_of_the_convolution(tmp_path):
     exported(baseline(), tmp_path / "graph.onnx")
     proto, options = onnx.load(tmp_path / "graph.onnx"), onnxruntime.SessionOptions()
@@ -197,6 +209,7 @@ def test_what_is_replaced_while_exporting_is_put_back():
     assert (fast_torch.enabled(), call()) == before
 
 
+@pytest.mark.backend
 def test_images_that_were_normalised_before_are_not_taken(tmp_path):
     session = exported(baseline(), tmp_path / "graph.onnx")
     with pytest.raises(Exception, match="uint8"):
@@ -225,6 +238,7 @@ def saved(tmp_path_factory):
     return folder
 
 
+@pytest.mark.backend
 def test_the_command_writes_a_graph_with_its_metadata(saved, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "IMAGES", 8)
     out = tmp_path / "model.onnx"

@@ -10,8 +10,6 @@ from keras_xreid.layers.association import Association
 from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import PixelShuffle, build_generator
 
-pytestmark = pytest.mark.backend
-
 
 def number(x):
     return float(keras.ops.convert_to_numpy(x))
@@ -20,6 +18,7 @@ def number(x):
 # --- parts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_pixel_shuffle(tmp_path):
     # Four channels of one pixel become its 2x2 block, row by row.
     x = np.arange(8, dtype="float32").reshape(1, 1, 2, 4)
@@ -28,6 +27,7 @@ def test_pixel_shuffle(tmp_path):
     run_layer_test(lambda: PixelShuffle(2), (4, 6, 8), tmp_path, (8, 12, 2))
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("normalised", [True, False])
 def test_generator_starts_as_the_identity(normalised):
     generator = build_generator((32, 16), (4, 4, 6, 6), normalised)
@@ -47,6 +47,7 @@ def test_generator_has_the_papers_graph():
         build_generator((100, 50))
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("size", [(256, 128), (128, 64), (90, 41)])
 def test_discriminator_takes_any_size(size):
     discriminator = build_image_discriminator(size, width=4)
@@ -54,6 +55,7 @@ def test_discriminator_takes_any_size(size):
     assert tuple(fd.shape) == (2, 1024) and tuple(logit.shape) == (2, 1)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("direction, source, target", [("r-to-d", 6, 10), ("d-to-r", 10, 6)])
 def test_association_maps_one_feature_to_the_other(direction, source, target):
     phi = Association(6, 10, direction, latent=5, hidden=7)
@@ -75,6 +77,7 @@ def test_association_maps_one_feature_to_the_other(direction, source, target):
     assert bridge == pytest.approx(np.mean((to_numpy(phi.sigma(b)) - latent) ** 2), rel=1e-4)
 
 
+@pytest.mark.backend
 def test_common_space_cannot_collapse():
     phi = Association(6, 10, "common", latent=5, hidden=7)
     assert not phi.bridge
@@ -88,6 +91,7 @@ def test_common_space_cannot_collapse():
     assert not last.trainable_variables
 
 
+@pytest.mark.backend
 def test_association_lives_through_saving(tmp_path):
     phi = Association(6, 10, latent=5, hidden=7)
     fc, fd = np.ones((4, 6), "float32"), np.ones((4, 10), "float32")
@@ -100,6 +104,7 @@ def test_association_lives_through_saving(tmp_path):
 # --- phases ----------------------------------------------------------------------------------
 
 
+# On the other backends `test_recipes.py` has a whole run, which is traced there.
 @pytest.mark.slow
 def test_the_whole_step_leaves_the_reid_network_alone():
     model = intact()
@@ -137,6 +142,7 @@ def gradients_of_association(model, cut=()):
     return np.concatenate([keras.ops.convert_to_numpy(g).ravel() for g in gradients])
 
 
+@pytest.mark.backend
 def test_eq_8_reaches_the_generator_both_ways():
     model = compiled(shared(intact))
     full = gradients_of_association(model)

@@ -163,9 +163,13 @@ def test_the_saved_weights_score_as_the_run_did(finished, people):
     out, _ = finished
     metrics = json.loads((out / "metrics.json").read_text())
     data = xr.datasets.load("csv", people)
-    again = xr.evaluate(xr.load(out), data, rates=(1, 4), train_rates=(2, 4), verbose=False).scores
+    model = xr.load(out)
+    again = xr.evaluate(model, data, rates=(1, 4), train_rates=(2, 4), verbose=False).scores
     assert again["per_rate"] == metrics["per_rate"]
     assert again["enlarged"]["per_rate"] == metrics["enlarged"]["per_rate"]
+    # The second stage, traced where a backend traces, leaves the first one's network alone.
+    reid = xr.load(out / "reid.weights.h5").network
+    assert all(map(np.array_equal, model.reid.get_weights(), reid.get_weights()))
 
 
 def means_of_queries(folder, variant="plain"):
@@ -458,7 +462,7 @@ def weights_of(out):
     return found
 
 
-@pytest.mark.backend
+# On each backend `test_freezing.py` has a training that goes on where it was stopped.
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
 def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):

@@ -485,24 +485,6 @@ def test_any_batch_size(system):
             assert np.isfinite(list(logs.values())).all(), n
 
 
-@pytest.mark.backend
-@two_on_jax
-def test_embed_predict_and_call_agree(system):
-    model, people = shared(system.make), people_of(system)
-    scaled = people.astype("float32") / 255
-    expected = model.embed(people)
-    called = keras.ops.convert_to_numpy(model(scaled))
-    np.testing.assert_allclose(called, expected, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(model.predict(scaled, verbose=0), called, rtol=1e-4, atol=1e-5)
-    with contextlib.suppress(xr.InputError):  # a system of several networks has no graph
-        level = [np.full(4, model.query_levels, "int32")] if model.query_levels else []
-        graph = model.graph(*map(keras.ops.convert_to_tensor, [scaled, *level]))["embedding"]
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(graph), called, rtol=1e-4, atol=1e-5)
-    # Each image is nearest to itself.
-    apart = model.distances(expected, expected)
-    assert apart.shape == (4, 4) and (apart.argmin(axis=1) == np.arange(4)).all()
-
-
 # --- training --------------------------------------------------------------------------------
 
 

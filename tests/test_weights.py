@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from small import cadnet, couples, fill, intact, not_on_jax, rain
+from small import cadnet, couples, fill, intact, rain
 
 import keras_xreid as xr
 from keras_xreid import hub
@@ -22,8 +22,6 @@ def model():
     return fill(xr.Baseline(5, backbone="osnet_x0_25", image_size=(64, 32)))
 
 
-@not_on_jax
-@pytest.mark.backend
 def test_kernels_as_float16(model, tmp_path):
     xr.save(model, tmp_path / "whole.weights.h5")
     xr.save(model, tmp_path / "half.weights.h5", half=True)
@@ -113,8 +111,6 @@ def zoo(model, tmp_path, monkeypatch):
     xr.published.cache_clear()
 
 
-@not_on_jax
-@pytest.mark.backend
 def test_precision(model, tmp_path):
     """The same weights, computed in float32 however they were trained, or the other way round."""
     path = tmp_path / "half.weights.h5"
