@@ -140,10 +140,11 @@ def test_rows_of_a_note_are_called_by_their_system_where_it_has_no_others(folder
 
 def test_short_runs_and_shared_first_stages_are_said(folder, tmp_path):
     made_run(folder / "a", short_run=True)
-    made_run(folder / "b", "intact", options={"reid": "somewhere/reid.weights.h5"})
+    began = {"reid": "somewhere/reid.weights.h5", "began_from_sha256": "1a2b3c4d5e6f"}
+    made_run(folder / "b", "intact", options=began)
     _, page = compared(tmp_path, folder / "a", folder / "b")
     assert "scores mean nothing: baseline." in page
-    assert "began from (--reid, --weights) are not counted: intact." in page
+    assert "began from are not counted: intact (--reid RUN-1a2b3c4d)." in page
 
 
 def test_scores_of_saved_weights_are_a_row_too(folder, tmp_path):

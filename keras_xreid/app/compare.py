@@ -204,6 +204,17 @@ def row_of(system, variant, runs):
     }
 
 
+def start_of(row):
+    """What a row's runs began from, as they were told: "--reid RUN-1a2b3c4d"; else ""."""
+    told = [
+        f"--{name} {options[name]}"
+        for options in map(options_of, row["runs"])
+        for name in ("reid", "weights")
+        if provenance.began_from({name: options.get(name)})
+    ]
+    return ", ".join(dict.fromkeys(told))
+
+
 def rates_of_mean(run):
     """The rates that a run's mean LR is over, if it says so."""
     rates = (run.get("options") or run).get("train_rates")
@@ -314,12 +325,10 @@ def footnotes(rows):
         different.append(
             f"Short runs (--limit or --steps), scores mean nothing: {called(short, rows)}."
         )
-    first = [row for row in rows if any(provenance.began_from(options_of(r)) for r in row["runs"])]
+    first = [(row, start) for row in rows if (start := start_of(row))]
     if first:
-        different.append(
-            "Images and minutes of what a run began from (--reid, --weights) are not counted: "
-            f"{called(first, rows)}."
-        )
+        told = "; ".join(f"{row['name']} ({start})" for row, start in first)
+        different.append(f"Images and minutes of what a run began from are not counted: {told}.")
     several = any(len(row["runs"]) > 1 for row in rows)
     single = any(len(row["runs"]) == 1 for row in rows)
     errors = ["one standard error over the queries, sqrt(p (100 - p) / n)"] if single else []

@@ -7,6 +7,7 @@ is said by colour alone. Sizes are in pixels at 150 dots per inch.
 import csv
 import math
 import os
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -267,7 +268,8 @@ def rank_lines(path, lines, xlabel="downsampling rate r", note="bars: ± one sta
     """
     ticks = sorted({x for line in lines for x in line["x"]})
     several = len(lines) > 1
-    names_w = 30 + 10 * max(len(line["label"]) for line in lines) if several else 28
+    names = [textwrap.wrap(line["label"], 32) for line in lines]
+    names_w = 30 + 10 * max(len(row) for rows in names for row in rows) if several else 28
     with _figure(path, 84 + 476 + names_w, 440) as figure:
         axes = _axes(figure, 84, 40, 476, 334)
         # Aside of each other, so that no bar hides another.
@@ -284,10 +286,11 @@ def rank_lines(path, lines, xlabel="downsampling rate r", note="bars: ± one sta
             for place, x, value in zip(places, line["x"], line["rank1"], strict=True):
                 face = "white" if x in line.get("hollow", ()) else colour
                 axes.plot(place, value, marker, color=colour, mfc=face, ms=5, mew=1.2, zorder=3)
-            ends.append((line["rank1"][-1], line["label"], colour))
+            ends.append((line["rank1"][-1], "\n".join(names[number]), colour))
         if several:  # a name at the end of each line needs no legend
             bottom, top = axes.get_ylim()
-            heights = _apart([value for value, _, _ in ends], 0.065 * (top - bottom))
+            gap = 0.065 * (top - bottom) * max(map(len, names))
+            heights = _apart([value for value, _, _ in ends], gap)
             heights += max(0, bottom - min(heights))
             for height, (_, label, colour) in zip(heights, ends, strict=True):
                 axes.annotate(
