@@ -5,7 +5,7 @@ import math
 from keras_xreid.errors import InputError
 from keras_xreid.files import read_json
 
-# Stages whose batches are pairs, an image at high and one at low resolution.
+# Stages whose batches are pairs, of runs before a history counted images. No stage is added.
 PAIRED = ("intact", "rain", "cadnet", "adaptive")
 
 
