@@ -73,7 +73,7 @@ def plan_lines(capsys, folder, *chosen, **more):
 def test_tables_have_the_papers_rows():
     for table, rows in tables.TABLES.items():
         system, number = table.split("-")
-        printed = [row.model for row in papers.rows(tables.PAPERS[system], int(number))]
+        printed = [row.model for row in papers.rows(papers.OF_SYSTEM[system], int(number))]
         assert set(rows) <= set(printed), table
     assert set(tables.NOTES) <= set(tables.TABLES)
     assert list(tables.TABLES["rain-3"]) == [row.model for row in papers.rows("RAIN", 3)]

@@ -134,7 +134,6 @@ TABLES = {
 }
 # Folders of rows that were run when their command was another.
 OLD_NAMES = {"one_per_rate": "row-adaptive-one-per-rate"}
-PAPERS = {"intact": "INTACT", "rain": "RAIN", "cadnet": "CAD-Net", "adaptive": "Adaptive"}
 NOTES = {
     "rain-1": "Baseline (train on HR & LR) is RAIN without its adversarial loss: the paper's Table "
     "3 prints the same numbers for the two. Baseline (train on HR) is a plain network trained with "
@@ -349,7 +348,7 @@ def jobs_of(tables, options, root):
 def settle(options):
     """Fills in what follows from the rest; refuses bad values. Returns the tables asked for."""
     chosen = []
-    known = (*KNOWN, *table_figures.RUNS, *PAPERS, "all")
+    known = (*KNOWN, *table_figures.RUNS, *papers.OF_SYSTEM, "all")
     for name in options.tables:
         if name not in known:
             raise xr.InputError(f"unknown table {name!r}: known are {', '.join(known)}")
@@ -475,16 +474,6 @@ def order_of(ours):
     return names, text
 
 
-def printed_rows(paper, number, runs):
-    """A paper's rows on the runs' data set, or on the one that most ablations have."""
-    rows = papers.rows(paper, number)
-    known = [row.dataset for row in rows]
-    dataset = papers.DATASETS.get(runs[0]["dataset"]) if runs else None
-    if dataset not in known:
-        dataset = "MLR-CUHK03" if "MLR-CUHK03" in known else known[0]
-    return dataset, [row for row in rows if row.dataset == dataset]
-
-
 def described(runs):
     """On what the rows were run, and how long each."""
     if not runs:
@@ -525,7 +514,8 @@ def all_runs(found):
 def show(table, found, folder):
     """A table of a paper, the rivals that it prints included."""
     system, number = table.split("-")
-    dataset, printed = printed_rows(PAPERS[system], int(number), all_runs(found))
+    source, first = papers.OF_SYSTEM[system], next(iter(all_runs(found)), {})
+    dataset, printed = papers.rows_beside(source, int(number), first.get("dataset"))
     printed = {row.model: row.scores for row in printed}
     titles = {"rank1": "rank-1", "mAP": "mAP", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
     quoted = [name for name in titles if any(name in scores for scores in printed.values())]
@@ -565,7 +555,7 @@ def show(table, found, folder):
     if psnr and len(psnr) == len(ours):
         sentence += f" Best PSNR: {max(psnr, key=psnr.get)}."
     runs = all_runs(found)
-    title = f"{PAPERS[system]} Table {number}, {described(runs)}; paper's numbers on {dataset}"
+    title = f"{source} Table {number}, {described(runs)}; paper's numbers on {dataset}"
     notes = [sentence.strip(), NOTES.get(table), beside_papers(runs)]
     return Section(title, [(header, rows)], notes)
 

@@ -61,6 +61,9 @@ REFERENCES = {
     "Person Re-Identification",
 }
 
+# The paper of a recipe, whose name is the paper's in small letters: {"cadnet": "CAD-Net"}.
+OF_SYSTEM = {paper.lower().replace("-", ""): paper for paper in REFERENCES}
+
 # What the papers call the data sets.
 DATASETS = {
     "market1501": "MLR-Market-1501",
@@ -96,6 +99,29 @@ def rows(paper, table, dataset=None):
         for row in ROWS
         if (row.paper, row.table) == (paper, table) and dataset in (None, row.dataset)
     ]
+
+
+def rows_beside(paper, table, dataset):
+    """Finds the rows of a paper's table to stand beside a run.
+
+    Args:
+        paper: as `rows` takes it.
+        table: number of the table.
+        dataset: data set of the run, as we name it, or None.
+
+    Returns:
+        The name of a data set and the list of its rows: of the run's own where the table has it,
+        else of the one that most papers' tables are on.
+
+    Example:
+
+    >>> rows_beside("RAIN", 3, "market1501")[0]
+    'MLR-CUHK03'
+    """
+    known = [row.dataset for row in rows(paper, table)]
+    for name in (DATASETS.get(dataset), "MLR-CUHK03", known[0]):
+        if name in known:
+            return name, rows(paper, table, name)
 
 
 def _read(path):

@@ -13,15 +13,6 @@ from keras_xreid.report.page import write_page
 from keras_xreid.report.runs import read_metrics
 from keras_xreid.report.tables import HEADINGS, NOT_MEASURED, markdown, markdown_table, number
 
-# The paper that stands beside a system, and the data set of its Table 1 where it has not that of
-# the run. A baseline stands beside INTACT's, whose Table 1 has the most systems.
-PAPERS = {
-    "rain": ("RAIN", "MLR-CUHK03"),
-    "cadnet": ("CAD-Net", "MLR-CUHK03"),
-    "intact": ("INTACT", "MLR-Market-1501"),
-    "adaptive": ("Adaptive", "MLR-CUHK03"),
-}
-
 # For a reader who did not run it.
 TASK = (
     "A query is an image of a person, shrunk by a rate r as if a far camera had taken it. It is "
@@ -163,12 +154,11 @@ def _figures(folder):
 
 
 def _beside_papers(metrics):
-    """The paper's Table 1 for this data set, or for its first one where it has no such table."""
+    """The paper's Table 1 for this data set, or for another one where it has no such table."""
     # Papers print scores of all queries, their rates mixed; of each-rate the mean comes nearest.
-    paper, first = PAPERS.get(metrics.get("system"), ("INTACT", "MLR-Market-1501"))
-    name = papers.DATASETS.get(metrics.get("dataset"))
-    known = papers.rows(paper, 1, name) if name else []
-    rows = known or papers.rows(paper, 1, first)
+    # A baseline stands beside INTACT's, whose Table 1 has the most systems.
+    paper = papers.OF_SYSTEM.get(metrics.get("system"), "INTACT")
+    name, rows = papers.rows_beside(paper, 1, metrics.get("dataset"))
     names = list(rows[0].scores)
     mixed = metrics.get("mixed")
     ours, what = (mixed, "all queries") if mixed else (metrics.get("mean_lr") or {}, "mean LR")
@@ -189,7 +179,7 @@ def _beside_papers(metrics):
             "They were measured on MLR queries, rates mixed, against a single-shot gallery. They "
             "are here for orientation: do not rank ours among them."
         )
-    if not known:
+    if name != papers.DATASETS.get(metrics.get("dataset")):
         note += f" They are of another data set than {metrics.get('dataset', 'this one')}."
     parts = ["## Beside the papers", markdown(["", *HEADINGS[: len(names)]], table), note]
     # Table 2 of both papers; RAIN's says nothing of images.
