@@ -20,7 +20,15 @@ for needed in ("tyro", "matplotlib"):
 
 from made_runs import made_queries, made_run  # noqa: E402
 
-from keras_xreid.app import jobs, recipes, settings, table_figures, tables  # noqa: E402
+from keras_xreid.app import (  # noqa: E402
+    jobs,
+    recipes,
+    settings,
+    table_figures,
+    table_pages,
+    table_rows,
+    tables,
+)
 from keras_xreid.app.evaluate import Options as EvaluateOptions  # noqa: E402
 
 
@@ -71,23 +79,23 @@ def plan_lines(capsys, folder, *chosen, **more):
 
 
 def test_tables_have_the_papers_rows():
-    for table, rows in tables.TABLES.items():
+    for table, rows in table_rows.TABLES.items():
         system, number = table.split("-")
         printed = [row.model for row in papers.rows(papers.OF_SYSTEM[system], int(number))]
         assert set(rows) <= set(printed), table
-    assert set(tables.NOTES) <= set(tables.TABLES)
-    assert list(tables.TABLES["rain-3"]) == [row.model for row in papers.rows("RAIN", 3)]
-    assert list(tables.TABLES["cadnet-3"]) == [row.model for row in papers.rows("CAD-Net", 3)]
-    for label, (paper, number, model) in tables.PRINTED.items():
-        assert label in tables.MAIN
+    assert set(table_pages.NOTES) <= set(table_rows.TABLES)
+    assert list(table_rows.TABLES["rain-3"]) == [row.model for row in papers.rows("RAIN", 3)]
+    assert list(table_rows.TABLES["cadnet-3"]) == [row.model for row in papers.rows("CAD-Net", 3)]
+    for label, (paper, number, model) in table_pages.PRINTED.items():
+        assert label in table_rows.MAIN
         assert model in [row.model for row in papers.rows(paper, number)]
 
 
 def commands():
-    rows = [command for table in tables.TABLES.values() for command in table.values()]
-    rows += [command for _, command in tables.MAIN.values()]
-    rows += [f"{command} --labeled-fraction 0.2" for command in tables.LABELED.values()]
-    rows += [command for command, _, _ in tables.NEAREST.values()]
+    rows = [command for table in table_rows.TABLES.values() for command in table.values()]
+    rows += [command for _, command in table_rows.MAIN.values()]
+    rows += [f"{command} --labeled-fraction 0.2" for command in table_rows.LABELED.values()]
+    rows += [command for command, _, _ in table_rows.NEAREST.values()]
     return sorted(set(rows))
 
 
@@ -141,7 +149,7 @@ def test_a_plan_is_a_queue(capsys, tmp_path):
     total = re.fullmatch(rf"# {len(found)} jobs, (.+) core-hours", lines[-1])
     assert float(total[1]) == pytest.approx(hours, abs=0.4)  # of rounded ones
     names = [name for name, _ in found]
-    assert names[:9] == [name for name, _ in tables.MAIN.values()]
+    assert names[:9] == [name for name, _ in table_rows.MAIN.values()]
     assert names.index("row-rain-without-tri") < names.index("control-hrlr-long")
     assert names[-8:] == [f"{name}-seed1" for name in names[1:9]]
     of_name = dict(found)
@@ -323,7 +331,7 @@ def test_rain_table_1(tmp_path, queue):
         for seed in ("", "-seed1")
     ]
     recipe, _, arguments = queue.asked[5]
-    epochs = str(tables.EPOCHS["tiny"]["rain"])
+    epochs = str(table_rows.EPOCHS["tiny"]["rain"])
     assert (recipe, " ".join(arguments)) == (
         "rain", f"--preset tiny --data csv --data-dir here --seed 1 --epochs {epochs} --levels 5",
     )  # fmt: skip
@@ -400,7 +408,7 @@ def test_intact_shares_its_first_stage(tmp_path, queue):
     assert [recipe for recipe, _, _ in queue.asked] == ["baseline", "intact"] * 3
     stage_1, stage_2 = (" ".join(queue.asked[i][2]) for i in (0, 1))
     assert {queue.asked[i][1] for i in (0, 2, 4)} == {"reid"} and "--epochs 7" in stage_1
-    epochs = tables.EPOCHS["tiny"]["intact"]
+    epochs = table_rows.EPOCHS["tiny"]["intact"]
     assert f"--epochs {epochs} --supervision mse+id --reid {tmp_path}" in stage_2
     assert stage_2.endswith("rows/reid")
 
@@ -422,7 +430,7 @@ def test_several_tables(tmp_path, queue):
     assert page.count("## RAIN Table") == 4 and page.count("## RAIN Figure 5") == 1
     tables.main(options(tmp_path, "all"))
     page = (tmp_path / "rows" / "all.md").read_text()
-    assert page.count("\n## ") + page.startswith("## ") == len(tables.KNOWN) == 19
+    assert page.count("\n## ") + page.startswith("## ") == len(table_rows.KNOWN) == 19
 
 
 def test_figure_5(tmp_path, queue):

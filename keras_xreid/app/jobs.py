@@ -121,7 +121,7 @@ class Jobs:
     A protocol changes no training image, so a trained row is scored by it afterwards.
 
     Args:
-        options: `tables.TableOptions` with a preset.
+        options: `tables.Options` with a preset.
         root: folder of the runs, which lie in NAME or NAME/run.
         control: the row that strong rows begin from.
         train: run what is not finished; else it is None.

@@ -54,7 +54,7 @@ def draw(figure, folder, found, options):
         figure: a name of `RUNS`.
         folder: where the PNGs go.
         found: {label: metrics of a finished run}, as many as there are.
-        options: `tables.TableOptions`.
+        options: `tables.Options`.
 
     Returns:
         Names of the PNGs.
