@@ -27,6 +27,14 @@ EMBEDDED = [name for name, entry in xr.published().items() if entry["dataset"] =
 # --- publishing --------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_images():
+    """The speed on a card is measured on few images here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish.embedding_speed, "__defaults__", (4, 1))
+        yield
+
+
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     """Six drawn people, one image in each of two cameras, as a list of one's own."""
