@@ -62,7 +62,8 @@ def main(o):
         reid.fit(images, epochs=epochs, callbacks=run.callbacks("reid", images))
         xr.save(reid, run.folder / "reid.weights.h5")
 
-    model = xr.Panned(  # stage 2, on embeddings
+    run.seed()  # stage 2, on embeddings
+    model = xr.Panned(
         pairs.people, o.preset, run.backbone, hidden=o.hidden, neck=o.neck, flip=o.flip
     )
     model.network.set_weights(reid.network.get_weights())
