@@ -61,6 +61,7 @@ def main(o):
         reid.fit(images, epochs=epochs, callbacks=run.callbacks("reid", images))
         xr.save(reid, run.folder / "reid.weights.h5")
 
+    run.seed()
     model = xr.Distilled(  # stage 2: the student
         pairs.people, tap_weight=o.tap_weight, relation_weight=o.relation_weight,
         triplet=o.triplet, unit_triplet=o.unit_triplet, **run.network,
