@@ -1,11 +1,12 @@
 """The engine: what a phase updates, what it leaves alone, and how it is saved."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from small import Repeat, moved, snapshot, step
 
-from keras_xreid.training.phases import Phase, PhasedModel
+from keras_xreid.training.phases import Phase, PhasedModel, _PartOptimizers
 
 pytestmark = pytest.mark.backend
 
@@ -128,6 +129,28 @@ def test_saved_whole_with_every_optimizer(tmp_path):
         step(model, ONE)
         step(again, ONE)
     assert values(again) == values(model)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_each_optimizer_is_stored_once_and_twice_is_read_too(tmp_path, monkeypatch, earlier):
+    if earlier:  # as Keras does it: what each part's optimizer holds, and all of it once more
+        monkeypatch.delattr(_PartOptimizers, "save_own_variables")
+    models = [Chase(), Chase()]
+    for model in models:
+        model.compile({name: keras.optimizers.Adam(0.1) for name in "ab"}, jit_compile=False)
+    for _ in range(3):
+        step(models[0], ONE)
+    models[0].save_weights(tmp_path / "a.weights.h5")
+    stored = []
+    with h5py.File(tmp_path / "a.weights.h5") as file:
+        file.visititems(lambda name, x: stored.append(name) if hasattr(x, "shape") else None)
+    optimizers = [*models[0].optimizers.values()]
+    own = 2  # the count of all steps, and a learning rate that nothing reads
+    states = sum(len(optimizer.variables) for optimizer in optimizers)
+    assert len([name for name in stored if "optimizer" in name]) == own + states * (1 + earlier)
+    models[1].load_weights(tmp_path / "a.weights.h5")
+    for a, b in zip(*(model.optimizer.variables for model in models), strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (a, b)))
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -336,7 +336,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
     before = made.path.read_bytes()
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1e6))
     made.on_epoch_begin(1)
-    with pytest.raises(xr.InputError, match=r"No space .* it needs 1\.6 MB, 1\.0 MB are free"):
+    with pytest.raises(xr.InputError, match=r"No space .* it needs 1\.2 MB, 1\.0 MB are free"):
         made.on_epoch_end(1, {"loss": 1.0})
     assert made.path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [made.path.name]
@@ -377,7 +377,7 @@ def small_disk(tmp_path):
 def test_a_small_disk(small_disk, monkeypatch, told):
     if not told:  # a quota, of which the disk says nothing
         monkeypatch.setattr(files, "_free", lambda path: 1e9)
-    with pytest.raises(xr.InputError, match=r"checkpoint-a.* No space left .* needs 1\.6 MB"):
+    with pytest.raises(xr.InputError, match=r"checkpoint-a.* No space left .* needs 1\.2 MB"):
         trained(small_disk)
     assert not list(small_disk.iterdir())
     with pytest.raises(files.DiskError, match=r"x\.json: No space left .* needs 3\.0 MB"):

@@ -107,9 +107,8 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self, epoch):
         """Writes the checkpoint; on a full disk the one before stays."""
         unfinished = self.path.with_name("unfinished-" + self.path.name)
-        # Keras writes the optimizers' state twice, of each part and of all parts. As much again is
-        # for the weights that are saved after it.
-        room = 2 * room_of([*self.model.variables, *self.model.optimizer.variables])
+        weights = self.model.variables  # once more, for those that are saved after it
+        room = room_of([*weights, *weights, *self.model.optimizer.variables])
         with writing(self.path, room, reserve=True):
             try:
                 self.model.save_weights(unfinished, overwrite=True)

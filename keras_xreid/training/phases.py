@@ -56,7 +56,19 @@ def _only(losses, term):
 
 
 class _PartOptimizers(keras.optimizers.MultiOptimizer):
-    """A `MultiOptimizer` that leaves alone what it was not built over: parts that are frozen."""
+    """A `MultiOptimizer` that leaves alone what it was not built over: parts that are frozen.
+
+    Keras saves the optimizer of each part beside it, so that it saves no more than its own count of
+    steps. Earlier files hold all of them here once more.
+    """
+
+    def save_own_variables(self, store):
+        for i, variable in enumerate(self._variables):
+            store[str(i)] = keras.ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store):
+        for i, variable in enumerate(self._variables):
+            variable.assign(store[str(i)][()])
 
     def finalize_variable_values(self, var_list):
         owned = {id(variable) for variable in self._trainable_variables}
