@@ -14,6 +14,7 @@ from PIL import Image
 
 from keras_xreid.data.resolution import MAX_RATE, rate_range
 from keras_xreid.errors import InputError
+from keras_xreid.files import write_bytes_atomic
 
 ROLES = ("train", "query", "gallery")
 MANIFEST = "manifest.jsonl"
@@ -239,11 +240,9 @@ def write_manifest(path, rows):
     lines = sorted(
         json.dumps(row, sort_keys=True, ensure_ascii=False, default=plain) for row in rows
     )
-    content = "".join(line + "\n" for line in lines).encode()
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    # Of a name that is not UTF-8 the odd bytes become "\\udc..", which JSON reads as the same name.
+    content = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
+    write_bytes_atomic(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
