@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import h5py
@@ -61,6 +62,29 @@ def message(call, *arguments, **options):
         call(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_people_of_a_tree_who_are_trained_on_and_sought(market, caplog):
+    load("market1501", market)
+    assert not [said for said in caplog.messages if "trained on" in said]
+    caplog.clear()
+    again, first = market / "query" / "0007_c1s1_001051_00.jpg", "0007_c1s1_000007_01.jpg"
+    write_image(again)
+    load("market1501", market)
+    assert [said for said in caplog.messages if "trained on" in said] == [
+        f"market1501, {again}: 7 is to be found, and trained on in "
+        f"{market / 'bounding_box_train' / first}; of such people there are 1, and their scores "
+        "say nothing of people never seen"
+    ]
+    caplog.clear()
+    load("market1501", market, need=("query", "gallery"))
+    assert not [said for said in caplog.messages if "trained on" in said]
+    mlr = market.parent / "mlr"
+    for role, camera in (("train", 1), ("query", 0), ("gallery", 1)):
+        write_image(mlr / role / f"0005_c{camera}_0.jpg")
+    caplog.clear()
+    load("mlr", mlr)
+    assert "0005 is to be found, and trained on in" in caplog.text
 
 
 # --- Record ----------------------------------------------------------------------------------
@@ -1062,3 +1086,18 @@ def test_csv_file_itself_at_fault(people_csv, tmp_path):
 def test_csv_names_an_empty_image(people_csv):
     (people_csv.parent / "in" / "b.jpg").write_bytes(b"")
     assert "b.jpg is empty" in message(load, "csv", people_csv)
+
+
+def test_a_manifest_lists_names_that_are_no_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xe9 \xc3\xa9.png")  # Latin-1's é, and UTF-8's
+    try:
+        write_image(path)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    record = Record(str(path), 1, 1)
+    data = DataSet("own", [], [record], [record], root=str(tmp_path))
+    found = write_manifest(tmp_path / "m", manifest_rows(data, rates=(2,)))
+    content = (tmp_path / "m").read_bytes()
+    assert found == hashlib.sha256(content).hexdigest() and "é" in content.decode("utf-8")
+    assert {json.loads(row)["path"] for row in content.splitlines()} == {path.name}
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["m", path.name])

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -292,6 +293,47 @@ def test_of_processes_that_begin_together_one_is_first(tmp_path):
     assert sum("in use by process" in error for _, error in said) == 2, said
 
 
+@pytest.fixture
+def writers(people, tmp_path):
+    """Commands that write a folder, and the folder that each of them locks."""
+    made_run(tmp_path / "runs" / "one")
+    out, beside = tmp_path / "out", tmp_path / ".out-unfinished"
+    return {
+        "compare": (["compare", tmp_path / "runs" / "one", "--out", out], out),
+        "tables": (["tables", "main", "--from", tmp_path / "runs", "--out", out], out),
+        "build": (["build", "csv", people, out, "--protocol", "rain-code"], beside),
+    }
+
+
+@POSIX
+@pytest.mark.parametrize("verb", ["compare", "tables", "build"])
+def test_whatever_writes_a_folder_locks_it(writers, tmp_path, line, monkeypatch, verb):
+    words, locked = writers[verb]
+    with holder(locked) as process:
+        code, said = line(*words)
+        assert code == 2 and f"{locked} is in use by process {process.pid} since" in said
+    assert [path.name for path in locked.iterdir()] == [".lock"]  # of one that was killed
+    (locked / "images" / "train").mkdir(parents=True)
+    (locked / "images" / "train" / "left.bmp").write_text("by it")
+    monkeypatch.setattr(sys, "argv", ["xreid", *map(str, words)])
+    cli.main()
+    out = tmp_path / "out"
+    assert out.is_dir() and not (out / ".lock").exists()
+    if verb == "build":
+        assert not locked.exists() and (out / "manifest.jsonl").exists()
+        assert not list(out.rglob("left.bmp"))
+
+
+def test_a_folder_that_was_made_in_vain_goes_with_its_lock(tmp_path):
+    with pytest.raises(KeyboardInterrupt), folders.locked(tmp_path / "new"):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "old").mkdir()
+    with folders.locked(tmp_path / "old"):
+        pass
+    assert (tmp_path / "old").exists()
+
+
 # --- full disks --------------------------------------------------------------------------------
 
 
@@ -382,6 +424,16 @@ def test_a_small_disk(small_disk, monkeypatch, told):
     assert not list(small_disk.iterdir())
     with pytest.raises(files.DiskError, match=r"x\.json: No space left .* needs 3\.0 MB"):
         files.write_json_atomic(small_disk / "x.json", "x" * 3_000_000)
+    assert not list(small_disk.iterdir())
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_weights_on_a_small_disk(small_disk, monkeypatch, told):
+    if not told:
+        monkeypatch.setattr(files, "_free", lambda path: 1e9)
+    model = xr.Baseline(3, backbone="osnet_x0_5", image_size=(32, 32))
+    with pytest.raises(files.DiskError, match=r"a\.weights\.h5: No space left .* needs \d\.\d MB"):
+        xr.save(model, small_disk / "a.weights.h5")
     assert not list(small_disk.iterdir())
 
 
@@ -713,3 +765,28 @@ def test_numbers_that_are_not_finite_are_refused(gallery, capsys):
     *_, features, _ = index.embed_once(model, records, kept)
     assert model.asked == 3 and np.isfinite(features).all()
     assert "is damaged: its images are embedded anew" in capsys.readouterr().out
+
+
+def test_kept_embeddings_of_another_width(gallery):
+    paths, kept = gallery
+    records = [xr.Record(path, None, 0) for path in paths]
+    index.embed_once(Model(), records[:1], kept)
+    (file,) = kept.glob("*.npz")
+    with np.load(file) as found:
+        np.savez(file, images=found["images"], features=np.ones((1, 5), "float32"))
+    with pytest.raises(xr.InputError, match=f"not of these weights: remove {kept}"):
+        index.embed_once(Model(), records, kept)
+
+
+def test_kept_embeddings_are_in_memory_once(tmp_path):
+    names = [f"{i:064x}" for i in range(32 * 256)]
+    wanted = np.arange(8192, dtype="float32")[:, None] + np.arange(256, dtype="float32")
+    for start in range(0, len(names), 256):
+        index.keep(tmp_path, names[start : start + 256], wanted[start : start + 256])
+    row_of = {name: row for row, name in enumerate(reversed(names))}
+    tracemalloc.start()
+    found, known = index.read_kept(tmp_path, row_of)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, wanted[::-1])
+    assert known.all() and most < 1.3 * wanted.nbytes

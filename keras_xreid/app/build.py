@@ -22,6 +22,7 @@ The same images come without building, from keras_xreid.datasets.load(..., proto
 """
 
 import collections
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -29,6 +30,7 @@ import tyro
 
 import keras_xreid as xr
 from keras_xreid import app
+from keras_xreid.app import folder as folders
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.protocols import MANIFEST, build, find_protocol, verify
 
@@ -89,7 +91,15 @@ def main(options):
         o.data, data_dir, split=o.split, protocol=o.protocol, split_id=o.split_id, seed=o.seed,
         rates=o.rates, kernel=o.kernel, boxes=o.boxes, fold=o.fold,
     )  # fmt: skip
-    sha256 = build(data, given[-1])
+    # Beside the folder, which gets its name when it is whole; what a killed one left goes.
+    out = Path(given[-1]).absolute()
+    beside = out.with_name(f".{out.name}-unfinished")
+    try:
+        with folders.locked(beside):
+            sha256 = build(data, out, meanwhile=beside / "images")
+    finally:
+        with contextlib.suppress(OSError):
+            beside.rmdir()
     print(f"{o.protocol}: {find_protocol(o.protocol).summary}; split {o.split_id}, seed {o.seed}")
     for role in ("train", "query", "gallery"):
         records = getattr(data, role)

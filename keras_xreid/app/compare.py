@@ -28,6 +28,7 @@ import tyro
 
 import keras_xreid as xr
 from keras_xreid import app, files
+from keras_xreid.app import folder as folders
 from keras_xreid.app import jobs, later, provenance, recipes, settings
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.evaluation.paired import DRAWS, paired_difference
@@ -508,6 +509,12 @@ def main(options, shared=()):
         raise xr.InputError("nothing to compare: give folders of finished runs, or --run RECIPE")
     out = Path(options.out)
     runs = [read_run(folder) for folder in options.folders]
+    with folders.locked(out):
+        compare(options, shared, out, runs)
+
+
+def compare(options, shared, out, runs):
+    """Runs what is to be run, and writes everything; nobody else writes there meanwhile."""
     for command in options.run:
         recipe, *words = shlex.split(command) or [""]
         recipe = recipe.removesuffix(".py")

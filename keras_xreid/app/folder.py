@@ -42,7 +42,8 @@ def locked(folder):
 def lock(folder):
     """Makes a folder, if missing, and locks it; a lock whose process is dead is taken over.
 
-    The lock is a file that names the process. The process may lock the folder again.
+    The lock is a file that names the process. The process may lock the folder again. A folder that
+    was made, and nothing written into, goes with the lock.
 
     Returns:
         The function that takes the lock away; it is called at the latest when the process ends.
@@ -53,6 +54,7 @@ def lock(folder):
     path = Path(folder) / LOCK
     mine = {"process": os.getpid(), "began": began(os.getpid()), "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S")}  # fmt: skip
+    made = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(3):
@@ -70,6 +72,8 @@ def lock(folder):
         atexit.unregister(release)
         if _owner(path) == mine:
             path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                made and path.parent.rmdir()
 
     atexit.register(release)
     return release

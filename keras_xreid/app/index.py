@@ -117,10 +117,11 @@ def embed_once(model, records, folder, rate=1):
     """
     unreadable = {}
     hashes = hashes_of([record.path for record in records], folder, unreadable)
-    known = read_kept(folder, set(hashes.values()))
+    row_of = {sha256: row for row, sha256 in enumerate(dict.fromkeys(hashes.values()))}
+    embedded, known = read_kept(folder, row_of)
     new = {}  # equal images are embedded once
     for path, sha256 in hashes.items():
-        if sha256 not in known:
+        if not known[row_of[sha256]]:
             new.setdefault(sha256, path)
     print(f"{len(records):,} images, {len(new):,} to embed")
     progress = Progress(f"Embedding {len(new):,} images", len(new), show=bool(new))
@@ -137,11 +138,16 @@ def embed_once(model, records, folder, rate=1):
             for sha256 in images:
                 if file_sha256(new[sha256]) != sha256:
                     raise xr.InputError(f"{new[sha256]} changed while it was read: start again")
-            known.update(zip(images, features, strict=True))
+            rows = [row_of[sha256] for sha256 in images]
+            if embedded is None:
+                embedded = np.empty((len(row_of), features.shape[1]), "float32")
+            if features.shape[1:] != embedded.shape[1:]:
+                raise xr.InputError(f"kept embeddings are not of these weights: remove {folder}")
+            embedded[rows], known[rows] = features, True
             kept = kept and keep(folder, list(images), features)
         progress.add(len(part))
     for path, sha256 in hashes.items():  # a copy of what could not be read cannot be read either
-        if sha256 not in known:
+        if not known[row_of[sha256]]:
             unreadable.setdefault(path, unreadable[new[sha256]].replace(new[sha256], path))
     for reason in unreadable.values():
         print(f"Left out: {files.harmless(reason, name=True)}")
@@ -149,7 +155,10 @@ def embed_once(model, records, folder, rate=1):
     if not readable:
         raise xr.InputError(f"no image can be read, such as this one: {reason}")
     hashes = [hashes[record.path] for record in readable]
-    return readable, hashes, np.stack([known[sha256] for sha256 in hashes]), unreadable
+    rows = [row_of[sha256] for sha256 in hashes]
+    if rows != list(range(len(embedded))):  # or else it is not copied
+        embedded = embedded[rows]
+    return readable, hashes, embedded, unreadable
 
 
 def hashes_of(paths, folder, unreadable):
@@ -201,9 +210,17 @@ def noting(unreadable, path):
         unreadable[path] = str(error)
 
 
-def read_kept(folder, wanted):
-    """Reads kept embeddings: {SHA-256 of an image: embedding}; a broken file holds none."""
-    known, width = {}, None
+def read_kept(folder, row_of):
+    """Reads kept embeddings, file by file, into one array; a broken file holds none.
+
+    Args:
+        folder: where they are kept.
+        row_of: dict from an image's SHA-256 to its row.
+
+    Returns:
+        (n, d) float32 array, or None where nothing is kept, and (n,) bool: which rows are filled.
+    """
+    embedded, known, width = None, np.zeros(len(row_of), bool), None
     broken = (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
     for path in sorted(folder.glob("*.npz")):
         with contextlib.suppress(*broken), np.load(path) as kept:
@@ -212,9 +229,13 @@ def read_kept(folder, wanted):
             if features.shape[1:] != width or not np.isfinite(features).all():
                 print(f"{path} is damaged: its images are embedded anew")
                 continue
-            pairs = list(zip(kept["images"].tolist(), features, strict=True))
-            known.update((sha256, feature) for sha256, feature in pairs if sha256 in wanted)
-    return known
+            images = kept["images"].tolist()
+            found = [i for i, sha256 in enumerate(images) if sha256 in row_of]
+            rows = [row_of[images[i]] for i in found]
+            if embedded is None:
+                embedded = np.empty((len(row_of), *width), "float32")
+            embedded[rows], known[rows] = features[found], True
+    return embedded, known
 
 
 def keep(folder, hashes, features):

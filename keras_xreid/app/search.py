@@ -35,6 +35,7 @@ keras = later("keras")
 
 LOW = 1.25  # the smallest rate estimated: nearer to 1, people's own heights differ as much
 DRAWN, QUERIES_A_PICTURE = 20, 20
+AT_A_TIME = 8192  # images of the gallery that queries are compared with
 PICTURE = re.compile(r"ranked(-\d+)?\.png")  # what a search draws
 
 
@@ -96,7 +97,12 @@ def find(o, folder, model, sha256, gallery, queries, images, rates):
         raise xr.InputError(
             f"kept embeddings of the gallery are not of these weights: remove {o.cache}/embeddings"
         )
-    distances = np.asarray(model.distances(features, gallery_features, query_rates=rates))
+    # A block's copies are small; those of a whole gallery would be as large as it.
+    blocks = range(0, len(gallery), AT_A_TIME)
+    distances = np.concatenate(
+        [np.asarray(model.distances(features, gallery_features[i : i + AT_A_TIME], rates))
+         for i in blocks], axis=1,
+    )  # fmt: skip
     order = np.argsort(distances, axis=1, kind="stable")[:, : o.top]
     found = {
         "weights": o.weights or hub.best(),

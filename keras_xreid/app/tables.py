@@ -20,6 +20,7 @@ import tyro
 
 import keras_xreid as xr
 from keras_xreid import app, files
+from keras_xreid.app import folder as folders
 from keras_xreid.app import table_figures
 from keras_xreid.app.jobs import FIRST, LONG, Jobs
 from keras_xreid.app.table_pages import section_of
@@ -152,6 +153,12 @@ def main(options):
         return print_plan(chosen, options, root)
     if options.from_ and not root.is_dir():
         raise xr.InputError(f"--from {root}: no such folder")
+    with folders.locked(folder):
+        write(chosen, options, folder, root)
+
+
+def write(chosen, options, folder, root):
+    """Runs what is not finished, and writes the tables; nobody else writes there meanwhile."""
     jobs, names = jobs_of(chosen, options, root)
     page, parts = folder / f"{'-'.join(options.tables)}.md", []
     for table in chosen:

@@ -58,6 +58,24 @@ def people_in(records):
         ) from error
 
 
+def note_both(name, train, test):
+    """Warns of people who are trained on and to be found: their scores flatter.
+
+    Args:
+        name: of the data set.
+        train: dict from a person to where one is listed: "line 3", or an image.
+        test: the same of those to be found.
+    """
+    both = [person for person in train if person in test and person != DISTRACTOR]
+    if both:
+        first = both[0]
+        logging.getLogger("keras_xreid").warning(
+            f"{name}, {test[first]}: {first} is to be found, and trained on in {train[first]}; of "
+            f"such people there are {len(both):,}, and their scores say nothing of people never "
+            "seen"
+        )
+
+
 def note_zero(name, records, left_out=0):
     """Says in one line how a person numbered 0 was counted, if there is one.
 

@@ -257,7 +257,7 @@ def _shrunk(record, rate, kernel):
 # --- folder ---------------------------------------------------------------------------------
 
 
-def build(data, out, verbose=True):
+def build(data, out, verbose=True, meanwhile=None):
     """Writes a protocol's images into a folder, with their manifest.
 
     The folder holds `{train,query,gallery}/{lr,hr}/` and `manifest.jsonl`. Images that are not
@@ -268,6 +268,8 @@ def build(data, out, verbose=True):
         data: a `DataSet` of a protocol other than "each-rate".
         out: a new or empty folder; it gets its name when it is whole.
         verbose: show progress.
+        meanwhile: folder beside it to write into until then, which is emptied first; a new one if
+            None.
 
     Returns:
         SHA-256 of the manifest, 64 hexadecimal digits.
@@ -294,8 +296,9 @@ def build(data, out, verbose=True):
     planned = list(planned_rows(data))
     title = f"Writing {len(planned):,} images into {out}"
     progress = Progress(title, len(planned), show=verbose)
-    building = out.with_name(f".{out.name}-{os.getpid()}")
+    building = Path(meanwhile or out.with_name(f".{out.name}-{os.getpid()}"))
     try:
+        shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
         rows = []
         for row, record in planned:

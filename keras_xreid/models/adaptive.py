@@ -49,9 +49,10 @@ from keras_xreid.models.base import (
 from keras_xreid.models.baseline import pairs_within
 from keras_xreid.training.phases import Phase
 
+MASKS = {"mask_stddev": 1.0, "mask_speed": 1.0}
 PRESETS = {
-    "paper": {"backbone": "resnet50", "image_size": (256, 128), "dim": 2048},
-    "tiny": {"backbone": "resnet_tiny", "image_size": (128, 64), "dim": 512},
+    "paper": {"backbone": "resnet50", "image_size": (256, 128), "dim": 2048, **MASKS},
+    "tiny": {"backbone": "resnet_tiny", "image_size": (128, 64), "dim": 512, **MASKS},
     "strong": {
         **STRONG,
         "dim": 512,
@@ -123,10 +124,9 @@ class Adaptive(ReIDModel):
         prefixes=None, label_smoothing=None, neck=None, flip=None, **kwargs,
     ):  # fmt: skip
         given = preset_or(
-            {"mask_stddev": 1.0, "mask_speed": 1.0, **PRESETS[preset]}, backbone=backbone,
-            image_size=image_size, mask_stddev=mask_stddev, mask_shared=mask_shared,
-            mask_speed=mask_speed, prefixes=prefixes, label_smoothing=label_smoothing, neck=neck,
-            flip=flip,
+            PRESETS, preset, backbone=backbone, image_size=image_size, mask_stddev=mask_stddev,
+            mask_shared=mask_shared, mask_speed=mask_speed, prefixes=prefixes,
+            label_smoothing=label_smoothing, neck=neck, flip=flip,
         )  # fmt: skip
         backbone = given.backbone
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)

@@ -181,8 +181,7 @@ class ReIDModel(PhasedModel):
             (q, g) float32 array, in [0, 2].
         """
         query, gallery = features_to_compare(query_features, gallery_features)
-        cosine = _unit(query) @ _unit(gallery).T
-        return np.maximum(1.0 - cosine, 0.0)  # rounding may leave a little less
+        return one_minus_cosine(query, gallery, lengths(query), lengths(gallery))
 
     def __call__(self, images, *args, **kwargs):
         # Of tensors no number is looked at: that would wait for the device at each batch.
@@ -326,17 +325,23 @@ class ReIDModel(PhasedModel):
         return np.concatenate(results)
 
 
-def preset_or(preset, **given):
+def preset_or(presets, preset, **given):
     """What was given to a constructor, and where that is None what the preset has, or nothing.
 
     Args:
-        preset: dict of the preset.
+        presets: dict of a system's presets, each a dict.
+        preset: the name of one.
         **given: arguments, None where the preset is to say.
+
+    Raises:
+        InputError: there is no such preset.
 
     Returns:
         A namespace of these arguments; what neither says is False, which also is a weight of 0.
     """
-    found = {k: preset.get(k, False) if v is None else v for k, v in given.items()}
+    if not isinstance(preset, str) or preset not in presets:
+        raise InputError(f"unknown preset {preset!r}: known are {', '.join(presets)}")
+    found = {k: presets[preset].get(k, False) if v is None else v for k, v in given.items()}
     return types.SimpleNamespace(**found)
 
 
@@ -511,5 +516,29 @@ def euclidean(a, b):
     return np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
 
 
-def _unit(features):
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+def lengths(features):
+    """Lengths of features, (n,), and never 0.
+
+    Args:
+        features: (n, d) float32 array.
+    """
+    return np.sqrt(np.maximum(np.einsum("nd,nd->n", features, features), 1e-24))
+
+
+def one_minus_cosine(a, b, of_a, of_b):
+    """1 - cosine between two sets of features; neither is copied, for a gallery is large.
+
+    Args:
+        a: (q, d) float32 array.
+        b: (g, d) float32 array.
+        of_a: (q,), the `lengths` of a.
+        of_b: (g,), those of b.
+
+    Returns:
+        (q, g) float32 array, in [0, 2].
+    """
+    cosine = a @ b.T
+    cosine /= of_a[:, None]
+    cosine /= of_b
+    np.subtract(1.0, cosine, out=cosine)
+    return np.maximum(cosine, 0.0, out=cosine)  # rounding may leave a little less

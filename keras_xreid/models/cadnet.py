@@ -125,7 +125,7 @@ class CADNet(DualModel):
         **kwargs,
     ):  # fmt: skip
         sizes = preset_or(
-            PRESETS[preset], backbone=backbone, image_size=image_size, margin=margin, neck=neck,
+            PRESETS, preset, backbone=backbone, image_size=image_size, margin=margin, neck=neck,
             label_smoothing=label_smoothing, joint=joint, flip=flip, residual=residual,
             unit_triplet=unit_triplet,
             decoder_widths=decoder_widths, discriminator_width=discriminator_width,

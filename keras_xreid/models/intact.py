@@ -114,7 +114,7 @@ class INTACT(ReIDModel):
         critic_statistics=None, first_scale=None, match=0.0, **kwargs,
     ):  # fmt: skip
         given = preset_or(
-            PRESETS[preset], backbone=backbone, image_size=image_size, neck=neck, flip=flip,
+            PRESETS, preset, backbone=backbone, image_size=image_size, neck=neck, flip=flip,
             label_smoothing=label_smoothing, critic_statistics=critic_statistics,
             first_scale=first_scale, generator_widths=generator_widths,
             discriminator_width=discriminator_width,

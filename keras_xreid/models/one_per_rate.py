@@ -52,7 +52,7 @@ class OnePerRate(ReIDModel):
         verification=0.5, weights=None, last_stride=1, label_smoothing=None, neck=None, flip=None,
         **kwargs,
     ):  # fmt: skip
-        sizes = preset_or(PRESETS[preset], backbone=backbone, image_size=image_size, flip=flip)
+        sizes = preset_or(PRESETS, preset, backbone=backbone, image_size=image_size, flip=flip)
         backbone = sizes.backbone
         super().__init__(people, backbone, sizes.image_size, last_stride, sizes.flip, **kwargs)
         check_rates(rates)

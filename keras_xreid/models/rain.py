@@ -120,7 +120,7 @@ class RAIN(DualModel):
         label_smoothing=None, neck=None, joint=None, flip=None, unit_triplet=None, **kwargs,
     ):  # fmt: skip
         sizes = preset_or(
-            PRESETS[preset], backbone=backbone, image_size=image_size, margin=margin, neck=neck,
+            PRESETS, preset, backbone=backbone, image_size=image_size, margin=margin, neck=neck,
             label_smoothing=label_smoothing, joint=joint, flip=flip, unit_triplet=unit_triplet,
             decoder_widths=decoder_widths, discriminator_width=discriminator_width,
         )  # fmt: skip

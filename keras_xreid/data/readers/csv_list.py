@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from keras_xreid.data.people import is_junk, note_zero
+from keras_xreid.data.people import is_junk, note_both, note_zero
 from keras_xreid.data.protocols import ROLES
 from keras_xreid.data.readers.folders import check_not_empty
 from keras_xreid.data.records import DataSet, Record
@@ -113,12 +113,9 @@ class _Seen:
             ((person, line),) = train.items()
             _warn(f"{self.table}, line {line}: {person} is the only person to train on")
         test = {**self.people["gallery"], **self.people["query"]}
-        both = [person for person in train if person in test]
-        if both and not {"query", "gallery"}.isdisjoint(need):
-            _warn(
-                f"{self.table}, line {test[both[0]]}: {both[0]} is to be found, and trained on in "
-                f"line {train[both[0]]}; of such people there are {len(both):,}, and their scores "
-                "say nothing of people never seen"
+        if not {"query", "gallery"}.isdisjoint(need):
+            note_both(
+                self.table, *({k: f"line {v}" for k, v in who.items()} for who in (train, test))
             )
 
 

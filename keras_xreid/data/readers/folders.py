@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from keras_xreid.data.images import SUFFIXES
+from keras_xreid.data.people import note_both
 from keras_xreid.data.records import Record
 from keras_xreid.errors import InputError
 
@@ -48,6 +49,12 @@ def note_names(name, others):
             f"{name}: {_count(images, 'image')} such as {images[0]!r} left out: a name of another "
             "form does not say person and camera"
         )
+
+
+def note_trained(name, lists):
+    """Warns of people of a folder tree who are trained on and to be found, see `note_both`."""
+    first = {role: {r.person: r.path for r in reversed(lists[role])} for role in lists}
+    note_both(name, first["train"], {**first["gallery"], **first["query"]})
 
 
 def check_not_empty(path, size):

@@ -10,6 +10,7 @@ from keras_xreid.data.readers.folders import (
     describe,
     note_counts,
     note_names,
+    note_trained,
     read_folder,
     wrong_folder,
 )
@@ -111,4 +112,5 @@ def _read_three_folders(name, root, need, pattern, expected, counts):
     note_counts(name, lists, counts)
     note_names(name, passed_over)
     note_zero(name, lists["gallery"], zeros)
+    note_trained(name, lists)
     return DataSet(name, **lists, root=str(root))

@@ -13,6 +13,7 @@ from keras_xreid.data.readers.folders import (
     describe,
     folders_in,
     note_names,
+    note_trained,
     read_folder,
     wrong_folder,
 )
@@ -113,6 +114,7 @@ def read_mlr(data_dir, need=ROLES):
     ]
     note_names("mlr", passed_over)
     note_zero("mlr", [record for role in ROLES for record in lists[role]])
+    note_trained("mlr", lists)
     return DataSet("mlr", **lists, root=str(root))
 
 
@@ -130,6 +132,7 @@ def _read_built(root, need):
             if not is_junk(row["person"]):
                 who = row["person"], row["camera"], row["rate"]
                 lists[row["role"]].append(Record(str(path), *who, sha256=row["sha256"]))
+    note_trained("mlr", lists)
     first = rows[0]
     return DataSet(
         "mlr", **lists, split=first["split"], root=str(root), protocol=first["protocol"],
