@@ -1,9 +1,13 @@
-"""300 bad or odd inputs to public functions, the same ones each time: `python tests/fuzz.py`.
+"""300 bad or odd inputs to functions and to all verbs, the same each time: `python tests/fuzz.py`.
 
-Each must give a result, or an InputError or ValueError of one line; anything else is a fault.
+Each must give a result, or an InputError or ValueError of one line; anything else is a fault. A
+verb that refuses leaves with status 2, one line, and every file as it was. What is wrong for
+certain has to be refused.
 """
 
 import collections
+import contextlib
+import io
 import json
 import os
 import sys
@@ -14,17 +18,20 @@ import zipfile
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
+from made_runs import made_queries, made_run
 from PIL import Image
 
 import keras_xreid as xr
+from keras_xreid.app import cli
 from keras_xreid.backbones.torch_weights import read_state_dict
 from keras_xreid.data.datasets import hide_labels, hold_out_people
 from keras_xreid.data.protocols import apply_protocol, build, verify
 from keras_xreid.data.resolution import resize
 from keras_xreid.weights import ATTRIBUTE
 
-COUNT = 30  # of each kind
+COUNT = 25  # of each kind
 NUMBERS = (None, -1, 0, 0.5, 10**30, 2**31, 1e300, float("nan"), float("inf"), True, np.int64(3),
            np.float32(2.5), "x", "", "2", b"2", [], [1, 2], {}, np.zeros(2), object())  # fmt: skip
 CELLS = ("", " ", "-1", "-1.0", "0", "0000", "9" * 400, "9" * 5000, "1e400", "nan", "\u0661",
@@ -346,7 +353,170 @@ def pickled(rng):
                         b"\x80\x02Nr\xff\xff\xff\x7f."))  # fmt: skip
 
 
-KINDS = (csv_list, tree, built, image, weights_file, address, pictures, ranking, batches, others)
+# --- verbs --------------------------------------------------------------------------------------
+
+WRONG = ("-1", "x", "nan", "", "1e400")  # for every number below
+FOLDER = ("nowhere", "/dev/null", "\x1b[2J", "x" * 5000)
+OUT = ("other", "other/file.txt", "/dev/null/x", "/proc/x")
+WEIGHTS, LISTS = ("nowhere", "broken.weights.h5"), ("nowhere", "broken.csv", "twice.csv")
+DATA = {
+    "--data": ("nobody", ""), "--data-dir": FOLDER, "--split": ("x", ""), "--fold": ("7", *WRONG),
+    "--protocol": ("x", ""), "--split-id": ("x", "99", "0.5"), "--nothing": ("1",),
+}  # fmt: skip
+# What is wrong whatever else is given: of each verb's first word (""), and of its options.
+BAD = {
+    "train": {
+        **DATA, "--out": OUT, "--preset": ("large",), "--backbone": ("nobody",), "--seed": WRONG,
+        "--weights": WEIGHTS, "--limit": ("0", *WRONG), "--rates": ("0", *WRONG), "--epochs": WRONG,
+        "--train-rates": ("0", "4..1", *WRONG), "--batch-size": ("0", "0.5", *WRONG),
+        "--learning-rate": ("0", "inf", *WRONG), "--workers": WRONG, "--kernel": ("x",),
+        "--labeled-fraction": ("2", *WRONG),
+    },
+    "evaluate": {
+        **DATA, "--weights": WEIGHTS, "--out": OUT, "--rates": ("0", *WRONG),
+        "--limit": ("0", *WRONG),
+    },
+    "search": {
+        "--gallery": LISTS, "--weights": WEIGHTS, "--rates": ("0", "2 3", *WRONG), "--out": OUT,
+        "--top": ("0", *WRONG), "--full-height": ("0", *WRONG), "--nothing": ("1",),
+    },
+    "embed": {
+        "--images": LISTS, "--weights": WEIGHTS, "--out": ("x.txt", "other", "there.npz"),
+        "--rates": ("0", *WRONG),
+    },
+    "export": {"": WEIGHTS, "--nothing": ("1",)},
+    "compare": {
+        "": ("nowhere", "other", "begun"), "--out": OUT[1:], "--seeds": WRONG[1:],
+        "--run": ("nobody", ""),
+    },
+    "tables": {
+        "": ("nobody", ""), "--from": FOLDER, "--out": OUT[1:], "--seeds": WRONG[1:],
+        "--preset": ("large",), "--splits": ("0", *WRONG),
+    },
+    "build": {
+        "": ("nobody",), "--protocol": ("x", "each-rate", ""), "--kernel": ("x",),
+        "--fold": ("7", "1", *WRONG), "--seed": WRONG, "--rates": ("0", *WRONG),
+    },
+    "publish": {"": ("begun", "other", "nowhere"), "--out": OUT[2:], "--nothing": ("1",)},
+    "convert": {"": (*WEIGHTS, "list.csv"), "--name": ("nobody",)},
+    "weights": {"": ("nobody", "\x1b[2J", "x" * 5000)},
+}  # fmt: skip
+
+
+def there(folder):
+    """A list of people, a gallery, weights, finished and begun runs, and what is broken of each."""
+    for i in range(1, 9):
+        draw(folder / "a" / f"{i}.jpg", i)
+    roles = ("train",) * 4 + ("query", "gallery") * 2
+    rows = [f"a/{i + 1}.jpg,{'abcd'[i // 2]},{i % 2 + 1},{role}" for i, role in enumerate(roles)]
+    (folder / "list.csv").write_text("\n".join(["path,person,camera,split", *rows]))
+    (folder / "broken.csv").write_bytes(b"path\n\xff\xfe\0")
+    (folder / "twice.csv").write_text("path,person\na/1.jpg,a\na/1.jpg,b\n")
+    (folder / "good.weights.h5").write_bytes(saved())
+    (folder / "broken.weights.h5").write_bytes(saved()[:2000])
+    (folder / "there.npz").write_bytes(b"somebody's")
+    (folder / "other").mkdir()
+    (folder / "other" / "file.txt").write_text("somebody's")
+    made_run(folder / "runs" / "run")
+    made_run(folder / "begun")
+    (folder / "begun" / "report.md").unlink()
+
+
+def good(verb):
+    """A command that would do, in a folder where `there` was."""
+    data = ["--data", "csv", "--data-dir", "list.csv"]
+    return {
+        "train": ["baseline", *data, "--out", "new", "--steps", "1"],
+        "evaluate": ["--weights", "good.weights.h5", *data],
+        "search": ["a/1.jpg", "--gallery", "a", "--weights", "good.weights.h5", "--out", "new",
+                   "--cache", "cache"],
+        "embed": ["--images", "a", "--weights", "good.weights.h5", "--out", "new.npz"],
+        "export": ["good.weights.h5", "new.onnx"],
+        "compare": ["runs/run", "--out", "new"],
+        "tables": ["main", "--from", "runs", "--out", "new"],
+        "build": ["csv", "list.csv", "new", "--protocol", "rain-code"],
+        "publish": ["runs/run", "name", "--out", "new"],
+        "convert": ["good.weights.h5", "new.weights.h5"],
+        "weights": [],
+    }[verb]  # fmt: skip
+
+
+def verbs(rng, folder):
+    """Each verb in turn, with something that is wrong for certain."""
+    there(folder)
+    turn = rng.bit_generator.seed_seq.entropy[1]  # the seed's second number
+    verb = list(BAD)[turn % len(BAD)]
+    words, option = good(verb), picked(rng, sorted(BAD[verb]))
+    value = picked(rng, BAD[verb][option])
+    if option:
+        words += [option, *value.split(" ")]
+    else:
+        words[:1] = [value]
+    return lambda: refused([verb, *words], folder)
+
+
+def runs(rng, folder):
+    """A run folder of which one file is damaged, for each verb that reads one."""
+    there(folder)
+    run = folder / "runs" / "run"
+    made_queries(run, np.ones((4, 5)))
+    path = run / picked(rng, ("options.json", "metrics.json", "history.csv", "queries.csv"))
+    kind = rng.integers(3)
+    if kind == 0 and path.suffix == ".json":
+        found = json.loads(path.read_text())
+        found[picked(rng, sorted(found))] = picked(rng, NUMBERS[:-2])
+        path.write_text(json.dumps(found, default=float))
+    elif kind == 1:
+        path.unlink()
+    else:
+        path.write_bytes(flipped(rng, path.read_bytes()))
+    words = picked(rng, (
+        ["compare", "runs/run", "--out", "new"], ["compare", "runs/run", "begun", "--out", "new"],
+        ["tables", "main", "--from", "runs", "--out", "new", "--data", "synthetic"],
+        ["publish", "runs/run", "name", "--out", "new"],
+        ["evaluate", "--weights", "runs/run", "--data", "csv", "--data-dir", "list.csv"],
+        ["train", *good("train")[:5], "--out", "runs/run", "--resume"],
+    ))  # fmt: skip
+    return lambda: command(words, folder)
+
+
+def command(words, folder):
+    """Runs a verb in a folder, in this process.
+
+    Raises:
+        ValueError: it refused, in one line, and left every file as it was.
+        AssertionError: it did anything else, but succeed.
+    """
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    errors, here, argv = io.StringIO(), Path.cwd(), sys.argv
+    os.chdir(folder)
+    sys.argv = ["xreid", *words]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+            cli.main()
+        return
+    except SystemExit as left:
+        status = left.code or 0
+    finally:
+        sys.argv = argv
+        os.chdir(here)
+        keras.config.set_dtype_policy("float32")
+    said = errors.getvalue().strip()
+    lost = [p.name for p, content in before.items() if not p.is_file() or p.read_bytes() != content]
+    assert not lost, f"lost {lost}: {words}"
+    assert status in (0, 2), f"status {status}: {words}: {said}"
+    if status:
+        raise ValueError(said)
+
+
+def refused(words, folder):
+    """Runs a verb that has to refuse."""
+    command(words, folder)
+    raise AssertionError(f"silent: {words}")
+
+
+KINDS = (csv_list, tree, built, image, weights_file, address, pictures, ranking, batches, others,
+         verbs, runs)  # fmt: skip
 
 
 def cases():
