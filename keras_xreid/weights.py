@@ -43,7 +43,7 @@ def save(model, path, half=False, critics=True):
 
     Raises:
         InputError: where the name does not end so, the backbone is not one of ours, or a weight
-            is too large for float16.
+            is not finite, or too large for float16.
         DiskError: the disk is full, or the place cannot be written.
 
     Example:
@@ -65,6 +65,9 @@ def save(model, path, half=False, critics=True):
     }
     if half:
         _check_float16(model)
+    for variable, value in zip(model.weights, model.get_weights(), strict=True):
+        if not np.isfinite(value).all():
+            raise InputError(f"{variable.path} is not finite (NaN): {path} is not written")
     left_out = [name for name in model.critics if not critics and getattr(model, name) is not None]
     description = {"class": type(model).__name__, "config": config, "left_out": left_out}
     unfinished = path.with_name("unfinished-" + path.name)

@@ -81,6 +81,7 @@ def test_every_door_gives_equal_features(make, kwargs, tmp_path):
     model.save(tmp_path / "model.keras")
     doors = {
         "predict": model.predict,
+        "batch": model.predict_on_batch,
         "call": model,
         "tensor": lambda x: model(keras.ops.convert_to_tensor(x)),
         "embed": model.embed,
@@ -121,7 +122,23 @@ def test_in_bfloat16_floats_and_uint8_are_equal():
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize("door", ["predict", "__call__", "embed"])
+def test_a_range_that_nobody_knows_is_refused_in_batches():
+    class Images(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return self.images
+
+    model, batches = baseline(), Images()
+    batches.images = images()
+    np.testing.assert_allclose(model.predict(batches), model.embed(images()), atol=2e-5)
+    batches.images = images().astype("float32")
+    with pytest.raises(xr.InputError, match="0, 1"):
+        model.predict(batches)
+
+
+@pytest.mark.parametrize("door", ["predict", "predict_on_batch", "__call__", "embed"])
 def test_a_range_that_nobody_knows_is_refused(door):
     model = baseline()
     stored = images()
@@ -423,6 +440,7 @@ def test_an_empty_batch_keeps_its_other_dimensions(make, kwargs):
         found = model.embed(none, rates)
         assert found.shape == (0, gallery.shape[1]) and found.dtype == np.float32
     assert model.predict(none).shape == model.embed([]).shape == found.shape
+    assert model.predict_on_batch(none).shape == found.shape
     np.testing.assert_array_equal(np.concatenate([found, gallery]), gallery)
     assert model.distances(found, gallery, 4).shape == (0, 2)
     assert model.distances(gallery, found, 4).shape == (2, 0)

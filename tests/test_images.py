@@ -32,6 +32,17 @@ def png(path, width, height):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_of_several_images_in_a_file_none_is_taken_for_all(tmp_path, kind):
+    one, two = (Image.new("RGB", (8, 16), colour) for colour in ("red", "blue"))
+    one.save(tmp_path / "x", kind, save_all=True, append_images=[two])
+    assert "holds 2 images: store each" in refusal(tmp_path / "x")
+    one.save(tmp_path / "x", kind, save_all=True)
+    assert Record(str(tmp_path / "x"), 1, 1).read().shape == (16, 8, 3)
+    one.save(tmp_path / "x", "MPO", save_all=True, append_images=[two])  # a camera's, with preview
+    assert Record(str(tmp_path / "x"), 1, 1).read()[0, 0, 0] > 200
+
+
 @pytest.mark.parametrize("kind", ["EPS", "GIF", "ICO", "PDF", "TGA"])
 def test_other_formats_are_not_opened_whatever_their_name(tmp_path, kind, monkeypatch):
     path = tmp_path / "x.jpg"

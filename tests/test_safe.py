@@ -373,6 +373,18 @@ def trained(folder, epochs=1, **more):
     return made
 
 
+@pytest.mark.parametrize("name, value", [("seed", 1), ("people", 3), ("batch_size", 5)])
+def test_other_batches_do_not_go_on(tmp_path, name, value):
+    made = trained(tmp_path)
+    vars(made.batches).update(seed=np.int64(0), people=2)
+    made._save(1)
+    assert made.restore(made.model) == 1
+    before = getattr(made.batches, name)
+    setattr(made.batches, name, value)
+    with pytest.raises(xr.InputError, match=f"{name} of its batches was {before}, and is {value}"):
+        made.restore(made.model)
+
+
 def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
     made = trained(tmp_path)
     before = made.path.read_bytes()
@@ -435,6 +447,16 @@ def test_weights_on_a_small_disk(small_disk, monkeypatch, told):
     with pytest.raises(files.DiskError, match=r"a\.weights\.h5: No space left .* needs \d\.\d MB"):
         xr.save(model, small_disk / "a.weights.h5")
     assert not list(small_disk.iterdir())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model = xr.Baseline(3, backbone="osnet_x0_25", image_size=(32, 32))
+    weights = model.get_weights()
+    weights[-1] = weights[-1] * np.float32(np.nan)
+    model.set_weights(weights)
+    with pytest.raises(xr.InputError, match=r"bias is not finite \(NaN\): .* is not written"):
+        xr.save(model, tmp_path / "a.weights.h5")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_to_do_on_a_full_disk(monkeypatch, capsys):
@@ -765,6 +787,13 @@ def test_numbers_that_are_not_finite_are_refused(gallery, capsys):
     *_, features, _ = index.embed_once(model, records, kept)
     assert model.asked == 3 and np.isfinite(features).all()
     assert "is damaged: its images are embedded anew" in capsys.readouterr().out
+
+
+def test_a_list_to_search_that_names_an_image_twice(tmp_path):
+    Image.new("RGB", (8, 16)).save(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("path,person\na.png,anna\na.png,ben\n")
+    with pytest.raises(xr.InputError, match=r"list\.csv lists .*a\.png more than once"):
+        index.own_images(tmp_path / "list.csv")
 
 
 def test_kept_embeddings_of_another_width(gallery):

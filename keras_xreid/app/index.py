@@ -1,5 +1,6 @@
 """Images of one's own, and their embeddings: each is computed once, and kept by content."""
 
+import collections
 import contextlib
 import csv
 import hashlib
@@ -80,6 +81,11 @@ def _listed_images(place):
         )
         for row in rows
     ]
+    twice = [
+        path for path, count in collections.Counter(r.path for r in records).items() if count > 1
+    ]
+    if twice:
+        raise xr.InputError(f"{place} lists {twice[0]} more than once: keep one row")
     missing = [record.path for record in records if not Path(record.path).is_file()]
     if missing:
         raise xr.InputError(f"{place} names {missing[0]}, which is not there")

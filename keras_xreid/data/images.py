@@ -93,6 +93,10 @@ def _pixels(image):
             f"{image.width:,} x {image.height:,} are {count:,} pixels, and at most "
             f"{MAX_PIXELS:,} are decoded"
         )
+    # Of a camera's JPEG the others are previews.
+    frames = getattr(image, "n_frames", 1) if image.format not in ("JPEG", "MPO") else 1
+    if frames > 1:
+        raise InputError(f"it holds {frames} images: store each in a file of its own")
     # Cameras store what the sensor saw, and beside it how they were held.
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] not in "IF":

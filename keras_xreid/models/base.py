@@ -219,9 +219,16 @@ class ReIDModel(PhasedModel):
             x = self._checked(x)
             if not len(x):
                 return self.embed(x)
+        elif isinstance(x, keras.utils.PyDataset):  # of an iterator no batch can be looked at
+            self._checked(keras.utils.unpack_x_y_sample_weight(x[0])[0])
         if self._jit_compile is None:
             self.jit_compile = autodiff.default_jit_compile()
         return super().predict(x, batch_size=batch_size, verbose=verbose, **kwargs)
+
+    def predict_on_batch(self, x):
+        """As in Keras, with the look at the images that `predict` takes."""
+        x = self._checked(x)
+        return super().predict_on_batch(x) if len(x) else self.embed(x)
 
     def graph(self, images, level=None):
         """What a search needs of images, on tensors; `keras_xreid.export.build_graph` calls it.

@@ -54,7 +54,7 @@ class Checkpoint(keras.callbacks.Callback):
             The number of finished epochs.
 
         Raises:
-            InputError: where the checkpoint belongs to another model.
+            InputError: where the checkpoint belongs to another model, or other batches.
         """
         if not self.path.exists():
             return 0
@@ -63,6 +63,11 @@ class Checkpoint(keras.callbacks.Callback):
             with h5py.File(self.path) as file:
                 epoch = int(file.attrs["epoch"])
                 self.rows = json.loads(file.attrs["rows"])
+                begun = json.loads(file.attrs.get("batches", "{}"))
+            now = self._batches()
+            for name, value in begun.items():
+                if value != now[name]:
+                    raise ValueError(f"{name} of its batches was {value}, and is {now[name]}")
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
@@ -115,10 +120,16 @@ class Checkpoint(keras.callbacks.Callback):
                 with h5py.File(unfinished, "a") as file:
                     file.attrs["epoch"] = epoch
                     file.attrs["rows"] = json.dumps(self.rows)
+                    file.attrs["batches"] = json.dumps(self._batches(), default=int)
                 os.replace(unfinished, self.path)
             finally:
                 with contextlib.suppress(OSError):
                     unfinished.unlink()
+
+    def _batches(self):
+        """What the order of images depends on: other batches would go on with other images."""
+        told = {name: getattr(self.batches, name, None) for name in ("seed", "people")}
+        return {**told, "batch_size": self.batches.batch_size, "steps": len(self.batches)}
 
 
 def write_history(path, rows):
