@@ -9,15 +9,13 @@ import json
 import os
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import h5py
 import keras
+import kills
 import numpy as np
 import pytest
 from PIL import Image
@@ -465,39 +463,9 @@ def weights_of(out):
 # On each backend `test_freezing.py` has a training that goes on where it was stopped.
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
-def test_killed_and_resumed_equals_never_stopped(finished, people, tmp_path):
-    reid = finished[0] / "reid.weights.h5"
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    options = ("--reid", reid, "--epochs", 3, "--rates", 1, 2)
-    arguments = [a if a != 2 else 5 for a in short(people, whole)]
-    arguments = [str(a) for a in arguments]
-    arguments[arguments.index("--steps") + 1] = "5"
-    as_alone = contextlib.nullcontext  # graphs and all
-    run("intact", *arguments, *options, how=as_alone)
-
-    arguments[arguments.index("--out") + 1] = str(killed)
-    process = subprocess.Popen(
-        command("intact", *arguments, *options), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    )
-    checkpoint = killed / "checkpoint-intact.weights.h5"
-    deadline = time.monotonic() + 600
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint.exists() and not (killed / "metrics.json").exists()
-    with h5py.File(checkpoint) as file:
-        assert file.attrs["epoch"] < 3
-
-    printed = run("intact", *arguments, *options, "--resume", how=as_alone)
-    assert "going on after epoch" in printed
-    first, second = weights_of(whole), weights_of(killed)
-    assert first.keys() == second.keys() and len(first) > 50
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-    rows = (killed / "history.csv").read_text().splitlines()
-    assert [row.split(",")[1] for row in rows[1:]] == ["1", "2", "3"]
+def test_killed_and_resumed_equals_never_stopped(capsys):
+    """Once, while a checkpoint is written; `python tests/kills.py` kills 20 times."""
+    assert kills.main(times=1, writing=1), capsys.readouterr().out
 
 
 # --- bad input -------------------------------------------------------------------------------
