@@ -397,6 +397,11 @@ BAD = {
         "": ("nobody",), "--protocol": ("x", "each-rate", ""), "--kernel": ("x",),
         "--fold": ("7", "1", *WRONG), "--seed": WRONG, "--rates": ("0", *WRONG),
     },
+    "pan": {
+        "--hr": ("nowhere", "broken.csv"), "--lr": ("nowhere", "broken.csv"),
+        "--epochs": ("0", *WRONG), "--hidden": ("0", *WRONG), "--learning-rate": ("0", *WRONG),
+        "--seed": WRONG, "--out": ("x.txt", "other", "there.npz"),
+    },
     "publish": {"": ("begun", "other", "nowhere"), "--out": OUT[2:], "--nothing": ("1",)},
     "convert": {"": (*WEIGHTS, "list.csv"), "--name": ("nobody",)},
     "weights": {"": ("nobody", "\x1b[2J", "x" * 5000)},
@@ -415,6 +420,9 @@ def there(folder):
     (folder / "good.weights.h5").write_bytes(saved())
     (folder / "broken.weights.h5").write_bytes(saved()[:2000])
     (folder / "there.npz").write_bytes(b"somebody's")
+    paths = np.array(["a/1.jpg", "a/2.jpg"])
+    for name, rates in (("hr", np.ones(2)), ("lr", np.full(2, 4.0))):
+        np.savez(folder / f"{name}.npz", features=np.eye(2), paths=paths, rates=rates)
     (folder / "other").mkdir()
     (folder / "other" / "file.txt").write_text("somebody's")
     made_run(folder / "runs" / "run")
@@ -435,6 +443,7 @@ def good(verb):
         "compare": ["runs/run", "--out", "new"],
         "tables": ["main", "--from", "runs", "--out", "new"],
         "build": ["csv", "list.csv", "new", "--protocol", "rain-code"],
+        "pan": ["--hr", "hr.npz", "--lr", "lr.npz", "--out", "new.weights.h5"],
         "publish": ["runs/run", "name", "--out", "new"],
         "convert": ["good.weights.h5", "new.weights.h5"],
         "weights": [],

@@ -162,7 +162,9 @@ def test_what_are_no_images(wrong, words):
         baseline()(keras.ops.ones((1, *small.SIZE, 3), "int32"))
 
 
-@pytest.mark.parametrize("kind", ["Adaptive", "Baseline", "CADNet", "INTACT", "OnePerRate", "RAIN"])
+@pytest.mark.parametrize(
+    "kind", ["Adaptive", "Baseline", "CADNet", "INTACT", "OnePerRate", "Panned", "RAIN"]
+)
 @pytest.mark.parametrize("preset", ["large", None, ["tiny"]])
 def test_an_unknown_preset_names_those_that_there_are(kind, preset):
     with pytest.raises(xr.InputError, match=r"unknown preset .*: known are paper, tiny, strong"):

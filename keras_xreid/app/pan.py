@@ -16,6 +16,7 @@ import numpy as np
 
 import keras_xreid as xr
 from keras_xreid import app, files
+from keras_xreid.errors import check_number
 
 keras = app.later("keras")
 
@@ -57,6 +58,11 @@ def main(o):
         raise xr.InputError(f"cannot write {out}: give a file ending in {ending}")
     if out.exists() and not o.overwrite:
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
+    check_number("--epochs", o.epochs)
+    check_number("--hidden", o.hidden)
+    check_number("--seed", o.seed, least=0, most=2**32 - 1)
+    if not 0 < o.learning_rate < np.inf:
+        raise xr.InputError(f"--learning-rate is {o.learning_rate:g}: give more than 0")
     (learn if learns else use)(o, out)
 
 

@@ -183,7 +183,7 @@ class Panned(ReIDModel):
         rates=(1, 2, 3, 4), last_stride=1, neck=None, flip=None, **kwargs,
     ):  # fmt: skip
         given = preset_or(
-            PRESETS[preset], backbone=backbone, image_size=image_size, neck=neck, flip=flip
+            PRESETS, preset, backbone=backbone, image_size=image_size, neck=neck, flip=flip
         )
         backbone = given.backbone
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
