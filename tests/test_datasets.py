@@ -664,7 +664,7 @@ def test_mlr_wrong_folder(levels, tmp_path):
 
 
 def test_load_refuses_what_it_does_not_know(market):
-    known = "market1501, dukemtmc, cuhk03, viper, caviar, mlr, csv, synthetic"
+    known = "market1501, dukemtmc, cuhk03, viper, caviar, caviar-native, mlr, csv, synthetic"
     assert known in message(load, "market", market)
     assert "each-rate, paper" in message(load, "market1501", market, protocol="papers")
     assert "split 1 of market1501" in message(load, "market1501", market, split_id=1)
