@@ -3,7 +3,6 @@
 import numpy as np
 
 from keras_xreid.errors import InputError
-from keras_xreid.models.base import lengths, one_minus_cosine
 
 METRICS = ("cosine", "euclidean")
 
@@ -81,10 +80,14 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
             return np.sqrt(squared, out=squared)
 
     else:
-        of_query, of_gallery = lengths(query), lengths(gallery)
+        # Kept: a gallery may have hundreds of megabytes, and is asked for many blocks.
+        gallery_unit = unit(gallery)
+        query_unit = gallery_unit if query is gallery else unit(query)
 
         def function(rows):
-            return one_minus_cosine(query[rows], gallery, of_query[rows], of_gallery)
+            cosine = query_unit[rows] @ gallery_unit.T
+            np.subtract(1.0, cosine, out=cosine)
+            return np.maximum(cosine, 0.0, out=cosine)  # rounding may leave a little less
 
     return LazyDistances(function, (len(query), len(gallery)))
 
@@ -92,8 +95,8 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
 def model_distances(model, query_features, gallery_features, query_rates=None):
     """Gives the distances that a model measures, computed where they are looked at.
 
-    Of our systems that measure cosines the features' lengths are computed once. All others are
-    asked for each block of rows.
+    Of our systems that measure cosines the features are normalised once. All others are asked for
+    each block of rows.
 
     Args:
         model: a system, or whatever has its `distances`.
@@ -116,6 +119,18 @@ def model_distances(model, query_features, gallery_features, query_rates=None):
         return model.distances(query_features[rows], gallery_features, query_rates=rates)
 
     return LazyDistances(function, (len(query_features), len(gallery_features)))
+
+
+def unit(features):
+    """Divides features by their length, as a system's `distances` does.
+
+    Args:
+        features: (n, d) float32 array.
+
+    Returns:
+        (n, d) float32 array.
+    """
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def distances_among(measure, features, rates):

@@ -23,6 +23,8 @@ STRONG = {
     "flip": True,
 }
 
+BLOCK = 8192  # images of a gallery that are normalised at a time
+
 
 class ReIDModel(PhasedModel):
     """Base of all systems: a phased model that turns person images into embeddings.
@@ -181,7 +183,13 @@ class ReIDModel(PhasedModel):
             (q, g) float32 array, in [0, 2].
         """
         query, gallery = features_to_compare(query_features, gallery_features)
-        return one_minus_cosine(query, gallery, lengths(query), lengths(gallery))
+        query, found = _unit(query), np.empty((len(query), len(gallery)), "float32")
+        # By blocks: a normalised copy of a whole gallery would be as large as it.
+        for start in range(0, len(gallery), BLOCK):
+            block = slice(start, start + BLOCK)
+            found[:, block] = query @ _unit(gallery[block]).T
+        np.subtract(1.0, found, out=found)
+        return np.maximum(found, 0.0, out=found)  # rounding may leave a little less
 
     def __call__(self, images, *args, **kwargs):
         # Of tensors no number is looked at: that would wait for the device at each batch.
@@ -523,29 +531,5 @@ def euclidean(a, b):
     return np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
 
 
-def lengths(features):
-    """Lengths of features, (n,), and never 0.
-
-    Args:
-        features: (n, d) float32 array.
-    """
-    return np.sqrt(np.maximum(np.einsum("nd,nd->n", features, features), 1e-24))
-
-
-def one_minus_cosine(a, b, of_a, of_b):
-    """1 - cosine between two sets of features; neither is copied, for a gallery is large.
-
-    Args:
-        a: (q, d) float32 array.
-        b: (g, d) float32 array.
-        of_a: (q,), the `lengths` of a.
-        of_b: (g,), those of b.
-
-    Returns:
-        (q, g) float32 array, in [0, 2].
-    """
-    cosine = a @ b.T
-    cosine /= of_a[:, None]
-    cosine /= of_b
-    np.subtract(1.0, cosine, out=cosine)
-    return np.maximum(cosine, 0.0, out=cosine)  # rounding may leave a little less
+def _unit(features):
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
