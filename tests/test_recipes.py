@@ -448,18 +448,6 @@ def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
         begun.starting_weights()
 
 
-def weights_of(out):
-    found = {}
-
-    def keep(name, item):
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()]
-
-    with h5py.File(out / "model.weights.h5") as file:
-        file.visititems(keep)
-    return found
-
-
 # On each backend `test_freezing.py` has a training that goes on where it was stopped.
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
