@@ -16,6 +16,7 @@ _PLACES = {
     "Adaptive": "models.adaptive",
     "Baseline": "models.baseline",
     "CADNet": "models.cadnet",
+    "CameraStatistics": "adaptation",
     "Checkpoint": "training.checkpoint",
     "DataSet": "data.records",
     "Distilled": "models.distilled",

@@ -31,8 +31,14 @@ class Options:
     """Weight of a batch-hard triplet term, 0 for none."""
     verification: float = 0.0
     """Weight of a verification term, 0 for none."""
+<<<<<<< HEAD
     octuplet: float = 0.0
     """Weight of an octuplet term, 0 for none: triplets within and between HR and LR images."""
+=======
+    camera_bn: bool = False
+    """Batches of one camera each: batch normalization then learns from one camera at a time. Score
+    the run by xreid evaluate --adapted gallery, for its cameras' own statistics."""
+>>>>>>> ba0b3fa (Adapt to new cameras: batch normalization of each camera and rate, without labels)
     labeled_fraction: float = 1.0
     """Train on this share of each person's images, with as many train steps as on all."""
 
@@ -48,6 +54,7 @@ def main(o):
     rates = (1,)
     if o.train_on == "hr+lr":
         rates = o.train_rates if rate_range(o.train_rates) else (1, *o.train_rates)
+<<<<<<< HEAD
 
     def batches():
         if not o.octuplet:
@@ -62,6 +69,13 @@ def main(o):
     if o.labeled_fraction < 1:  # shorter epochs, and more of them
         run.keep_labeled(o.labeled_fraction)
         images = batches()
+=======
+    images = run.images(grouped, rates=rates, one_camera=o.camera_bn)
+    epochs, an_epoch = run.epochs(EPOCHS[o.preset], o.epochs), len(images)
+    if o.labeled_fraction < 1:  # shorter epochs, and more of them
+        run.keep_labeled(o.labeled_fraction)
+        images = run.images(grouped, rates=rates, one_camera=o.camera_bn)
+>>>>>>> ba0b3fa (Adapt to new cameras: batch normalization of each camera and rate, without labels)
         epochs = round(epochs * an_epoch / len(images))
 
     model = xr.Baseline(

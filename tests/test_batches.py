@@ -678,3 +678,25 @@ def test_an_epoch_that_was_cut_short_does_not_count(records):
     Recorder().fit(batches, shuffle=False, verbose=0, callbacks=[Stop()])
     if keras.backend.backend() != "tensorflow":  # which draws ahead, up to the end of the epoch
         assert batches.epoch == 0
+
+
+@pytest.mark.parametrize("grouped", [{}, {"people_per_batch": 2, "images_per_person": 2}])
+def test_a_batch_is_of_one_camera(records, grouped):
+    """Each camera comes as often as it has images; the batches are a function of their place."""
+    options = {"image_size": (48, 24), "batch_size": 4, "one_camera": True, **PLAIN, **grouped}
+    batches = ImageBatches(records, seed=3, **options)
+    of_camera, came = collections.Counter(r.camera for r in records), collections.Counter()
+    for epoch in range(60):
+        for index in range(len(batches)):
+            batch = batches.batch(epoch, index)
+            (camera,) = set(batch["camera"].tolist())
+            came[camera] += 1
+            shown = [records[i] for i in numbers(batch["image"])]
+            assert {record.camera for record in shown} == {camera} and len(shown) == 4
+            labels = [sorted("abcde").index(record.person) for record in shown]
+            assert batch["person"].tolist() == labels
+            if grouped:
+                assert labels[0] == labels[1] != labels[2] == labels[3]
+    for camera, count in of_camera.items():
+        assert abs(came[camera] / came.total() - count / len(records)) < 0.1
+    assert_equal(ImageBatches(records, seed=3, **options).batch(2, 1), batches.batch(2, 1))

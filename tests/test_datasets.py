@@ -1101,3 +1101,27 @@ def test_a_manifest_lists_names_that_are_no_utf8(tmp_path):
     assert found == hashlib.sha256(content).hexdigest() and "é" in content.decode("utf-8")
     assert {json.loads(row)["path"] for row in content.splitlines()} == {path.name}
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["m", path.name])
+
+
+def test_cameras_are_left_out(tmp_path):
+    """Training images of some cameras, test images of others; nobody is kept with one image."""
+    rows = ["path,person,camera,split"]
+    for person, split, cameras in (
+        ("a", "train", "1123"), ("b", "train", "1233"), ("d", "train", "133"),
+        ("c", "query", "13"), ("c", "gallery", "23"),
+    ):  # fmt: skip
+        for i, camera in enumerate(cameras):
+            name = f"{person}_{split}_{i}.png"
+            Image.new("RGB", (8, 16)).save(tmp_path / name)
+            rows.append(f"{name},{person},{camera},{split}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    data = load("csv", tmp_path / "list.csv", train_cameras=(1, 2), test_cameras=("3",))
+    kept = [("a", 1), ("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    assert [(r.person, r.camera) for r in data.train] == kept
+    assert {r.camera for r in data.query + data.gallery} == {3} and len(data.query) == 1
+    data = load("csv", tmp_path / "list.csv", train_cameras=(1,))
+    assert [(r.person, r.camera) for r in data.train] == [("a", 1), ("a", 1)]
+    assert len(data.query) == len(data.gallery) == 2
+    assert "no camera 7 among those to train on" in message(
+        load, "csv", tmp_path / "list.csv", train_cameras=(7,)
+    )

@@ -198,3 +198,17 @@ def test_two_tones():
     ink, ground = drawing._two_tones((18, 60, 60), 0.5, contrast=80)
     np.testing.assert_allclose(ink, (28, 70, 70))
     np.testing.assert_allclose(ground, (8, 50, 50))
+
+
+def test_style_b_is_the_same_people_in_other_cameras(cache):
+    """Another folder, another name; a person keeps the description and changes in every camera."""
+    data = load_synthetic((64, 32), 3, seed=5, cache_dir=cache, verbose=False, style="b")
+    assert data.name == "synthetic-b" and len(data.gallery) == 36
+    record = data.query[6]
+    drawn = draw_person(record.person, record.camera, 0, (64, 32), seed=5, style="b")
+    np.testing.assert_array_equal(record.read(), np.asarray(drawn))
+    for camera in (1, 2, 3, 4):
+        a, b = (np.asarray(draw_person(1, camera, 0, (64, 32), style=s), float) for s in "ab")
+        assert np.abs(a.mean((0, 1)) - b.mean((0, 1))).max() > 10
+    with pytest.raises(InputError, match="style 'c' is unknown"):
+        load_synthetic(style="c")

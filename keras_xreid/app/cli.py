@@ -13,6 +13,7 @@ VERBS = {
     "search": "search a gallery of your own images",
     "embed": "turn images into feature vectors, in one file",
     "pan": "move embeddings of low-resolution queries to their high-resolution place",
+    "adapt": "fit a network to your own cameras, from images without labels",
     "export": "write a system as one ONNX graph",
     "compare": "put runs side by side, with paired intervals",
     "tables": "run and print the tables of the papers",

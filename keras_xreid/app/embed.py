@@ -16,7 +16,14 @@ import numpy as np
 import keras_xreid as xr
 from keras_xreid import app, files
 from keras_xreid.app.export import weights_sha256
-from keras_xreid.app.index import AT_A_TIME, cache_folder, embed_once, own_images
+from keras_xreid.app.index import (
+    AT_A_TIME,
+    cache_folder,
+    cameras_of,
+    embed_by_camera,
+    embed_once,
+    own_images,
+)
 from keras_xreid.progress import Progress
 
 
@@ -32,6 +39,11 @@ class Options:
     """Down-sampling rate of the images; 1 for a gallery of high resolution."""
     shrink: bool = False
     """Shrink each image by --rates first: LR embeddings for `xreid pan`. They are not kept."""
+    adapted: str | None = None
+    """Statistics of your cameras, a file of `xreid adapt`. Cameras are told by the CSV, by names
+    such as 0001_c3.jpg, or by folders."""
+    camera: str | None = None
+    """With --adapted: the camera of all images, where nothing else tells it."""
     cache: str = "~/.cache/keras_xreid"
     """Folder that keeps the embeddings; it may be deleted at any time."""
     overwrite: bool = False
@@ -46,10 +58,18 @@ def main(options):
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
     records = own_images(options.images)
     model = xr.load(options.weights)
+    sha256 = weights_sha256(options.weights)
+    if options.shrink and options.adapted:
+        raise xr.InputError("--shrink and --adapted exclude each other: give one")
     if options.shrink:
         features = shrunk_features(model, records, options.rates)
+    elif options.adapted:
+        adapted = xr.CameraStatistics.load(options.adapted)
+        cameras = cameras_of(records, options.camera)
+        records, _, features, _ = embed_by_camera(
+            model, records, cameras, adapted, options.cache, sha256, options.rates
+        )
     else:
-        sha256 = weights_sha256(options.weights)
         folder = cache_folder(options.cache, sha256, model, options.rates)
         records, _, features, _ = embed_once(model, records, folder, options.rates)
     content = io.BytesIO()

@@ -61,6 +61,11 @@ class Options:
     by the query's name. Rate 1 and the gallery stay as they are."""
     strength: float = 0.5
     """How much a camera adds, from 0 (plain shrinking) to 1."""
+    adapted: str | None = None
+    """Statistics of the cameras: a file of `xreid adapt`, or "gallery", which measures them on the
+    gallery's images, without labels; queries are not looked at."""
+    test_cameras: tuple[str, ...] = ()
+    """Score queries and gallery images of these cameras only."""
     score_as: tuple[str, ...] = ()
     """Rates that the model is told otherwise, 3=2 6=8: images of rate 3 as if they had rate 2; or
     estimated: what xr.estimate_rate sees in each query."""
@@ -166,6 +171,7 @@ def beside_card(options, data, results):
     on = {"dataset": options.data, "split": options.split, "split_id": options.split_id}
     on["protocol"] = data.protocol
     asked_otherwise = options.score_as or options.rerank or options.limit or strength_of(options)
+    asked_otherwise = asked_otherwise or options.adapted or options.test_cameras
     if entry is None or asked_otherwise or any(entry.get(k) != v for k, v in on.items()):
         return
     if (entry.get("fold") or 0) != options.fold:
@@ -191,6 +197,7 @@ def main(options):
             options.data, options.data_dir, split=options.split, image_size=model.image_size,
             need=("query", "gallery"), protocol=options.protocol, split_id=options.split_id,
             seed=seed, rates=options.query_rates, limit=options.limit, fold=options.fold,
+            test_cameras=options.test_cameras,
         )
         for seed in range(options.repeats)
     ]  # fmt: skip
@@ -200,6 +207,26 @@ def main(options):
         score(options, model, sets, told, folder, began)
 
 
+def adapted_on(options):
+    """What metrics.json and the report say of --adapted."""
+    if options.adapted == "gallery":
+        return "adapted on unlabelled gallery images, queries not looked at"
+    return f"adapted by {options.adapted}"
+
+
+def adapted_to(options, model, data, told):
+    """The statistics of --adapted; of several draws each has its own gallery."""
+    if options.adapted is None:
+        return None
+    if options.adapted != "gallery":
+        return xr.CameraStatistics.load(options.adapted)
+    rates = options.rates if data.protocol == "each-rate" else options.query_rates
+    print("Adapting to unlabelled gallery images; queries are not looked at")
+    if told != ESTIMATED:
+        rates = [told.get(rate, rate) for rate in rates]
+    return model.adapt(data.gallery, rates={1, *rates})
+
+
 def score(options, model, sets, told, folder, began):
     """Scores a model on each draw of a data set; writes what was found into a folder, or None."""
     data = sets[0]
@@ -207,9 +234,10 @@ def score(options, model, sets, told, folder, began):
     shrunk, strength = getattr(model, "gallery_at_query_rate", False), strength_of(options)
     runs, rows = [], []
     for drawn in sets:
+        adapted = adapted_to(options, model, drawn, told)
         result = xr.evaluate(
             model, drawn, options.rates, options.train_rates, told_rates=told, lpips=network,
-            reranked=options.rerank, strength=strength,
+            reranked=options.rerank, strength=strength, adapted=adapted,
         )  # fmt: skip
         runs.append(result.scores)
         rates = options.rates if shrunk else (1,)
@@ -234,6 +262,8 @@ def score(options, model, sets, told, folder, began):
         "gallery_at_query_rate": shrunk or None,
         "split_id": options.split_id,
         "train_rates": options.train_rates,
+        "test_cameras": list(options.test_cameras) or None,
+        "adapted": adapted and {"on": adapted_on(options), **adapted.about()},
         "repeats": options.repeats,
         "reranked": options.rerank,
         "manifest_sha256": xr.write_manifest(folder / "manifest.jsonl", rows),

@@ -59,6 +59,12 @@ class Options:
     """The .onnx file to write."""
     licence: str | None = None
     """Licence of the weights, for the metadata; that of published weights is known."""
+    adapted: str | None = None
+    """Statistics of your cameras, a file of `xreid adapt`: a graph for one --camera and --rate."""
+    camera: str | None = None
+    """With --adapted: the camera."""
+    rate: float = 1.0
+    """With --adapted: the down-sampling rate of its images; 1 for a gallery."""
     benchmark: bool = False
     """Measure the images a second of onnxruntime beside Keras on this backend."""
     overwrite: bool = False
@@ -69,7 +75,24 @@ def main(options):
     out = Path(options.out)
     check(out, options.overwrite)
     model = xr.load(options.weights, precision="float32")
-    graph, about = graphs.build_graph(model), describe(model, options.weights, options.licence)
+    if (options.adapted is None) != (options.camera is None):
+        raise xr.InputError("--adapted and --camera go together: give both, or neither")
+    applied, about = contextlib.nullcontext(), {}
+    if options.adapted:
+        adapted = xr.CameraStatistics.load(options.adapted)
+        applied = adapted.applied(model, options.camera, options.rate)
+        about = {
+            "camera": options.camera, "camera_rate": f"{options.rate:g}",
+            "camera_statistics_sha256": adapted.hash_of(options.camera),
+        }  # fmt: skip
+    with applied:
+        write_checked(model, out, options, about)
+
+
+def write_checked(model, out, options, about):
+    """Writes the graph under its name when it computes what the model does."""
+    graph = graphs.build_graph(model)
+    about = {**describe(model, options.weights, options.licence), **about}
     images, rates = drawn_images(model.image_size)
     unfinished = out.with_name(f".{out.stem}.{os.getpid()}.onnx")
     try:

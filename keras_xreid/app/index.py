@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 import zipfile
 import zlib
@@ -25,6 +26,7 @@ from keras_xreid.progress import Progress
 keras = later("keras")
 
 AT_A_TIME = 256  # images; what is done of them is kept
+CAMERA = re.compile(r"(?:^|_)c(\d+)(?:s\d+)?(?:_|$)")  # in the name of a file
 SETTLED = 2_000_000_000  # nanoseconds: file systems' clocks tick every 2 s at the slowest
 
 
@@ -92,7 +94,36 @@ def _listed_images(place):
     return records
 
 
-def cache_folder(cache, weights_sha256, model, rate=1):
+def cameras_of(records, camera=None):
+    """The camera of each image of one's own.
+
+    It is what a CSV says, or a number in the file's name, as `_c3` in Market-1501's; or else the
+    folder in which the image lies, where the images are in folders.
+
+    Args:
+        records: list of `Record`, of `own_images`.
+        camera: the camera of all, where it is known.
+
+    Returns:
+        List of str.
+
+    Raises:
+        InputError: nothing says an image's camera.
+    """
+    found = []
+    for record in records:
+        named = CAMERA.search(Path(record.path).stem)
+        told = camera or record.camera or (named and named[1]) or record.person
+        if not told:
+            raise xr.InputError(
+                f"nothing says which camera took {record.path}: give a CSV with a column camera, a "
+                "folder for each camera, names such as 0001_c3.jpg, or --camera NAME"
+            )
+        found.append(str(told))
+    return found
+
+
+def cache_folder(cache, weights_sha256, model, rate=1, statistics=""):
     """Where embeddings lie that depend on the same as ours, the image aside."""
     height, width = model.image_size
     depends_on = (
@@ -101,11 +132,44 @@ def cache_folder(cache, weights_sha256, model, rate=1):
     )
     if rate != 1:
         depends_on += f" rate {rate}"
+    if statistics:
+        depends_on += f" statistics {statistics}"
     key = hashlib.sha256(depends_on.encode()).hexdigest()
     return Path(cache).expanduser() / "embeddings" / key[:32]
 
 
-def embed_once(model, records, folder, rate=1):
+def embed_by_camera(model, records, cameras, adapted, cache, weights_sha256, rate=1):
+    """As `embed_once`, with statistics of each image's camera; changed ones embed it anew.
+
+    Args:
+        model: the model.
+        records: list of `Record`.
+        cameras: the camera of each, as text.
+        adapted: a `CameraStatistics`.
+        cache: folder that keeps the embeddings.
+        weights_sha256: of the model's file.
+        rate: down-sampling rate of the images.
+
+    Returns:
+        What `embed_once` returns.
+    """
+    places, unreadable = {record.path: i for i, record in enumerate(records)}, {}
+    found = []
+    for camera in sorted(set(cameras)):
+        own = [r for r, name in zip(records, cameras, strict=True) if name == camera]
+        statistics = adapted.hash_of(camera)
+        folder = cache_folder(cache, weights_sha256, model, rate, statistics)
+        print(f"Camera {camera}: ", end="")
+        options = {"cameras": camera, "adapted": adapted}
+        *parts, wrong = embed_once(model, own, folder, rate, **options)
+        found += zip(*parts, strict=True)
+        unreadable |= wrong
+    found.sort(key=lambda row: places[row[0].path])
+    records, hashes, features = zip(*found, strict=True)
+    return list(records), list(hashes), np.stack(features), unreadable
+
+
+def embed_once(model, records, folder, rate=1, **options):
     """Embeds images, or finds them embedded.
 
     Args:
@@ -113,6 +177,7 @@ def embed_once(model, records, folder, rate=1):
         records: list of `Record`.
         folder: where embeddings are kept, by the SHA-256 of their image.
         rate: down-sampling rate of the images, as `embed` takes it.
+        **options: more that `embed` takes, and that `folder` is named by.
 
     Returns:
         The records that could be read; the SHA-256 of each one's file; an (n, d) float32 array;
@@ -139,7 +204,8 @@ def embed_once(model, records, folder, rate=1):
                 record = xr.Record(path, None, 0)
                 images[sha256] = xr.prepare_images([record], model.image_size)[0]
         if images:
-            features = np.asarray(model.embed(np.stack(list(images.values())), rates=rate))
+            pixels = np.stack(list(images.values()))
+            features = np.asarray(model.embed(pixels, rates=rate, **options))
             check_finite(features, [new[sha256] for sha256 in images])
             for sha256 in images:
                 if file_sha256(new[sha256]) != sha256:

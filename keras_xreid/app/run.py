@@ -79,6 +79,7 @@ class Run:
         self.data = xr.datasets.load(
             o.data, o.data_dir, split=o.split, limit=o.limit, image_size=self.image_size,
             protocol=o.protocol, split_id=o.split_id, rates=o.query_rates, fold=o.fold,
+            train_cameras=o.train_cameras, test_cameras=o.test_cameras,
         )  # fmt: skip
         check_people(self.data.train)
         if not counted_queries(self.data.query, self.data.gallery).any():

@@ -26,7 +26,14 @@ from keras_xreid import app, files, hub
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later
 from keras_xreid.app.export import weights_sha256
-from keras_xreid.app.index import cache_folder, check_finite, embed_once, own_images
+from keras_xreid.app.index import (
+    cache_folder,
+    cameras_of,
+    check_finite,
+    embed_by_camera,
+    embed_once,
+    own_images,
+)
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.report import figures
@@ -58,6 +65,11 @@ class Options:
     stored."""
     top: int = 10
     """Length of the lists; the picture shows 20 at most."""
+    adapted: str | None = None
+    """Statistics of your cameras, a file of `xreid adapt`. Cameras are told by the CSV, by names
+    such as 0001_c3.jpg, or by folders; --rates or --full-height must be given."""
+    camera: str | None = None
+    """With --adapted: the camera of the queries, where their names do not tell."""
     out: str = "runs/search"
     """Folder for ranked.json and ranked.png."""
     overwrite: bool = False
@@ -81,17 +93,29 @@ def main(options):
         )
     sha256 = weights_sha256(o.weights)
     check_folder(folder, o)
+    adapted = None
+    if o.adapted:
+        adapted = xr.CameraStatistics.load(o.adapted)
+        adapted.check(model)
+        for camera in {*cameras_of(gallery), *cameras_of(queries, o.camera)}:
+            adapted.hash_of(camera)  # one that nothing is known of is named now
     with folders.locked(folder):
-        find(o, folder, model, sha256, gallery, queries, images, rates)
+        find(o, folder, model, sha256, gallery, queries, images, rates, adapted)
 
 
-def find(o, folder, model, sha256, gallery, queries, images, rates):
+def find(o, folder, model, sha256, gallery, queries, images, rates, adapted=None):
     """Ranks the gallery for each query; writes the lists and their pictures, and prints them."""
-    gallery, hashes, gallery_features, unreadable = embed_once(
-        model, gallery, cache_folder(o.cache, sha256, model)
-    )
+    options = {}
+    if adapted is None:
+        kept = cache_folder(o.cache, sha256, model)
+        gallery, hashes, gallery_features, unreadable = embed_once(model, gallery, kept)
+    else:
+        options = {"cameras": cameras_of(queries, o.camera), "adapted": adapted}
+        gallery, hashes, gallery_features, unreadable = embed_by_camera(
+            model, gallery, cameras_of(gallery), adapted, o.cache, sha256
+        )
     prepared = xr.prepare_images(images, model.image_size)
-    features = np.asarray(model.embed(prepared, rates))
+    features = np.asarray(model.embed(prepared, rates, **options))
     check_finite(features, o.query)
     if features.shape[1:] != gallery_features.shape[1:]:
         raise xr.InputError(
@@ -114,6 +138,7 @@ def find(o, folder, model, sha256, gallery, queries, images, rates):
         "gallery": o.gallery,
         "gallery_images": len(gallery),
         "unreadable": [{"path": k, "reason": v} for k, v in unreadable.items()],
+        "adapted": None if adapted is None else adapted.about(),
         "rates_from": rates_from(o),
         "queries": [
             {
@@ -155,6 +180,12 @@ def check(o):
         raise xr.InputError("no query: give one or more images to search for")
     if o.top < 1:
         raise xr.InputError(f"--top is {o.top}: give 1 or more")
+    if o.adapted and not rates_from(o):
+        raise xr.InputError(
+            "--adapted goes by the queries' rates: give --rates, --full-height or --estimate-rates"
+        )
+    if o.camera and not o.adapted:
+        raise xr.InputError("--camera is of no use without --adapted: leave it out")
     if sum((bool(o.rates), o.full_height is not None, o.estimate_rates)) > 1:
         raise xr.InputError("--rates, --full-height and --estimate-rates: give one of them")
     if o.rates:

@@ -67,6 +67,10 @@ class Data:
     """Down-sampling rates that each-rate scores."""
     query_rates: tuple[float, ...] = (2, 3, 4)
     """Rates of a protocol's queries, where it draws them. They do not follow --train-rates."""
+    train_cameras: tuple[str, ...] = ()
+    """Train on images of these cameras only; all, if not given."""
+    test_cameras: tuple[str, ...] = ()
+    """Score queries and gallery images of these cameras only; all, if not given."""
     limit: int | None = None
     """Take this many people only: a first look. Marked in metrics.json."""
 

@@ -85,6 +85,8 @@ class Batches(keras.utils.PyDataset):
             bicubic or lanczos.
         strength: float in [0, 1], how much a camera adds to images of rates above 1, see `degrade`;
             0 is plain shrinking. All other draws are the same at every strength.
+        one_camera: fill each batch with images of one camera, so that batch normalization sees one
+            at a time. It is drawn anew for each batch, in proportion to the cameras' images.
         steps: at most so many batches an epoch, for a short run. (`steps_per_epoch` of `fit` would
             leave epochs unfinished, and the order of the data with them.)
 
@@ -106,7 +108,7 @@ class Batches(keras.utils.PyDataset):
     def __init__(
         self, records, image_size, rates, batch_size=32, people_per_batch=None,
         images_per_person=4, seed=0, crop=True, flip=True, erase=False, jitter=False, workers=0,
-        kernel="area", steps=None, strength=0.0,
+        kernel="area", steps=None, strength=0.0, one_camera=False,
     ):  # fmt: skip
         # Keras's own workers stay off: the batches they still hold when `fit` builds a model are
         # handed out again as the first ones of the epoch, and each epoch starts new processes.
@@ -136,6 +138,7 @@ class Batches(keras.utils.PyDataset):
         self.unlabeled = np.flatnonzero(self.labels < 0)
         self.people_per_batch, self.images_per_person = people_per_batch, images_per_person
         self._groups = self._people_a_batch()
+        self._of_camera = _by_camera(self.records, self.labels) if one_camera else None
         self.image_size = check_size(image_size)
         self._range = rate_range(rates)
         self.rates = rates if self._range else np.asarray(rates)
@@ -236,6 +239,9 @@ class Batches(keras.utils.PyDataset):
     def _positions(self, epoch, index, rng, *stream):
         """The batch's share of all images in the epoch's order, or K images of each of P people."""
         order = self._generator(epoch, -1, *stream)
+        if self._of_camera is not None:
+            drawn = order.permutation(len(self.records))[index % len(self.records)]
+            return self._positions_of_camera(self.records[drawn].camera, rng)
         if not self._groups:
             begin, end = index * self.batch_size, (index + 1) * self.batch_size
             return order.permutation(len(self.records))[begin:end]
@@ -249,6 +255,19 @@ class Batches(keras.utils.PyDataset):
             others = _in_turn(len(self.unlabeled), rest, index, order)
             positions.append(self.unlabeled[others])
         return np.concatenate(positions)
+
+    def _positions_of_camera(self, camera, rng):
+        """One camera's images: any, or K of each of P people, some twice where it has too few."""
+        people = self._of_camera[camera]
+        if not self._groups:
+            own = np.concatenate(list(people.values()))
+            return rng.choice(own, self.batch_size, replace=len(own) < self.batch_size)
+        k, labels = self.images_per_person, [label for label in people if label >= 0]
+        chosen = rng.choice(
+            labels, self.batch_size // k, replace=len(labels) < self.batch_size // k
+        )
+        images = [people[label] for label in chosen]
+        return np.concatenate([rng.choice(own, k, replace=len(own) < k) for own in images])
 
     def _generator(self, epoch, index, *stream):
         """The random numbers of one batch; index -1 is for the epoch's order.
@@ -387,6 +406,17 @@ class ImageBatches(Batches):
 
     def _entries(self, positions, rates):
         return {**super()._entries(positions, rates), "camera": self.cameras[positions]}
+
+
+def _by_camera(records, labels):
+    """{camera: {label: positions of its images}}."""
+    found = {}
+    for i, (record, label) in enumerate(zip(records, labels.tolist(), strict=True)):
+        found.setdefault(record.camera, {}).setdefault(label, []).append(i)
+    for camera, people in found.items():
+        if set(people) == {-1}:
+            raise InputError(f"camera {camera} has no labelled image, and one_camera needs some")
+    return found
 
 
 def _in_turn(count, share, index, rng):

@@ -1,6 +1,8 @@
 """Data sets as lists of `Record`: `load`, and what shares out people and labels after reading."""
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -53,8 +55,8 @@ class _Row(NamedTuple):
     states_rates: bool = False
 
 
-def _read_synthetic(data_dir, image_size):
-    return load_synthetic(image_size=tuple(image_size))
+def _read_synthetic(data_dir, image_size, **style):
+    return load_synthetic(image_size=tuple(image_size), **style)
 
 
 def _read_caviar_native(data_dir, split_id):
@@ -72,8 +74,10 @@ READERS = {
     "mlr": _Row(read_mlr, ("need",)),
     "csv": _Row(read_csv, ("need",), states_rates=True),
     "synthetic": _Row(_read_synthetic, ("image_size",)),
+    "synthetic-b": _Row(functools.partial(_read_synthetic, style="b"), ("image_size",)),
 }
 NAMES = tuple(READERS)
+DRAWN = ("synthetic", "synthetic-b")
 DEV_PEOPLE, FOLDS = 50, 3
 
 
@@ -92,6 +96,8 @@ def load(
     rates=(2, 3, 4),
     kernel=None,
     boxes=None,
+    train_cameras=(),
+    test_cameras=(),
 ):
     """Loads a data set's lists of images; the images themselves are read later, by `Record.read`.
 
@@ -101,10 +107,10 @@ def load(
     Args:
         name: "market1501", "dukemtmc", "cuhk03", "viper", "caviar", "caviar-native"
             (rates from the stored heights), "mlr" (a folder of images at low and high resolution,
-            see `read_mlr`), "csv" (own folders, see `read_csv`) or
-            "synthetic" (the embedded set).
+            see `read_mlr`), "csv" (own folders, see `read_csv`), "synthetic" (the embedded set) or
+            "synthetic-b" (its people in four other cameras).
         data_dir: the data set's folder; for "csv" the file or a folder that holds one `.csv`;
-            "synthetic" needs none.
+            embedded sets need none.
         split: "test", the data set's own, or "dev": see `hold_out_people`. Settings are chosen
             on "dev", so that the test people are scored once.
         fold: which people "dev" holds out: 0, 1 or 2, no person in two of them.
@@ -123,6 +129,9 @@ def load(
         rates: rates that the protocol draws from.
         kernel: how queries are shrunk, see `degrade`; the protocol's if None.
         boxes: images of "cuhk03": "detected", "labeled", "both", or the protocol's if None.
+        train_cameras: take training images of these cameras only; a person with a single image
+            left is left out. Empty: all cameras.
+        test_cameras: take queries and gallery images of these cameras only. Empty: all.
 
     Returns:
         A `DataSet`; lists not needed are empty.
@@ -155,7 +164,7 @@ def load(
     )
     if wrong:
         raise InputError(f"need holds {wrong[0]!r}: give some of {', '.join(ROLES)}")
-    if name != "synthetic" and not isinstance(data_dir, (str, os.PathLike)):
+    if name not in DRAWN and not isinstance(data_dir, (str, os.PathLike)):
         raise InputError(f"data set {name!r} needs its folder: give data_dir (--data-dir DIR)")
     built = name == "mlr" and (Path(data_dir) / MANIFEST).is_file()
     if name == "mlr":
@@ -211,6 +220,7 @@ def load(
         data = apply_protocol(
             data, protocol, split_id=split_id, seed=seed, rates=rates, kernel=kernel
         )
+    data = _of_cameras(data, train_cameras, test_cameras)
     if limit is not None:
         data = _first_people(data, limit)
     return dataclasses.replace(
@@ -303,6 +313,26 @@ def hide_labels(records, labeled_fraction, seed=0):
 def _name_hash(person):
     name = f"{person:04d}" if isinstance(person, int) else str(person)
     return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _of_cameras(data, train_cameras, test_cameras):
+    """Leaves cameras out: of the images to train on, and of those to find."""
+    kept = {}
+    for cameras, roles in ((train_cameras, ROLES[:1]), (test_cameras, ROLES[1:])):
+        asked = {str(camera) for camera in cameras}
+        known = {str(record.camera) for role in roles for record in getattr(data, role)}
+        if known and asked - known:
+            raise InputError(
+                f"{data.name} has no camera {min(asked - known)} among those to "
+                f"{'train on' if roles == ROLES[:1] else 'find'}: it has "
+                + ", ".join(sorted(known))
+            )
+        for role in roles if asked else ():
+            kept[role] = [r for r in getattr(data, role) if str(r.camera) in asked]
+    if "train" in kept:
+        count = collections.Counter(record.person for record in kept["train"])
+        kept["train"] = [r for r in kept["train"] if r.person is None or count[r.person] > 1]
+    return dataclasses.replace(data, **kept)
 
 
 def _first_people(data, limit):

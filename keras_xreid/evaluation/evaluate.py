@@ -120,6 +120,7 @@ def evaluate(
     lpips=None,
     reranked=False,
     strength=0.0,
+    adapted=None,
 ):
     """Scores a model by the protocol that its data set was loaded with.
 
@@ -151,6 +152,7 @@ def evaluate(
         strength: float in [0, 1], how much a camera adds to the queries of rates above 1, see
             `degrade`; 0 is plain shrinking. A query's blur, noise and JPEG are drawn by its name.
             The gallery is never degraded so.
+        adapted: statistics of the data set's cameras, from `model.adapt`, for queries and gallery.
 
     Returns:
         A `Result`. Its `scores` are a dictionary: "per_rate" {"1": {"rank1", "rank5", "rank10",
@@ -196,7 +198,7 @@ def evaluate(
     recovers = hasattr(model, "recover")
     control = recovers and getattr(model, "recovery_can_be_left_out", False)
     size = tuple(image_size or model.image_size)
-    asked = _Asked(model, size, kernel, batch_size, lpips, strength)
+    asked = _Asked(model, size, kernel, batch_size, lpips, strength, adapted)
     # Of an image that is of low resolution by itself nobody has the original.
     shrinks = max(trial.shrinks for trial in trials) > 1
     shrunk = [row for row in counted if shrinks or data.query[row].kernel is not None]
@@ -287,32 +289,37 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
 class _Asked:
     """A model that is asked about images, which are read a bounded number at a time."""
 
-    def __init__(self, model, image_size, kernel, batch_size, lpips, strength):
+    def __init__(self, model, image_size, kernel, batch_size, lpips, strength, adapted):
         self.model, self.image_size, self.kernel = model, image_size, kernel
-        self.batch_size, self.lpips, self.strength = batch_size, lpips, strength
+        self.batch_size, self.lpips = batch_size, lpips
+        self.strength, self.adapted = strength, adapted
         self.flips = getattr(model, "flip", False)
         self.measures = hasattr(model, "recover") and can_measure()
 
     def read(self, records, rate, strength=0.0):
         return prepare_images(records, self.image_size, rate, self.kernel, strength)
 
-    def embed(self, images, told):
-        flip = {"flip": False} if self.flips else {}
-        return self.model.embed(images, rates=told, batch_size=self.batch_size, **flip)
+    def embed(self, images, told, records):
+        options = {"flip": False} if self.flips else {}
+        if self.adapted is not None:
+            cameras = [record.camera for record in records]
+            options |= {"cameras": cameras, "adapted": self.adapted}
+        return self.model.embed(images, rates=told, batch_size=self.batch_size, **options)
 
     def recover(self, images):
         return self.model.recover(images, batch_size=self.batch_size)
 
-    def versions(self, images, told):
+    def versions(self, images, told, records):
         """Features of images, and of their averages with their mirror images."""
-        found = {"plain": self.embed(images, told)}
+        found = {"plain": self.embed(images, told, records)}
         if self.flips:
-            found["flip"] = (found["plain"] + self.embed(images[:, :, ::-1], told)) / 2
+            mirrored = self.embed(images[:, :, ::-1], told, records)
+            found["flip"] = (found["plain"] + mirrored) / 2
         return found
 
     def gallery(self, records, rate, told):
-        parts = [self.versions(self.read(records[p], rate), told) for p in _parts(records)]
-        return _joined(parts)
+        parts = [records[p] for p in _parts(records)]
+        return _joined([self.versions(self.read(part, rate), told, part) for part in parts])
 
     def queries(self, trial, records, control):
         """Features of the queries, and how close the recovered ones are to their originals."""
@@ -324,10 +331,10 @@ class _Asked:
             images = self.read(records[rows], trial.shrinks, self.strength)
             if estimated:
                 trial.told_rates[rows] = estimate_rate(images)
-            found.append(self.versions(images, _of(trial.told_rates, rows)))
+            found.append(self.versions(images, _of(trial.told_rates, rows), records[rows]))
             if control:
                 # It must not know that its query is of low resolution, hence rate 1.
-                found[-1]["upscaled"] = self.embed(images, 1)
+                found[-1]["upscaled"] = self.embed(images, 1, records[rows])
             if hasattr(self.model, "recover"):
                 self.compare(trial, records[rows], trial.query_rates[rows], images)
         trial.query = _joined(found)

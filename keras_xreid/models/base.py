@@ -6,9 +6,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_xreid import adaptation
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
-from keras_xreid.training import autodiff, fast_torch
+from keras_xreid.training import autodiff, batch_statistics, fast_torch
 from keras_xreid.training.phases import PhasedModel
 
 # What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
@@ -43,6 +44,7 @@ class ReIDModel(PhasedModel):
     critics = ()
     metric = "1 - cosine"  # of `distances`, in words
     batch_names = ("hr", "lr", "person")  # what a batch to train on has
+    keeps_statistics = ("generator",)  # parts that `adapt` leaves alone, beside the critics
     query_levels = 0  # how many levels of resolution `graph` is told apart; 0: it is told none
 
     def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
@@ -135,7 +137,9 @@ class ReIDModel(PhasedModel):
                     f"{self.people} people: give 0 to {self.people - 1}, or -1 for somebody unknown"
                 )
 
-    def embed(self, images, rates=None, batch_size=64, flip=None):
+    def embed(
+        self, images, rates=None, batch_size=64, flip=None, cameras=None, adapted=None
+    ):  # fmt: skip
         """Turns images into embeddings.
 
         Args:
@@ -146,12 +150,15 @@ class ReIDModel(PhasedModel):
             batch_size: int, images a forward pass; does not change the result.
             flip: True returns the mean over each image and its mirror image, at twice the cost;
                 None does what the model was configured to.
+            cameras: with `adapted`, the camera of each image, or of all.
+            adapted: the cameras' statistics, from `adapt`; rates must be known then.
 
         Returns:
             (n, d) float32 array.
 
         Raises:
-            InputError: where the images have another size or the rates another length.
+            InputError: where the images have another size or the rates another length, or the
+                statistics are another model's or know nothing of a camera.
 
         Example:
 
@@ -160,6 +167,14 @@ class ReIDModel(PhasedModel):
         images = self._checked(images)
         if rates is not None:
             rates = one_for_each(rates, len(images))
+        if adapted is not None:
+
+            def of_group(part, rate):
+                return self.embed(part, rate, batch_size, flip)
+
+            return adapted.by_group(self, of_group, images, rates, cameras)
+        if cameras is not None:
+            raise InputError("cameras without statistics: give adapted, which model.adapt returns")
         flip = self.flip if flip is None else flip
 
         def embed(part, rate):
@@ -170,6 +185,30 @@ class ReIDModel(PhasedModel):
             return features
 
         return self._in_chunks(embed, images, rates, batch_size)
+
+    def adapt(self, images, cameras=None, rates=(1, 2, 3, 4, 8), **options):
+        """Measures how cameras that the model has never seen differ: no label is needed.
+
+        The model stays as it is; `embed(..., cameras=..., adapted=...)` uses what is returned.
+
+        Args:
+            images: list of `Record` or of (h, w, 3) uint8 arrays, of high resolution.
+            cameras: the camera of each image, a number or a name; None: as the records say.
+            rates: rates to measure at. Others are interpolated.
+            **options: of `adaptation.adapt`: `most`, `least`, `seed`, `kernel`, `verbose`.
+
+        Returns:
+            A `CameraStatistics`.
+
+        Raises:
+            InputError: no images, no cameras, or no batch normalization.
+
+        Example:
+
+        >>> adapted = model.adapt(records)
+        >>> features = model.embed(images, rates=4, cameras=2, adapted=adapted)
+        """
+        return adaptation.adapt(self, images, cameras, rates, **options)
 
     def distances(self, query_features, gallery_features, query_rates=None):
         """Distances by which a gallery is ranked: 1 - cosine of the embeddings.
@@ -382,6 +421,7 @@ def predict(part, images, batch_size):
         return [np.zeros((0, *output.shape[1:]), "float32") for output in part.outputs]
     if part._jit_compile is None:
         part.jit_compile = autodiff.default_jit_compile()
+    batch_statistics.trace_anew(part)
     outputs = part.predict(images, batch_size=batch_size, verbose=0)
     outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     return [np.asarray(output, dtype="float32") for output in outputs]

@@ -42,8 +42,8 @@ CAPTIONS = {
 
 # What is not a setting: it has its own place on the page, or none.
 APART = {
-    "data", "enlarged", "flip", "image_quality", "mean_lr", "mixed", "per_rate", "queries",
-    "queries_per_rate", "seconds", "standard_error",
+    "adapted", "data", "enlarged", "flip", "image_quality", "mean_lr", "mixed", "per_rate",
+    "queries", "queries_per_rate", "seconds", "standard_error",
 }  # fmt: skip
 
 
@@ -131,6 +131,9 @@ def _about_scores(metrics):
                 f"CMC is the mean of {draws} of one image a person.",
                 "mAP and mINP are those of the full gallery.",
             ]
+    if adapted := metrics.get("adapted"):
+        told = ", ".join(f"{count} of camera {name}" for name, count in adapted["images"].items())
+        sentences.append(f"Batch normalization: {adapted['on']} ({told}).")
     if enlarged := metrics.get("enlarged"):
         beside = "The columns named LR's have the upscaled query."
         sentences += [

@@ -776,7 +776,68 @@ def _corridor(scene, rng):
         scene.shape(gleam, (236, 232, 222), 60)
 
 
-_SCENES = {"street": _street, "wall": _wall, "park": _park, "corridor": _corridor}
+# Places of style "b".
+def _platform(scene, rng):
+    scene.fade(0, 0.60, (120, 140, 160), (170, 184, 196))
+    for i in range(int(scene.end / 0.09) + 1):  # tiles, some with a sign
+        for j in range(6):
+            tone = np.array((176, 188, 196)) * rng.uniform(0.92, 1.06)
+            scene.box(0.09 * i, 0.10 + 0.08 * j, 0.09 * i + 0.084, 0.174 + 0.08 * j, tone)
+    for _ in range(9):
+        x = rng.uniform(0, scene.end)
+        scene.box(x, 0.14, x + 0.30, 0.30, rng.uniform(30, 220, 3))
+        scene.box(x + 0.03, 0.19, x + 0.24, 0.22, (240, 240, 236))
+    scene.fade(0.60, 1, (96, 100, 106), (132, 136, 140))
+    scene.box(0, 0.66, scene.end, 0.69, (230, 196, 60))
+    scene.slabs(0.69, (84, 88, 94), 36)
+
+
+def _night(scene, rng):
+    scene.fade(0, 0.70, (18, 22, 44), (58, 52, 66))
+    for _ in range(60):
+        x, y = rng.uniform((0, 0.05), (scene.end, 0.60))
+        scene.box(x, y, x + 0.05, y + 0.07, (226, 190, 112), int(rng.integers(90, 255)))
+    scene.fade(0.70, 1, (60, 56, 62), (92, 84, 80))
+    for _ in range(7):  # lamps, and their light on the ground
+        x = rng.uniform(0, scene.end)
+        scene.box(x, 0, x + 0.018, 0.76, (30, 32, 38))
+        scene.disc(x, 0.06, 0.05, 0.05, (255, 226, 160))
+        scene.shape((x - 0.05, 0.72, x + 0.06, 0.72, x + 0.2, 1, x - 0.2, 1), (240, 200, 120), 70)
+
+
+def _snow(scene, rng):
+    scene.fade(0, 0.5, (206, 214, 226), (226, 230, 236))
+    for _ in range(26):
+        x, w, y = rng.uniform((0, 0.015, 0.0), (scene.end, 0.04, 0.2))
+        scene.box(x, y, x + w, 0.60, _shade((86, 80, 84), rng.uniform(0.8, 1.3)))
+    for _ in range(60):
+        x, y, r = rng.uniform((0, 0.44, 0.04), (scene.end, 0.60, 0.13))
+        scene.disc(x, y, r, 0.5 * r, rng.uniform(212, 244) * np.ones(3))
+    scene.fade(0.56, 1, (226, 232, 240), (248, 250, 252))
+    for _ in range(120):
+        x, y = rng.uniform((0, 0.62), (scene.end, 1))
+        scene.disc(x, y, 0.02, 0.006, (196, 206, 222))
+
+
+def _hall(scene, rng):
+    scene.fade(0, 0.64, (150, 96, 60), (112, 70, 46))
+    x = 0.0
+    while x < scene.end:  # shelves with goods
+        span = rng.uniform(0.35, 0.6)
+        scene.box(x, 0.06, x + span, 0.64, (70, 46, 34))
+        for y in (0.10, 0.24, 0.38, 0.52):
+            at = x + 0.02
+            while at < x + span - 0.05:
+                wide, tall = rng.uniform((0.02, 0.05), (0.06, 0.11))
+                scene.box(at, y + 0.115 - tall, at + wide, y + 0.115, rng.uniform(40, 240, 3))
+                at += wide + 0.008
+        x += span + rng.uniform(0.02, 0.25)
+    scene.fade(0.64, 1, (150, 120, 96), (196, 164, 132))
+    scene.slabs(0.66, (128, 98, 76), 60)
+
+
+_SCENES = {"street": _street, "wall": _wall, "park": _park, "corridor": _corridor,
+           "platform": _platform, "night": _night, "snow": _snow, "hall": _hall}  # fmt: skip
 _panoramas = {}
 
 

@@ -62,10 +62,28 @@ VIEWS = (
      "shear": 0.02, "widen": 0.13, "light": (-0.3, -1.0), "gain": (1.04, 0.98, 0.96),
      "gamma": 1.02, "blur": 0.60, "noise": 1.6},
 )
+# Other cameras, of style "b": other places, stronger tints, softer lenses, more noise.
+VIEWS_B = (
+    {"scene": "platform", "turn": 20, "spread": 40, "pitch": 0.16, "scale": 0.82, "tilt": 2.2,
+     "shear": 0.05, "widen": 0.15, "light": (0.2, -1.0), "gain": (0.82, 0.95, 1.08),
+     "gamma": 1.15, "blur": 0.80, "noise": 4.0},
+    {"scene": "night", "turn": 165, "spread": 40, "pitch": 0.12, "scale": 0.90, "tilt": -1.5,
+     "shear": -0.02, "widen": 0.04, "light": (0.9, -0.2), "gain": (0.98, 0.82, 0.62),
+     "gamma": 1.20, "blur": 0.70, "noise": 6.0},
+    {"scene": "snow", "turn": -50, "spread": 30, "pitch": 0.09, "scale": 0.87, "tilt": 0.8,
+     "shear": 0.0, "widen": 0.0, "light": (-0.5, -0.8), "gain": (1.15, 1.22, 1.32),
+     "gamma": 0.75, "blur": 0.60, "noise": 2.0},
+    {"scene": "hall", "turn": 130, "spread": 30, "pitch": 0.20, "scale": 0.80, "tilt": -2.5,
+     "shear": -0.04, "widen": 0.18, "light": (-0.7, -0.7), "gain": (0.92, 1.05, 0.86),
+     "gamma": 0.90, "blur": 0.95, "noise": 3.0},
+)
+STYLES = {"a": VIEWS, "b": VIEWS_B}
 # fmt: on
 
 
-def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, verbose=True):
+def load_synthetic(
+    image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, verbose=True, style="a"
+):
     """Draw the embedded people on first use, keep them on disk, and read them from there.
 
     The training and the test part hold `people` different people each, with four images in each of
@@ -78,10 +96,12 @@ def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, 
         seed: 0 or more; another seed draws other people.
         cache_dir: Folder to keep the images under; None: `keras_xreid` in the Keras home directory.
         verbose: Show progress while drawing.
+        style: "a"; or "b", the same people in four other cameras: other places, tints and lenses.
 
     Returns:
-        A `DataSet` named "synthetic": `16 * people` training images, `4 * people` queries and
-        `12 * people` gallery images. Training people are 1 to `people`, test people follow.
+        A `DataSet` named "synthetic", or "synthetic-b": `16 * people` training images,
+        `4 * people` queries and `12 * people` gallery images. Training people are 1 to `people`,
+        test people follow.
 
     Raises:
         InputError: A size, a number of people or a seed out of range, or a folder that cannot be
@@ -103,12 +123,15 @@ def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, 
         raise InputError(f"{people} people cannot be told apart: ask for 2 or more")
     if seed < 0:
         raise InputError(f"seed {seed} is negative: give 0 or more")
+    if style not in STYLES:
+        raise InputError(f"style {style!r} is unknown: give a or b")
+    name = "synthetic" if style == "a" else f"synthetic-{style}"
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     parent = Path(cache_dir) if cache_dir is not None else home / "keras_xreid"
-    folder = parent / f"synthetic-{VERSION}-{height}x{width}-{people}-{seed}"
+    folder = parent / f"{name}-{VERSION}-{height}x{width}-{people}-{seed}"
     if not folder.is_dir():
         try:
-            _draw_all(folder, (height, width), people, seed, verbose)
+            _draw_all(folder, (height, width), people, seed, verbose, style)
         except OSError as error:
             raise InputError(
                 f"cannot draw the images into {parent} ({error.strerror or error}): "
@@ -119,10 +142,10 @@ def load_synthetic(image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, 
     for part, person, camera, shot in _shots(people):
         path = folder / _file_name(part, person, camera, shot)
         parts[part].append(Record(str(path), person, camera, size=(height, width)))
-    return DataSet("synthetic", **parts)
+    return DataSet(name, **parts)
 
 
-def draw_person(person, camera, shot, image_size=(128, 64), seed=0):
+def draw_person(person, camera, shot, image_size=(128, 64), seed=0, style="a"):
     """Draw one image.
 
     Args:
@@ -131,6 +154,7 @@ def draw_person(person, camera, shot, image_size=(128, 64), seed=0):
         shot: Number of the image within the camera, from 0: pose, place and noise change with it.
         image_size: (height, width) in pixels.
         seed: 0 or more; another seed draws other people.
+        style: "a" or "b", which cameras.
 
     Returns:
         A `PIL.Image.Image` in RGB of that size.
@@ -140,7 +164,7 @@ def draw_person(person, camera, shot, image_size=(128, 64), seed=0):
     >>> draw_person(1, 2, 0, (256, 128)).save("person.png")
     """
     height, width = image_size
-    view = VIEWS[camera - 1]
+    view = STYLES[style][camera - 1]
     rng = np.random.default_rng((seed, 2, person, camera, shot))
     canvas = drawing.Canvas(rng, view, height, width)
     drawing.Body(canvas, describe_person(person, seed), rng).paint()
@@ -229,7 +253,7 @@ def _file_name(part, person, camera, shot):
     return f"{part}/{person:04d}_c{camera}_{shot:03d}.png"
 
 
-def _draw_all(folder, image_size, people, seed, verbose):
+def _draw_all(folder, image_size, people, seed, verbose, style="a"):
     """Draw every image into a temporary neighbour of `folder`, renamed when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -244,8 +268,8 @@ def _draw_all(folder, image_size, people, seed, verbose):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
         count = min(os.cpu_count() or 1, 8)
         for worker in range(count):
-            words = (building, *image_size, people, seed, worker, count)
-            command = [sys.executable, "-P", "-m", __name__, *(str(word) for word in words)]
+            words = (style, *image_size, people, seed, worker, count)
+            command = [sys.executable, "-P", "-m", __name__, str(building), *map(str, words)]
             started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
             workers.append(started)
         lock = threading.Lock()
@@ -273,15 +297,15 @@ def _draw_all(folder, image_size, people, seed, verbose):
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _draw_share(folder, height, width, people, seed, worker, workers):
+def _draw_share(folder, style, height, width, people, seed, worker, workers):
     """Draw every `workers`-th person, with a line on stdout for each."""
     for part, person, camera, shot in _shots(people):
         if person % workers == worker:
-            image = draw_person(person, camera, shot, (height, width), seed)
+            image = draw_person(person, camera, shot, (height, width), seed, style)
             image.save(Path(folder) / _file_name(part, person, camera, shot), compress_level=1)
             if (camera, shot) == (CAMERAS, SHOTS - 1):
                 print(person, flush=True)
 
 
 if __name__ == "__main__":
-    _draw_share(sys.argv[1], *(int(word) for word in sys.argv[2:]))
+    _draw_share(sys.argv[1], sys.argv[2], *(int(word) for word in sys.argv[3:]))

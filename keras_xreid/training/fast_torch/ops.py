@@ -10,6 +10,8 @@ from keras.src.backend.torch import nn
 from keras.src.backend.torch.optimizers.torch_adam import Adam
 from keras.src.layers.convolutional.base_conv import BaseConv
 
+from keras_xreid.training import batch_statistics
+
 plain_conv, plain_conv_call = nn.conv, BaseConv.call
 plain_batch_normalization_call = layers.BatchNormalization.call
 plain_update_step = Adam._parallel_update_step
@@ -132,14 +134,16 @@ def batch_normalization(layer, x, training):
         x = x.float()
     gamma = layer.gamma.value if layer.scale else None
     beta = layer.beta.value if layer.center else None
-    if training and layer.trainable:
+    taken = batch_statistics.taking(layer)
+    if taken or (training and layer.trainable):
         y, mean, scale = torch.native_batch_norm(
             x, gamma, beta, None, None, True, 0.0, layer.epsilon
         )
         # The kernel returns 1 / sqrt(variance + epsilon).
         variance = scale.square().reciprocal().sub(layer.epsilon).clamp(min=0)
+        momentum = 0.0 if taken else layer.momentum
         for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-            moving.assign(torch.lerp(batch, moving.value, layer.momentum))
+            moving.assign(torch.lerp(batch, moving.value, momentum))
     else:
         y, _, _ = torch.native_batch_norm(
             x, gamma, beta, layer.moving_mean.value, layer.moving_variance.value, False, 0.0,
