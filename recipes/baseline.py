@@ -31,14 +31,11 @@ class Options:
     """Weight of a batch-hard triplet term, 0 for none."""
     verification: float = 0.0
     """Weight of a verification term, 0 for none."""
-<<<<<<< HEAD
     octuplet: float = 0.0
     """Weight of an octuplet term, 0 for none: triplets within and between HR and LR images."""
-=======
     camera_bn: bool = False
     """Batches of one camera each: batch normalization then learns from one camera at a time. Score
     the run by xreid evaluate --adapted gallery, for its cameras' own statistics."""
->>>>>>> ba0b3fa (Adapt to new cameras: batch normalization of each camera and rate, without labels)
     labeled_fraction: float = 1.0
     """Train on this share of each person's images, with as many train steps as on all."""
 
@@ -54,14 +51,13 @@ def main(o):
     rates = (1,)
     if o.train_on == "hr+lr":
         rates = o.train_rates if rate_range(o.train_rates) else (1, *o.train_rates)
-<<<<<<< HEAD
 
     def batches():
         if not o.octuplet:
-            return run.images(grouped, rates=rates)
+            return run.images(grouped, rates=rates, one_camera=o.camera_bn)
         # As many images a step, and people.
         size, k = (o.batch_size or 32) // 2, max(2, o.images_per_person // 2)
-        return run.pairs(batch_size=size, images_per_person=k)
+        return run.pairs(batch_size=size, images_per_person=k, one_camera=o.camera_bn)
 
     images = batches()
     each, an_epoch = images.images_each, len(images)
@@ -69,13 +65,6 @@ def main(o):
     if o.labeled_fraction < 1:  # shorter epochs, and more of them
         run.keep_labeled(o.labeled_fraction)
         images = batches()
-=======
-    images = run.images(grouped, rates=rates, one_camera=o.camera_bn)
-    epochs, an_epoch = run.epochs(EPOCHS[o.preset], o.epochs), len(images)
-    if o.labeled_fraction < 1:  # shorter epochs, and more of them
-        run.keep_labeled(o.labeled_fraction)
-        images = run.images(grouped, rates=rates, one_camera=o.camera_bn)
->>>>>>> ba0b3fa (Adapt to new cameras: batch normalization of each camera and rate, without labels)
         epochs = round(epochs * an_epoch / len(images))
 
     model = xr.Baseline(
