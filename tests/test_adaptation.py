@@ -404,7 +404,10 @@ def test_commands_refuse_in_one_line(gallery, weights, statistics, tmp_path):
         search.main(search.Options(str(gallery), (str(gallery / "yard/03.png"),), **options))
 
     for run, words in (
-        (lambda: search_with(adapted=statistics), "give --rates or --full-height"),
+        (
+            lambda: search_with(adapted=statistics),
+            "give --rates, --full-height or --estimate-rates",
+        ),
         (lambda: search_with(camera="yard"), "--camera is of no use without --adapted"),
         (lambda: search_with(adapted=statistics, rates=(4,)), "nothing says which camera took"),
         (

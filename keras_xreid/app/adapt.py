@@ -35,6 +35,8 @@ class Options:
     """Down-sampling rates to measure at; others are interpolated."""
     most: int = 256
     """Look at so many images of a camera, drawn by --seed where it has more."""
+    least: int = 16
+    """A camera with fewer images keeps the published statistics."""
     seed: int = 0
     """Draws which images."""
     overwrite: bool = False
@@ -52,7 +54,14 @@ def main(options):
     model = xr.load(options.weights, precision="float32")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
-        found = model.adapt(records, cameras, options.rates, most=options.most, seed=options.seed)
+        found = model.adapt(
+            records,
+            cameras,
+            options.rates,
+            most=options.most,
+            least=options.least,
+            seed=options.seed,
+        )
     for warning in told:
         if issubclass(warning.category, UserWarning):
             print(files.harmless(str(warning.message), name=True))

@@ -67,7 +67,7 @@ class Options:
     """Length of the lists; the picture shows 20 at most."""
     adapted: str | None = None
     """Statistics of your cameras, a file of `xreid adapt`. Cameras are told by the CSV, by names
-    such as 0001_c3.jpg, or by folders; --rates or --full-height must be given."""
+    such as 0001_c3.jpg, or by folders; the rates of the queries must be told."""
     camera: str | None = None
     """With --adapted: the camera of the queries, where their names do not tell."""
     out: str = "runs/search"
