@@ -22,6 +22,7 @@ _PLACES = {
     "Distilled": "models.distilled",
     "ImageBatches": "data.batches",
     "FeatureBatches": "models.panned",
+    "Gallery": "gallery",
     "INTACT": "models.intact",
     "InputError": "errors",
     "LazyDistances": "evaluation.distances",

@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "keras_xreid"
 # From the ground up. `keras_xreid/__init__.py` is a lazy table of names, which anybody may use.
 FLOORS = ("errors", "_backend", "files", "progress", "losses", "data", "backbones", "layers",
-          "training", "adaptation", "models", "hub", "weights", "export", "evaluation", "report",
+          "training", "adaptation", "models", "hub", "weights", "gallery", "export", "evaluation",
+          "report",
           "app", "__main__")  # fmt: skip
 
 

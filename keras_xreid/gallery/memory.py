@@ -1,0 +1,638 @@
+"""The embedded gallery: float32 in a memory map, searched exactly, with no dependency."""
+
+import contextlib
+import hashlib
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_xreid import files
+from keras_xreid.errors import InputError, check_number
+from keras_xreid.gallery.metric import Metric
+
+HEADER, LOCK, VERSION = "gallery.json", ".lock", 1
+EMBEDDINGS, ROWS, KEYS, REMOVED = "embeddings.f32", "rows.bin", "keys.txt", "removed.u64"
+NORMS, CODES, SCALES = "norms.f32", "codes.i8", "scales.f32"
+ROW = np.dtype([
+    ("hash", "<u8"), ("time", "<f8"), ("key_end", "<u8"), ("camera", "<i4"), ("rate", "<f4"),
+    ("crc", "<u4"), ("sha256", "u1", 32),
+])  # fmt: skip
+BLOCK = 16384  # rows a product; the scores of 64 queries are 4 MB then
+QUERIES = 256  # at a time
+RESCORED = 1000  # candidates of int8 codes that are measured in float32
+GATHERED = 0.5  # of a block: if fewer rows are allowed, they are copied together first
+
+
+class Found(NamedTuple):
+    """What a search found.
+
+    Args:
+        keys: a list for each query, the nearest first; shorter than k where fewer are allowed.
+        distances: a (k,) float32 array for each query, as the model's `distances` measures.
+    """
+
+    keys: list
+    distances: list
+
+
+def about_model(model):
+    """What a gallery must know of the model whose embeddings it holds.
+
+    Args:
+        model: a `ReIDModel`.
+
+    Returns:
+        A dict: "system", "weights_sha256" (of the weights that embed), "dimension", "flip",
+        "kind", "lengths" and "rates" (see `Metric`).
+    """
+    judges = [getattr(model, name) for name in model.critics]
+    apart = {id(v) for part in judges if part is not None for v in part.weights}
+    digest = hashlib.sha256()
+    for variable, value in zip(model.weights, model.get_weights(), strict=True):
+        if id(variable) not in apart:
+            digest.update(f"{value.dtype.str} {value.shape}\n".encode())
+            digest.update(np.ascontiguousarray(value).data)
+    width = model.embed(np.zeros((0, *model.image_size, 3), "uint8")).shape[1]
+    kind = {"1 - cosine": "cosine", "Euclidean": "euclidean", "squared Euclidean": "squared"}
+    lengths, rates = [width], []
+    if getattr(model, "varying_length", False):
+        lengths, rates = np.cumsum(model.sizes).tolist(), [float(rate) for rate in model.rates]
+    return {
+        "system": type(model).__name__, "weights_sha256": digest.hexdigest(), "dimension": width,
+        "flip": bool(model.flip), "kind": kind[model.metric], "lengths": lengths, "rates": rates,
+    }  # fmt: skip
+
+
+class Gallery:
+    """Embeddings on disk, searched exactly, by camera and time if wanted.
+
+    One process writes, any number read. What `add` and `remove` did is there when they return, and
+    whole or not at all after a crash. A gallery holds embeddings of one model only.
+
+    Example:
+
+    >>> with Gallery.create("gallery", model) as gallery:
+    ...     gallery.add(model.embed(images, rates=1), keys=paths, camera=cameras, time=seconds)
+    >>> gallery = Gallery.open("gallery", model)
+    >>> keys, distances = gallery.search(model.embed(queries, rates=4), rates=4, k=10,
+    ...                                  only_cameras=["2"], between=(noon, None))
+    """
+
+    def __init__(self, path, header, lock=None):
+        self.path, self._lock = Path(path), lock
+        self._use(header)
+
+    # --- opening -------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path, model, int8=False):
+        """Makes an empty gallery, open to write.
+
+        Args:
+            path: a new or empty folder.
+            model: a `ReIDModel`, or what `about_model` says of one.
+            int8: search codes of 8 bits, a quarter of the bytes, and measure the best 1,000 anew
+                in float32: nearly exact.
+
+        Returns:
+            A `Gallery`.
+
+        Raises:
+            InputError: the folder holds something.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path} is there already: open it, or give a new folder")
+        about = dict(model) if isinstance(model, dict) else about_model(model)
+        with files.writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _locked(path)
+        header = {"version": VERSION, "model": about, "int8": bool(int8), "rows": 0,
+                  "key_bytes": 0, "removed": 0, "cameras": {}}  # fmt: skip
+        _commit(path, header)
+        return cls(path, header, lock)
+
+    @classmethod
+    def open(cls, path, model=None, write=False):
+        """Opens a gallery.
+
+        Args:
+            path: its folder.
+            model: a `ReIDModel`, or what `about_model` says of one, that must be the gallery's.
+            write: whether to add and remove; one process at a time may.
+
+        Returns:
+            A `Gallery`.
+
+        Raises:
+            InputError: no gallery, of another model, damaged, or written by another process.
+        """
+        path = Path(path)
+        header = _header(path)
+        if model is not None:
+            about = dict(model) if isinstance(model, dict) else about_model(model)
+            for name, theirs in header["model"].items():
+                if about.get(name) != theirs:
+                    raise InputError(
+                        f"{path} holds embeddings of another model (its {name} is {theirs}, here "
+                        f"it is {about.get(name)}): make a gallery of its own for this one"
+                    )
+        lock = _locked(path) if write else None
+        # Once more: another writer may have ended in between.
+        return cls(path, _header(path) if write else header, lock)
+
+    def close(self):
+        """Lets another process write."""
+        self._maps = {}
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __len__(self):
+        return self._header["rows"] - self._header["removed"]
+
+    @property
+    def about(self):
+        """What it is: model, rows, cameras with the hash of their statistics."""
+        return {**self._header, "images": len(self)}
+
+    def refresh(self):
+        """Sees what another process has added since it was opened."""
+        header = _header(self.path)
+        if header != self._header:
+            self._use(header)
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def add(self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None):
+        """Adds rows; all of them are there when it returns, and none if it fails.
+
+        Args:
+            embeddings: (n, d) array, of `embed`.
+            keys: n texts, one for each image, none of which is there.
+            camera: text or number, or n of them.
+            time: seconds, or n of them; None where it is not known.
+            rate: number, or n of them: the images' down-sampling rates.
+            sha256: n hexadecimal SHA-256 of the images; None where they are not known.
+            statistics: dict from a camera to the hash of its adapted statistics. A camera's rows
+                must all have the same.
+
+        Raises:
+            InputError: embeddings of another width or not finite, a key that is there, a camera
+                whose statistics have changed, or a gallery that is not open to write.
+
+        Example:
+
+        >>> gallery.add(features, keys=["a.jpg", "b.jpg"], camera=[1, 2], time=[0.0, 3.2])
+        """
+        self._check_writable()
+        embeddings = np.ascontiguousarray(embeddings, "float32")
+        n, width = len(embeddings), self.metric.lengths[-1]
+        if embeddings.ndim != 2 or embeddings.shape[1] != width:
+            raise InputError(f"embeddings of shape {embeddings.shape}: give (n, {width})")
+        if not np.isfinite(embeddings).all():
+            raise InputError("an embedding is not finite (NaN): the weights are damaged")
+        keys = [str(key) for key in keys]
+        cameras = [_name(one) for one in _each(camera, n, "cameras")]
+        if len(keys) != n:
+            raise InputError(f"{len(keys)} keys for {n} embeddings")
+        rows = np.zeros(n, ROW)
+        hashes = np.array([_hash(key) for key in keys], "uint64")
+        self._refuse_known(keys, hashes)
+        rows["hash"] = hashes
+        rows["time"] = [np.nan if one is None else float(one) for one in _each(time, n, "times")]
+        rows["rate"] = _each(rate, n, "rates")
+        table = self._cameras(set(cameras), statistics or {})
+        rows["camera"] = [table[name]["number"] for name in cameras]
+        if sha256 is not None:
+            rows["sha256"] = [list(bytes.fromhex(one)) for one in _each(sha256, n, "hashes")]
+        texts = [key.encode("utf-8", "surrogateescape") for key in keys]
+        rows["key_end"] = self._header["key_bytes"] + np.cumsum([len(text) for text in texts])
+        parts = {KEYS: b"".join(texts)}
+        if self.metric.stores_unit:
+            embeddings = _unit(embeddings)
+        parts[EMBEDDINGS] = embeddings.data
+        if self.metric.stores_unit is False:
+            parts[NORMS] = self.metric.norms(embeddings).data
+        if self._header["int8"]:
+            codes, scales = _codes(embeddings)
+            parts |= {CODES: codes.data, SCALES: scales.data}
+        rows["crc"] = [_crc(*one) for one in zip(embeddings, texts, rows, strict=True)]
+        parts[ROWS] = rows.data
+        header = {**self._header, "rows": self._header["rows"] + n, "cameras": table}
+        header["key_bytes"] += sum(map(len, texts))
+        self._write(parts, header)
+        self._known = np.sort(np.concatenate([self._known, hashes]))
+
+    def remove(self, keys):
+        """Removes rows; their room stays taken.
+
+        Args:
+            keys: texts.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            InputError: a key that is not there; nothing is removed then.
+        """
+        self._check_writable()
+        keys = list(dict.fromkeys(str(key) for key in keys))
+        found = [self._row_of(key) for key in keys]
+        if None in found:
+            raise InputError(f"{self.path} has no {keys[found.index(None)]!r}: nothing was removed")
+        rows = np.array(found, "<u8")
+        header = {**self._header, "removed": self._header["removed"] + len(rows)}
+        self._write({REMOVED: rows.data}, header)
+        return len(rows)
+
+    def _write(self, parts, header):
+        """Appends to the files, and then says so in the header: the rows are there from then on."""
+        sizes = _sizes(self._header)
+        needed = sum(len(memoryview(content).cast("B")) for content in parts.values())
+        with files.writing(self.path / EMBEDDINGS, needed, reserve=True):
+            for name, content in parts.items():
+                with open(self.path / name, "ab") as file:
+                    # What a process that was killed has left behind.
+                    file.truncate(sizes[name])
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+        _commit(self.path, header)
+        self._use(header)
+
+    def _check_writable(self):
+        if self._lock is None:
+            raise InputError(f"{self.path} is open to read: Gallery.open(path, write=True)")
+
+    def _refuse_known(self, keys, hashes):
+        if len(set(keys)) < len(keys):
+            twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+            raise InputError(f"key {twice!r} is given twice: each image has a key of its own")
+        for place in np.flatnonzero(_member(self._known, hashes)):
+            if self._row_of(keys[place]) is not None:
+                raise InputError(f"{self.path} has {keys[place]!r} already: remove it first")
+
+    def _cameras(self, names, statistics):
+        """The table of cameras with new ones; refuses changed statistics."""
+        table = dict(self._header["cameras"])
+        told = {_name(camera): value for camera, value in statistics.items()}
+        for name in sorted(names):
+            known = table.setdefault(name, {"number": len(table), "statistics": told.get(name)})
+            if known["statistics"] != told.get(name):
+                raise InputError(
+                    f"rows of camera {name} have the statistics {known['statistics']}, and "
+                    f"these {told.get(name)}: embed that camera's images anew"
+                )
+        return table
+
+    # --- searching -----------------------------------------------------------------------------
+
+    def search(self, queries, rates=None, k=10, only_cameras=None, between=None):
+        """Finds the nearest rows of each query.
+
+        Args:
+            queries: (q, d) array, of `embed`.
+            rates: number or (q,) array, the queries' rates, where the metric depends on them.
+            k: int, how many.
+            only_cameras: the cameras to search; None: all.
+            between: (first, last) second, both included; None for an open end. Rows without a time
+                are left out.
+
+        Returns:
+            A `Found`.
+
+        Raises:
+            InputError: queries of another width or not finite, or an unknown camera.
+
+        Example:
+
+        >>> keys, distances = gallery.search(features, rates=4, k=5, only_cameras=["1"])
+        """
+        queries = np.asarray(queries, "float32")
+        width = self.metric.lengths[-1]
+        if queries.ndim != 2 or queries.shape[1] != width:
+            raise InputError(f"queries of shape {queries.shape}: give (q, {width})")
+        if not np.isfinite(queries).all():
+            raise InputError("a query is not finite (NaN): the weights are damaged")
+        check_number("k", k)
+        allowed = self._allowed(only_cameras, between)
+        levels = self.metric.levels(rates, len(queries))
+        keys, distances = [None] * len(queries), [None] * len(queries)
+        for level in np.unique(levels):
+            mine = np.flatnonzero(levels == level)
+            for start in range(0, len(mine), QUERIES):
+                part = mine[start : start + QUERIES]
+                query, own = self.metric.query(queries[part], level)
+                for place, (scores, rows) in zip(
+                    part, self._nearest(query, level, k, allowed), strict=True
+                ):
+                    keys[place] = self._keys_of(rows)
+                    length = own[part == place][0]
+                    distances[place] = self.metric.distances(scores, length).astype("float32")
+        return Found(keys, distances)
+
+    def _nearest(self, query, level, k, allowed):
+        """For each query the k best scores and their rows, the best first; of equals the older."""
+        coarse = self._header["int8"]
+        wanted = max(k, RESCORED) if coarse else k
+        best = _Best(len(query), wanted)
+        for start in range(0, self._header["rows"], BLOCK):
+            rows = slice(start, min(start + BLOCK, self._header["rows"]))
+            free = None if allowed is None else allowed[rows]
+            if free is not None:
+                share = np.count_nonzero(free) / len(free)
+                if share == 0:
+                    continue
+                if share < GATHERED:
+                    chosen = start + np.flatnonzero(free)
+                    best.add(self._scores(query, chosen, level, coarse), chosen)
+                    continue
+            best.add(
+                self._scores(query, rows, level, coarse), np.arange(rows.start, rows.stop), free
+            )
+        found = best.sorted()
+        if coarse:
+            found = [
+                _sorted(self._scores(one[None], rows, level, False)[0], rows, k)
+                for one, (_, rows) in zip(query, found, strict=True)
+            ]
+        return found
+
+    def _scores(self, query, rows, level, coarse):
+        norms = self._maps.get(NORMS)
+        norms = None if norms is None else norms[rows]
+        if not coarse:
+            return self.metric.scores(query, self._maps[EMBEDDINGS][rows], norms, level)
+        block = self._maps[CODES][rows].astype("float32")
+        found = query @ block[:, : self.metric.lengths[level]].T
+        found *= self._maps[SCALES][rows]
+        return self.metric.refine(found, norms, level)
+
+    def _allowed(self, only_cameras, between):
+        """(rows,) bool of those to search; None for all."""
+        parts = []
+        if self._header["removed"]:
+            parts.append(~self._gone)
+        if only_cameras is not None:
+            if isinstance(only_cameras, (str, int)):
+                only_cameras = [only_cameras]
+            known = self._header["cameras"]
+            unknown = [c for c in only_cameras if _name(c) not in known]
+            if unknown:
+                names = ", ".join(sorted(known)) or "none"
+                raise InputError(f"no camera {unknown[0]} in {self.path}: it has {names}")
+            numbers = [known[_name(camera)]["number"] for camera in only_cameras]
+            chosen = np.zeros(len(known), bool)
+            chosen[numbers] = True
+            parts.append(chosen[self._column("camera")])
+        if between is not None:
+            first, last = between
+            time = self._column("time")
+            low = -np.inf if first is None else float(first)
+            high = np.inf if last is None else float(last)
+            parts.append((time >= low) & (time <= high))  # of NaN this is False
+        if not parts:
+            return None
+        return parts[0] if len(parts) == 1 else np.logical_and.reduce(parts)
+
+    # --- the files -----------------------------------------------------------------------------
+
+    def _use(self, header):
+        self._header = header
+        about, n = header["model"], header["rows"]
+        self.metric = Metric(about["kind"], tuple(about["lengths"]), tuple(about["rates"]))
+        width = self.metric.lengths[-1]
+        shapes = {EMBEDDINGS: ("<f4", (n, width)), ROWS: (ROW, (n,))}
+        shapes[KEYS] = ("u1", (header["key_bytes"],))
+        if not self.metric.stores_unit:
+            shapes[NORMS] = ("<f4", (n, len(self.metric.lengths)))
+        if header["int8"]:
+            shapes |= {CODES: ("i1", (n, width)), SCALES: ("<f4", (n,))}
+        self._maps = {}
+        for name, (kind, shape) in shapes.items():
+            self._maps[name] = _map(self.path / name, kind, shape)
+        self._gone = np.zeros(n, bool)
+        gone = _map(self.path / REMOVED, "<u8", (header["removed"],))
+        if len(gone) and gone.max() >= n:
+            raise InputError(f"{self.path / REMOVED} is damaged: it names rows that are not there")
+        self._gone[gone] = True
+        self._columns = {}
+        if self._lock is not None and not hasattr(self, "_known"):
+            self._known = np.sort(self._maps[ROWS]["hash"])
+
+    def _column(self, name):
+        """A column of the rows, side by side in memory: kept, for every filter reads it."""
+        if name not in self._columns:
+            self._columns[name] = np.ascontiguousarray(self._maps[ROWS][name])
+        return self._columns[name]
+
+    def _row_of(self, key):
+        """The row of a key that is there, or None."""
+        for row in np.flatnonzero(self._column("hash") == np.uint64(_hash(key))):
+            if not self._gone[row] and self._keys_of([row])[0] == key:
+                return int(row)
+        return None
+
+    def _keys_of(self, rows):
+        ends, text = self._maps[ROWS]["key_end"], self._maps[KEYS]
+        found = []
+        for row in rows:
+            begin = int(ends[row - 1]) if row else 0
+            found.append(bytes(text[begin : int(ends[row])]).decode("utf-8", "surrogateescape"))
+        return found
+
+    def keys(self):
+        """The keys of all rows, in the order in which they came."""
+        return self._keys_of(np.flatnonzero(~self._gone))
+
+    def verify(self):
+        """Compares every row with the checksum that it was written with.
+
+        Returns:
+            List of the keys of rows that are damaged.
+        """
+        wrong = []
+        for row in range(self._header["rows"]):
+            text = self._keys_of([row])[0].encode("utf-8", "surrogateescape")
+            told = np.array(self._maps[ROWS][row])
+            if _crc(self._maps[EMBEDDINGS][row], text, told) != told["crc"]:
+                wrong.append(self._keys_of([row])[0])
+        return wrong
+
+
+class _Best:
+    """The best scores of each query so far."""
+
+    def __init__(self, queries, k):
+        self.k = k
+        self.scores = [np.empty(0, "float32")] * queries
+        self.rows = [np.empty(0, "int64")] * queries
+        self.least = np.full(queries, -np.inf, "float32")
+
+    def add(self, scores, rows, allowed=None):
+        """Looks at the scores (q, n) of some rows, in ascending order; `allowed` is (n,) bool."""
+        # Nearly all are worse than the k best of the blocks before, and are never sorted.
+        hits = scores > self.least[:, None]
+        if allowed is not None:
+            hits &= allowed
+        for query in np.flatnonzero(hits.any(1)):
+            new = np.flatnonzero(hits[query])
+            values = np.concatenate([self.scores[query], scores[query, new]])
+            places = np.concatenate([self.rows[query], rows[new]])
+            if len(values) > self.k:
+                # The k-th best value; of those that equal it the older rows stay.
+                least = np.partition(values, len(values) - self.k)[len(values) - self.k]
+                above = values > least
+                equal = np.flatnonzero(values == least)[: self.k - np.count_nonzero(above)]
+                above[equal] = True
+                values, places = values[above], places[above]
+                self.least[query] = least
+            self.scores[query], self.rows[query] = values, places
+
+    def sorted(self):
+        return [
+            _sorted(scores, rows, self.k)
+            for scores, rows in zip(self.scores, self.rows, strict=True)
+        ]
+
+
+def _sorted(scores, rows, k):
+    order = np.lexsort((rows, -scores))[:k]
+    return scores[order], rows[order]
+
+
+def _sizes(header):
+    """The bytes that each file has, of what is committed."""
+    n, model = header["rows"], header["model"]
+    width = model["lengths"][-1]
+    return {
+        EMBEDDINGS: 4 * width * n, ROWS: ROW.itemsize * n, KEYS: header["key_bytes"],
+        NORMS: 4 * len(model["lengths"]) * n, CODES: width * n, SCALES: 4 * n,
+        REMOVED: 8 * header["removed"],
+    }  # fmt: skip
+
+
+def _header(path):
+    """A gallery's header, whose fields are what they have to be."""
+    if not (path / HEADER).is_file():
+        raise InputError(f"no gallery at {path}: make one with xreid gallery add")
+    header = files.read_json(path / HEADER)
+    try:
+        if header["version"] != VERSION:
+            raise InputError(
+                f"{path} is a gallery of version {header['version']}; this keras_xreid reads "
+                f"{VERSION}: update it"
+            )
+        model = header["model"]
+        whole = [header[name] for name in ("rows", "key_bytes", "removed")]
+        numbers = [camera["number"] for camera in header["cameras"].values()]
+        right = all(type(n) is int and n >= 0 for n in (*whole, *model["lengths"], *numbers))
+        right &= model["kind"] in ("cosine", "euclidean", "squared")
+        right &= len(model["rates"]) == (0 if len(model["lengths"]) == 1 else len(model["lengths"]))
+        right &= list(model["lengths"]) == sorted(model["lengths"]) and model["lengths"][-1] > 0
+        right &= header["removed"] <= header["rows"] and type(header["int8"]) is bool
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"{path / HEADER} is damaged ({error}): restore it") from error
+    if not right:
+        raise InputError(f"{path / HEADER} is damaged: its numbers do not fit: restore it")
+    return header
+
+
+def _commit(path, header):
+    """Replaces the header, on the disk when this returns."""
+    temporary = path / f".{HEADER}.{os.getpid()}.tmp"
+    with files.writing(path / HEADER):
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(header, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path / HEADER)
+        with contextlib.suppress(OSError):  # Windows has no descriptor of a folder
+            folder = os.open(path, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+
+
+def _map(path, kind, shape):
+    """The committed part of a file, read as it is needed."""
+    if 0 in shape:
+        return np.empty(shape, kind)
+    try:
+        return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged or cut short ({error}): restore it") from error
+
+
+def _locked(path):
+    """Locks a gallery for this process; the system takes the lock away when it ends, however."""
+    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            import msvcrt
+
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        os.close(lock)
+        raise InputError(f"{path} is being written by another process: wait for it") from None
+    return lock
+
+
+def _codes(embeddings):
+    """Embeddings in 8 bits, and what a step of each row is worth."""
+    scales = np.maximum(np.abs(embeddings).max(1), 1e-12) / 127
+    return np.rint(embeddings / scales[:, None]).astype("int8"), scales.astype("<f4")
+
+
+def _unit(embeddings):
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+
+
+def _crc(embedding, text, row):
+    told = (row["time"], row["camera"], row["rate"], row["sha256"])
+    found = zlib.crc32(np.ascontiguousarray(embedding).data)
+    for part in (text, *(np.ascontiguousarray(x).tobytes() for x in told)):
+        found = zlib.crc32(part, found)
+    return found
+
+
+def _hash(key):
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _member(known, values):
+    """Which values are in a sorted array."""
+    places = np.minimum(np.searchsorted(known, values), max(0, len(known) - 1))
+    return known[places] == values if len(known) else np.zeros(len(values), bool)
+
+
+def _name(camera):
+    """A camera's name: 2, 2.0 and "2" are one."""
+    if isinstance(camera, (float, np.floating)) and camera == int(camera):
+        camera = int(camera)
+    return str(camera)
+
+
+def _each(values, n, what):
+    """n values, where one may stand for all."""
+    if values is None or isinstance(values, (str, bytes)) or np.ndim(values) == 0:
+        return [values] * n
+    values = list(values)
+    if len(values) != n:
+        raise InputError(f"{len(values)} {what} for {n} embeddings: give one, or one for each")
+    return values

@@ -1,0 +1,326 @@
+"""A gallery finds what a slow search finds, and holds what was acknowledged."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import small
+
+import keras_xreid as xr
+from keras_xreid.gallery import memory
+from keras_xreid.gallery.metric import Metric
+
+D = 8
+COSINE = {
+    "system": "Baseline", "weights_sha256": "a" * 64, "dimension": D, "flip": False,
+    "kind": "cosine", "lengths": [D], "rates": [],
+}  # fmt: skip
+KINDS = {
+    "cosine": COSINE,
+    "euclidean": {**COSINE, "kind": "euclidean"},
+    "squared on prefixes": {**COSINE, "kind": "squared", "lengths": [2, 4, 6, 8],
+                            "rates": [4.0, 3.0, 2.0, 1.0]},
+    "cosine on prefixes": {**COSINE, "lengths": [2, 4, 6, 8], "rates": [4.0, 3.0, 2.0, 1.0]},
+}  # fmt: skip
+
+
+def vectors(n, seed=0, d=D):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype("float32") * 2
+
+
+def names(n, prefix="k"):
+    return [f"{prefix}{i}" for i in range(n)]
+
+
+def filled(path, about=COSINE, n=300, int8=False):
+    """Three cameras in turn, a second each."""
+    gallery = xr.Gallery.create(path, about, int8=int8)
+    gallery.add(vectors(n), names(n), camera=[i % 3 for i in range(n)], time=np.arange(n), rate=1)
+    return gallery
+
+
+def slow(about, query, gallery, rate):
+    """Distances by their definition, one pair at a time, in float64."""
+    length = about["lengths"][-1]
+    if about["rates"]:
+        nearest = min(range(4), key=lambda i: (abs(about["rates"][i] - rate), i))
+        length = about["lengths"][nearest]
+    q, g = query[:length].astype("float64"), gallery[:, :length].astype("float64")
+    if about["kind"] == "cosine":
+        return 1 - (g @ q) / np.linalg.norm(q) / np.linalg.norm(g, axis=1)
+    squared = ((g - q) ** 2).sum(1)
+    return squared if about["kind"] == "squared" else np.sqrt(squared)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finds_what_a_slow_search_finds(tmp_path, kind, monkeypatch):
+    """Over blocks, several queries of several rates, with and without filters."""
+    monkeypatch.setattr(memory, "BLOCK", 32)
+    about, n = KINDS[kind], 300
+    gallery, queries = filled(tmp_path / "g", about), vectors(7, seed=1)
+    rates = np.array([1, 2, 3, 4, 8, 2.4, 3.5])
+    camera, seconds = np.arange(n) % 3, np.arange(n)
+    for only, between in (
+        (None, None), ([1], None), (["0", 2], (20, 200.5)), (None, (290, None)), ([2], (5, 7)),
+        (1, (None, 31)),
+    ):  # fmt: skip
+        keys, distances = gallery.search(queries, rates, 5, only, between)
+        wanted = np.ones(n, bool)
+        if only is not None:
+            wanted &= np.isin(camera, [int(c) for c in np.atleast_1d(only)])
+        if between is not None:
+            low, high = (between[0] or 0), (n if between[1] is None else between[1])
+            wanted &= (seconds >= low) & (seconds <= high)
+        for i, query in enumerate(queries):
+            apart = np.where(wanted, slow(about, query, vectors(n), rates[i]), np.inf)
+            order = np.argsort(apart, kind="stable")[: min(5, wanted.sum())]
+            assert keys[i] == [f"k{row}" for row in order]
+            np.testing.assert_allclose(distances[i], apart[order], rtol=1e-3, atol=1e-4)
+
+
+def test_equal_rows_come_in_the_order_in_which_they_were_added(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "BLOCK", 4)
+    gallery = xr.Gallery.create(tmp_path / "g", COSINE)
+    gallery.add(np.repeat(vectors(1), 20, 0), names(20))
+    assert gallery.search(vectors(1), k=6).keys == [names(6)]
+    gallery.remove(["k1", "k3"])
+    assert gallery.search(vectors(1), k=3).keys == [["k0", "k2", "k4"]]
+
+
+def test_rows_are_added_and_removed(tmp_path):
+    path = tmp_path / "g"
+    with filled(path, n=10) as gallery:
+        gallery.add(vectors(2, seed=2), ["x", "é/ü.jpg"], camera="door", sha256=["ab" * 32] * 2)
+        assert len(gallery) == 12 and gallery.keys()[-2:] == ["x", "é/ü.jpg"]
+        assert gallery.remove(["k3", "x", "x"]) == 2 and len(gallery) == 10
+        assert "k3" not in sum(gallery.search(vectors(10), k=10).keys, [])
+        gallery.add(vectors(1, seed=3), ["k3"])  # free again
+        with pytest.raises(xr.InputError, match=r"no 'nobody'.*nothing was removed"):
+            gallery.remove(["k1", "nobody"])
+    again = xr.Gallery.open(path, COSINE)
+    assert len(again) == 11 and again.keys()[-1] == "k3" and again.verify() == []
+    assert again.search(vectors(1, seed=3), k=1).keys == [["k3"]]
+    found = again.search(vectors(1, seed=2), k=20, only_cameras="door")
+    assert found.keys == [["é/ü.jpg"]]
+    with pytest.raises(xr.InputError, match="open to read"):
+        again.add(vectors(1), ["new"])
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"embeddings": vectors(2, d=5)}, r"\(2, 5\).*\(n, 8\)"),
+        ({"embeddings": vectors(2) * np.nan}, "not finite"),
+        ({"keys": ["a"]}, "1 keys for 2"),
+        ({"keys": ["a", "a"]}, "'a' is given twice"),
+        ({"keys": ["a", "k1"]}, "'k1' already"),
+        ({"camera": [1, 2, 3]}, "3 cameras for 2"),
+        ({"time": [1.0]}, "1 times for 2"),
+        ({"statistics": {0: "other"}, "camera": 0}, "camera 0.*embed that camera's images anew"),
+    ],
+)
+def test_nothing_is_added_where_something_is_wrong(tmp_path, options, words):
+    gallery = filled(tmp_path / "g", n=5)
+    before = {p.name: p.read_bytes() for p in gallery.path.iterdir()}
+    with pytest.raises(xr.InputError, match=words):
+        gallery.add(**{"embeddings": vectors(2), "keys": ["a", "b"], **options})
+    assert {p.name: p.read_bytes() for p in gallery.path.iterdir()} == before
+
+
+def test_searches_that_are_refused(tmp_path):
+    gallery = filled(tmp_path / "g", n=5)
+    for options, words in (
+        ({"queries": vectors(1, d=3)}, r"\(1, 3\)"),
+        ({"queries": vectors(1) * np.inf}, "not finite"),
+        ({"k": 0}, "k is 0"),
+        ({"only_cameras": ["garage"]}, "no camera garage.*0, 1, 2"),
+    ):
+        with pytest.raises(xr.InputError, match=words):
+            gallery.search(**{"queries": vectors(1), **options})
+    empty = xr.Gallery.create(tmp_path / "empty", COSINE)
+    assert empty.search(vectors(2)).keys == [[], []]
+    assert gallery.search(vectors(0)).keys == []
+
+
+def test_a_gallery_knows_its_model(tmp_path):
+    model = small.baseline()
+    gallery = xr.Gallery.create(tmp_path / "g", model)
+    people = small.couples(0)["hr"]
+    gallery.add(model.embed(people, 1), names(len(people)))
+    gallery.close()
+    again = xr.Gallery.open(tmp_path / "g", model)
+    found = again.search(model.embed(people, 4), 4, k=4)
+    wanted = model.distances(model.embed(people, 4), model.embed(people, 1), query_rates=4)
+    for i, distances in enumerate(found.distances):
+        np.testing.assert_allclose(distances, np.sort(wanted[i]), atol=1e-5)
+    model.network.layers[-1].kernel.assign(model.network.layers[-1].kernel + 1)
+    with pytest.raises(xr.InputError, match=r"another model.*weights_sha256"):
+        xr.Gallery.open(tmp_path / "g", model)
+
+
+def test_critics_are_no_part_of_what_embeds():
+    model = small.intact()
+    before = memory.about_model(model)["weights_sha256"]
+    model.discriminator.set_weights([w + 1 for w in model.discriminator.get_weights()])
+    assert memory.about_model(model)["weights_sha256"] == before
+    model.generator.set_weights([w + 1 for w in model.generator.get_weights()])
+    assert memory.about_model(model)["weights_sha256"] != before
+
+
+@pytest.mark.parametrize("make", [small.adaptive, small.rain])
+def test_the_metric_of_each_system(tmp_path, make):
+    """Distances are the model's own, whatever it measures."""
+    model = make()
+    people = small.couples(0)
+    gallery = xr.Gallery.create(tmp_path / "g", model)
+    of_hr = model.embed(people["hr"], 1)
+    gallery.add(of_hr, names(len(of_hr)))
+    rates = np.array([4, 3, 2, 1])
+    queries = model.embed(people["lr"], rates)
+    wanted = model.distances(queries, of_hr, query_rates=rates)
+    keys, distances = gallery.search(queries, rates, k=len(of_hr))
+    for i in range(len(queries)):
+        order = np.argsort(wanted[i], kind="stable")
+        assert keys[i] == [f"k{row}" for row in order]
+        np.testing.assert_allclose(distances[i], wanted[i][order], rtol=1e-3, atol=1e-4)
+
+
+def test_codes_of_8_bits(tmp_path):
+    """The best candidates are measured in float32; with fewer rows than those it is exact."""
+    gallery = filled(tmp_path / "g", int8=True)
+    exact = filled(tmp_path / "exact")
+    queries = vectors(9, seed=4)
+    for options in ({}, {"only_cameras": [2]}):
+        ours, theirs = (one.search(queries, k=7, **options) for one in (gallery, exact))
+        assert ours.keys == theirs.keys
+        np.testing.assert_allclose(ours.distances, theirs.distances, atol=1e-6)
+    codes, scales = memory._codes(np.float32([[1, -2, 0.5]]))
+    np.testing.assert_array_equal(codes, [[64, -127, 32]])
+    assert scales[0] == pytest.approx(2 / 127)
+
+
+def test_levels_are_those_of_the_adaptive_system():
+    from keras_xreid.models.adaptive import nearest_level
+
+    metric = Metric("squared", (2, 4, 6, 8), (4.0, 3.0, 2.0, 1.0))
+    rates = np.array([1, 1.5, 2.5, 3.5, 8, 2.4], "float32")
+    ours = nearest_level(rates, [4.0, 3.0, 2.0, 1.0])
+    np.testing.assert_array_equal(metric.levels(rates, 6) + 1, np.asarray(ours))
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_one_process_writes(tmp_path):
+    gallery = filled(tmp_path / "g", n=5)
+    code = f"import keras_xreid as xr; xr.Gallery.open({str(gallery.path)!r}, write=True)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "is being written by another process" in child.stderr
+    gallery.close()
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_what_was_not_acknowledged_is_not_there(tmp_path):
+    """A process that was killed leaves bytes behind the committed ones: the next go there."""
+    gallery = filled(tmp_path / "g", n=5)
+    gallery.close()
+    for name in (memory.EMBEDDINGS, memory.ROWS, memory.KEYS):
+        with open(gallery.path / name, "ab") as file:
+            file.write(b"half of a row")
+    assert len(xr.Gallery.open(gallery.path)) == 5
+    with xr.Gallery.open(gallery.path, write=True) as again:
+        again.add(vectors(2, seed=5), ["a", "b"])
+    reader = xr.Gallery.open(gallery.path)
+    assert reader.keys() == [*names(5), "a", "b"] and reader.verify() == []
+    assert reader.search(vectors(2, seed=5), k=1).keys == [["a"], ["b"]]
+
+
+def test_damage_is_found(tmp_path):
+    gallery = filled(tmp_path / "g", n=5)
+    gallery.close()
+    content = bytearray((gallery.path / memory.EMBEDDINGS).read_bytes())
+    content[4 * D * 2 + 1] ^= 1  # a bit of the third row
+    (gallery.path / memory.EMBEDDINGS).write_bytes(content)
+    assert xr.Gallery.open(gallery.path).verify() == ["k2"]
+    (gallery.path / memory.EMBEDDINGS).write_bytes(content[:-4])
+    with pytest.raises(xr.InputError, match="cut short"):
+        xr.Gallery.open(gallery.path)
+    header = json.loads((gallery.path / memory.HEADER).read_text())
+    for name, value in (("rows", -1), ("rows", "5"), ("model", {}), ("version", 9), ("int8", 3)):
+        (gallery.path / memory.HEADER).write_text(json.dumps({**header, name: value}))
+        with pytest.raises(xr.InputError, match=r"damaged|version 9"):
+            xr.Gallery.open(gallery.path)
+    with pytest.raises(xr.InputError, match="no gallery"):
+        xr.Gallery.open(tmp_path)
+
+
+def adds(path, pipe):
+    """A writer that says after each batch that it is there."""
+    gallery = xr.Gallery.open(path, write=True)
+    for batch in range(10_000):
+        keys = [f"{os.getpid()}-{batch}-{i}" for i in range(5)]
+        gallery.add(vectors(5, seed=batch), keys)
+        pipe.send(keys)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
+def test_killed_while_rows_are_added(tmp_path):
+    """Exactly the rows acknowledged are there, and perhaps the batch whose word was cut off."""
+    path = tmp_path / "g"
+    xr.Gallery.create(path, COSINE).close()
+    rng, acknowledged = np.random.default_rng(0), []
+    fork = multiprocessing.get_context("fork")
+    for _ in range(4):
+        ours, theirs = fork.Pipe()
+        child = fork.Process(target=adds, args=(path, theirs))
+        child.start()
+        time.sleep(rng.uniform(0.05, 0.4))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        theirs.close()
+        try:
+            while ours.poll():
+                acknowledged += ours.recv()
+        except EOFError:
+            pass
+        gallery = xr.Gallery.open(path)
+        there = gallery.keys()
+        assert there[: len(acknowledged)] == acknowledged
+        assert len(there) - len(acknowledged) in (0, 5) and gallery.verify() == []
+        acknowledged = there
+    assert len(acknowledged) > 20
+
+
+@pytest.mark.skipif(os.name == "nt", reason="fork is a POSIX matter")
+def test_readers_see_whole_batches(tmp_path):
+    path = tmp_path / "g"
+    xr.Gallery.create(path, COSINE).close()
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    child = fork.Process(target=adds, args=(path, theirs))
+    child.start()
+    try:
+        reader, seen = xr.Gallery.open(path), set()
+        until = time.time() + 1.5
+        while time.time() < until:
+            while ours.poll():  # or the writer waits
+                ours.recv()
+            reader.refresh()
+            seen.add(len(reader))
+            for batch in (0, len(reader) // 5 - 1):
+                if len(reader):
+                    query = vectors(5, seed=batch)
+                    found = reader.search(query, k=1)
+                    assert [k[0].split("-")[1:] for k in found.keys] == [
+                        [str(batch), str(i)] for i in range(5)
+                    ]
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    assert len(seen) > 3 and all(count % 5 == 0 for count in seen)
