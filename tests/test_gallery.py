@@ -99,7 +99,7 @@ def test_rows_are_added_and_removed(tmp_path):
         gallery.add(vectors(2, seed=2), ["x", "é/ü.jpg"], camera="door", sha256=["ab" * 32] * 2)
         assert len(gallery) == 12 and gallery.keys()[-2:] == ["x", "é/ü.jpg"]
         assert gallery.remove(["k3", "x", "x"]) == 2 and len(gallery) == 10
-        assert "k3" not in sum(gallery.search(vectors(10), k=10).keys, [])
+        assert all("k3" not in keys for keys in gallery.search(vectors(10), k=10).keys)
         gallery.add(vectors(1, seed=3), ["k3"])  # free again
         with pytest.raises(xr.InputError, match=r"no 'nobody'.*nothing was removed"):
             gallery.remove(["k1", "nobody"])

@@ -24,7 +24,8 @@ ROW = np.dtype([
 BLOCK = 16384  # rows a product; the scores of 64 queries are 4 MB then
 QUERIES = 256  # at a time
 RESCORED = 1000  # candidates of int8 codes that are measured in float32
-GATHERED = 0.5  # of a block: if fewer rows are allowed, they are copied together first
+GATHERED = 0.5  # of all rows: if fewer are allowed, they are copied together first
+GATHER = 512  # rows that are copied at a time
 
 
 class Found(NamedTuple):
@@ -345,39 +346,42 @@ class Gallery:
     def _nearest(self, query, level, k, allowed):
         """For each query the k best scores and their rows, the best first; of equals the older."""
         coarse = self._header["int8"]
-        wanted = max(k, RESCORED) if coarse else k
-        best = _Best(len(query), wanted)
-        for start in range(0, self._header["rows"], BLOCK):
-            rows = slice(start, min(start + BLOCK, self._header["rows"]))
-            free = None if allowed is None else allowed[rows]
-            if free is not None:
-                share = np.count_nonzero(free) / len(free)
-                if share == 0:
-                    continue
-                if share < GATHERED:
-                    chosen = start + np.flatnonzero(free)
-                    best.add(self._scores(query, chosen, level, coarse), chosen)
-                    continue
-            best.add(
-                self._scores(query, rows, level, coarse), np.arange(rows.start, rows.stop), free
-            )
+        best = _Best(len(query), max(k, RESCORED) if coarse else k)
+        n, matrix = self._header["rows"], self._maps[CODES if coarse else EMBEDDINGS]
+        if allowed is not None and np.count_nonzero(allowed) < GATHERED * n:
+            chosen = np.flatnonzero(allowed)
+            # One buffer that stays in the processor's cache: memory is read once.
+            buffer = np.empty((min(len(chosen), GATHER), matrix.shape[1]), matrix.dtype)
+            for start in range(0, len(chosen), GATHER):
+                rows = chosen[start : start + GATHER]
+                block = buffer[: len(rows)]
+                np.take(matrix, rows, axis=0, out=block, mode="clip")
+                best.add(self._scores(query, block, rows, level, coarse), rows)
+        else:
+            for start in range(0, n, BLOCK):
+                rows = slice(start, min(start + BLOCK, n))
+                scores = self._scores(query, matrix[rows], rows, level, coarse)
+                free = None if allowed is None else allowed[rows]
+                best.add(scores, np.arange(rows.start, rows.stop), free)
         found = best.sorted()
         if coarse:
             found = [
-                _sorted(self._scores(one[None], rows, level, False)[0], rows, k)
+                _sorted(self._exact(one[None], rows, level)[0], rows, k)
                 for one, (_, rows) in zip(query, found, strict=True)
             ]
         return found
 
-    def _scores(self, query, rows, level, coarse):
+    def _scores(self, query, block, rows, level, coarse):
         norms = self._maps.get(NORMS)
         norms = None if norms is None else norms[rows]
         if not coarse:
-            return self.metric.scores(query, self._maps[EMBEDDINGS][rows], norms, level)
-        block = self._maps[CODES][rows].astype("float32")
-        found = query @ block[:, : self.metric.lengths[level]].T
+            return self.metric.scores(query, block, norms, level)
+        found = self.metric.products(query, block.astype("float32"), level)
         found *= self._maps[SCALES][rows]
         return self.metric.refine(found, norms, level)
+
+    def _exact(self, query, rows, level):
+        return self._scores(query, self._maps[EMBEDDINGS][rows], rows, level, False)
 
     def _allowed(self, only_cameras, between):
         """(rows,) bool of those to search; None for all."""
