@@ -33,6 +33,7 @@ _PLACES = {
     "Phase": "training.phases",
     "PhasedModel": "training.phases",
     "Progressive": "training.freezing",
+    "QdrantGallery": "gallery.qdrant",
     "RAIN": "models.rain",
     "Record": "data.records",
     "ReIDModel": "models.base",

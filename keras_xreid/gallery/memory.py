@@ -135,13 +135,7 @@ class Gallery:
         path = Path(path)
         header = _header(path)
         if model is not None:
-            about = dict(model) if isinstance(model, dict) else about_model(model)
-            for name, theirs in header["model"].items():
-                if about.get(name) != theirs:
-                    raise InputError(
-                        f"{path} holds embeddings of another model (its {name} is {theirs}, here "
-                        f"it is {about.get(name)}): make a gallery of its own for this one"
-                    )
+            check_model(path, header["model"], model)
         lock = _locked(path) if write else None
         # Once more: another writer may have ended in between.
         return cls(path, _header(path) if write else header, lock)
@@ -197,13 +191,8 @@ class Gallery:
         >>> gallery.add(features, keys=["a.jpg", "b.jpg"], camera=[1, 2], time=[0.0, 3.2])
         """
         self._check_writable()
-        embeddings = np.ascontiguousarray(embeddings, "float32")
-        n, width = len(embeddings), self.metric.lengths[-1]
-        if embeddings.ndim != 2 or embeddings.shape[1] != width:
-            raise InputError(f"embeddings of shape {embeddings.shape}: give (n, {width})")
-        if not np.isfinite(embeddings).all():
-            raise InputError("an embedding is not finite (NaN): the weights are damaged")
-        keys = [str(key) for key in keys]
+        embeddings = check_embeddings(embeddings, self.metric.lengths[-1])
+        n, keys = len(embeddings), [str(key) for key in keys]
         cameras = [_name(one) for one in _each(camera, n, "cameras")]
         if len(keys) != n:
             raise InputError(f"{len(keys)} keys for {n} embeddings")
@@ -213,7 +202,7 @@ class Gallery:
         rows["hash"] = hashes
         rows["time"] = [np.nan if one is None else float(one) for one in _each(time, n, "times")]
         rows["rate"] = _each(rate, n, "rates")
-        table = self._cameras(set(cameras), statistics or {})
+        table = new_cameras(self._header["cameras"], set(cameras), statistics or {})
         rows["camera"] = [table[name]["number"] for name in cameras]
         if sha256 is not None:
             rows["sha256"] = [list(bytes.fromhex(one)) for one in _each(sha256, n, "hashes")]
@@ -284,19 +273,6 @@ class Gallery:
             if self._row_of(keys[place]) is not None:
                 raise InputError(f"{self.path} has {keys[place]!r} already: remove it first")
 
-    def _cameras(self, names, statistics):
-        """The table of cameras with new ones; refuses changed statistics."""
-        table = dict(self._header["cameras"])
-        told = {_name(camera): value for camera, value in statistics.items()}
-        for name in sorted(names):
-            known = table.setdefault(name, {"number": len(table), "statistics": told.get(name)})
-            if known["statistics"] != told.get(name):
-                raise InputError(
-                    f"rows of camera {name} have the statistics {known['statistics']}, and "
-                    f"these {told.get(name)}: embed that camera's images anew"
-                )
-        return table
-
     # --- searching -----------------------------------------------------------------------------
 
     def search(self, queries, rates=None, k=10, only_cameras=None, between=None):
@@ -320,12 +296,7 @@ class Gallery:
 
         >>> keys, distances = gallery.search(features, rates=4, k=5, only_cameras=["1"])
         """
-        queries = np.asarray(queries, "float32")
-        width = self.metric.lengths[-1]
-        if queries.ndim != 2 or queries.shape[1] != width:
-            raise InputError(f"queries of shape {queries.shape}: give (q, {width})")
-        if not np.isfinite(queries).all():
-            raise InputError("a query is not finite (NaN): the weights are damaged")
+        queries = check_embeddings(queries, self.metric.lengths[-1])
         check_number("k", k)
         allowed = self._allowed(only_cameras, between)
         levels = self.metric.levels(rates, len(queries))
@@ -473,6 +444,52 @@ class Gallery:
             if _crc(self._maps[EMBEDDINGS][row], text, told) != told["crc"]:
                 wrong.append(self._keys_of([row])[0])
         return wrong
+
+
+def check_model(place, known, model):
+    """Refuses a model that is not the one whose embeddings a gallery holds.
+
+    Args:
+        place: the gallery, in words.
+        known: what it says of its model.
+        model: a `ReIDModel`, or what `about_model` says of one.
+    """
+    about = dict(model) if isinstance(model, dict) else about_model(model)
+    for name, theirs in known.items():
+        if about.get(name) != theirs:
+            raise InputError(
+                f"{place} holds embeddings of another model (its {name} is {theirs}, here it is "
+                f"{about.get(name)}): make a gallery of its own for this one"
+            )
+
+
+def check_embeddings(embeddings, width):
+    """Embeddings as (n, width) float32; refuses others, and what is not finite."""
+    embeddings = np.ascontiguousarray(embeddings, "float32")
+    if embeddings.ndim != 2 or embeddings.shape[1] != width:
+        raise InputError(f"embeddings of shape {embeddings.shape}: give (n, {width})")
+    if not np.isfinite(embeddings).all():
+        raise InputError("an embedding is not finite (NaN): the weights are damaged")
+    return embeddings
+
+
+def new_cameras(known, names, statistics):
+    """The table of cameras with new ones; refuses statistics that have changed.
+
+    Args:
+        known: dict from a camera's name to {"number", "statistics"}.
+        names: set of the names in a batch.
+        statistics: dict from a camera to the hash of its adapted statistics.
+    """
+    table, told = dict(known), {_name(camera): value for camera, value in statistics.items()}
+    for name in sorted(names):
+        entry = table.setdefault(name, {"number": len(table), "statistics": told.get(name)})
+        if entry["statistics"] != told.get(name):
+            raise InputError(
+                f"rows of camera {name} have the statistics {entry['statistics']}, and these "
+                f"{told.get(name)}: embed that camera's images anew"
+            )
+    return table
 
 
 class _Best:
