@@ -67,7 +67,8 @@ class QdrantGallery:
         if _asked(client.collection_exists, name):
             raise InputError(f"{place} has a collection {name}: open it, or give another name")
         metric = Metric(about["kind"], tuple(about["lengths"]), tuple(about["rates"]))
-        sizes = {key: len(vector[0]) for key, vector in _stored(metric, np.zeros((1, metric.lengths[-1]), "float32")).items()}  # fmt: skip
+        nothing = np.zeros((1, metric.lengths[-1]), "float32")
+        sizes = {name: vector.shape[1] for name, vector in _stored(metric, nothing).items()}
         _asked(
             client.create_collection, name,
             vectors_config={
