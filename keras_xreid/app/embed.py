@@ -1,21 +1,30 @@
-"""Turns images into feature vectors, one row an image, in one NumPy file.
+"""Turns images into feature vectors, one row an image: one NumPy file, or Parquet parts.
 
     xreid embed --images FOLDER --out features.npz
     xreid embed --weights NAME --images people.csv --rates 4 --out features.npz
+    xreid embed --images FOLDER --out PARTS [--shard 0/4]
 
 The file holds `features` (n, d) float32, `paths`, `rates` where they are known, and `people` where
 a folder for each person or the CSV names them. `numpy.load("features.npz")["features"]` reads it.
+
+A folder takes any number of images, as Parquet parts of 4,096 (path, sha256, person, camera, time,
+rate, model, embedding). A part appears when it is whole. The same command goes on where it was
+stopped, and `--shard 0/4` to `3/4` share the parts among four processes or machines. Images that
+cannot be read are listed in rejected.csv.
 """
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 
 import keras_xreid as xr
 from keras_xreid import app, files
+from keras_xreid.app import bulk
 from keras_xreid.app.export import weights_sha256
+from keras_xreid.app.gallery import times_of
 from keras_xreid.app.index import (
     AT_A_TIME,
     cache_folder,
@@ -32,7 +41,9 @@ class Options:
     images: str
     """Folder of images, folder with a folder for each person, or a CSV with a column path."""
     out: str
-    """The .npz file to write."""
+    """The .npz file to write, or the folder of Parquet parts."""
+    shard: str = "0/1"
+    """i/n, of a folder: make every n-th part, beginning with the i-th (from 0)."""
     weights: str | None = None
     """Published name, .weights.h5 file or run folder; the best published weights if not given."""
     rates: float | None = 1.0
@@ -52,8 +63,11 @@ class Options:
 
 def main(options):
     out = Path(options.out)
+    if not out.suffix:
+        in_parts(options, out)
+        return
     if out.suffix != ".npz" or out.is_dir():
-        raise xr.InputError(f"cannot write {out}: give a file ending in .npz")
+        raise xr.InputError(f"cannot write {out}: give a file ending in .npz, or a folder")
     if out.exists() and not options.overwrite:
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
     records = own_images(options.images)
@@ -79,6 +93,20 @@ def main(options):
     np.savez(content, features=features, paths=paths, people=people, **told)
     files.write_bytes_atomic(out, content.getvalue())
     print(f"{len(paths)} images, {features.shape[1]} numbers each: {out}")
+
+
+def in_parts(options, out):
+    """Embeds into a folder of Parquet parts."""
+    found = re.fullmatch(r"(\d+)/(\d+)", options.shard)
+    shard = tuple(map(int, found.groups())) if found else (0, 0)
+    if not shard[0] < shard[1]:
+        raise xr.InputError(f"--shard is {options.shard}: give i/n with i from 0 to n - 1, as 0/4")
+    if options.shrink or options.rates is None:
+        raise xr.InputError("a folder takes images as they are: give --rates, and no --shrink")
+    records, times = own_images(options.images), times_of(options.images)
+    model = xr.load(options.weights)
+    count, rejected = bulk.embed_in_parts(records, times, out, model, options.rates, shard)
+    print(f"{count:,} images embedded, {rejected:,} rejected (rejected.csv): {out}")
 
 
 def shrunk_features(model, records, rate):

@@ -13,6 +13,7 @@ import numpy as np
 from keras_xreid import files
 from keras_xreid.errors import InputError, check_number
 from keras_xreid.gallery.metric import Metric
+from keras_xreid.gallery.parquet import read_parts
 
 HEADER, LOCK, VERSION = "gallery.json", ".lock", 1
 EMBEDDINGS, ROWS, KEYS, REMOVED = "embeddings.f32", "rows.bin", "keys.txt", "removed.u64"
@@ -139,6 +140,41 @@ class Gallery:
         lock = _locked(path) if write else None
         # Once more: another writer may have ended in between.
         return cls(path, _header(path) if write else header, lock)
+
+    @classmethod
+    def from_parquet(cls, path, parts, model=None, int8=False):
+        """Makes a gallery of the parts that `xreid embed` has written.
+
+        Args:
+            path: a new or empty folder.
+            parts: the folder of the parts.
+            model: what they must be of, see `open`; None takes theirs.
+            int8: see `create`.
+
+        Returns:
+            A `Gallery`, open to write.
+
+        Raises:
+            InputError: no parts, damaged ones, or parts of different models.
+
+        Example:
+
+        >>> gallery = Gallery.from_parquet("gallery", "embedded")
+        """
+        gallery = None
+        for columns, embeddings, about in read_parts(parts):
+            if gallery is None:
+                if model is not None:
+                    check_model(parts, about, model)
+                gallery = cls.create(path, about, int8)
+            check_model(parts, gallery._header["model"], about)
+            gallery.add(
+                embeddings, columns["path"], columns["camera"], columns["time"], columns["rate"],
+                columns["sha256"],
+            )  # fmt: skip
+        if gallery is None:
+            raise InputError(f"{parts} holds no part-000000.parquet: write them with xreid embed")
+        return gallery
 
     def close(self):
         """Lets another process write."""

@@ -1,0 +1,157 @@
+"""A gallery of your own images on disk: embedded once, searched often.
+
+    xreid gallery add GALLERY IMAGES --weights NAME
+    xreid search --gallery GALLERY query.jpg --rates 4
+    xreid gallery remove GALLERY one.jpg two.jpg
+    xreid gallery info GALLERY
+    xreid gallery verify GALLERY
+
+IMAGES is a folder, a folder with a folder for each person, or a CSV with a column path and, if
+known, camera and time (seconds). What was added is there, also if the command is stopped: the same
+command goes on. One process adds at a time, and any number search meanwhile.
+"""
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+
+import keras_xreid as xr
+from keras_xreid import app
+from keras_xreid.app.index import AT_A_TIME, check_finite, noting, own_images
+from keras_xreid.data.manifest import file_sha256
+from keras_xreid.files import harmless
+from keras_xreid.gallery.memory import HEADER
+from keras_xreid.progress import Progress
+
+
+@dataclasses.dataclass
+class Options:
+    what: tyro.conf.Positional[Literal["add", "remove", "info", "verify"]]
+    """What to do."""
+    gallery: tyro.conf.Positional[str]
+    """Folder of the gallery."""
+    images: tyro.conf.Positional[tuple[str, ...]] = ()
+    """add: one folder or CSV of images; remove: the images to remove."""
+    weights: str | None = None
+    """add: published name, .weights.h5 file or run folder; the best published weights if not
+    given. A gallery holds embeddings of one model."""
+    rates: float = 1.0
+    """add: down-sampling rate of the images; 1 is high resolution."""
+    camera: str | None = None
+    """add: the camera of all images, where no CSV names it."""
+    int8: bool = False
+    """add, to a new gallery: search codes of 8 bits, a quarter of the bytes; nearly exact."""
+
+
+def main(o):
+    if o.what == "add" and len(o.images) != 1:
+        raise xr.InputError("add takes one folder or CSV: xreid gallery add GALLERY IMAGES")
+    if o.what == "remove" and not o.images:
+        raise xr.InputError("remove takes images: xreid gallery remove GALLERY one.jpg two.jpg")
+    if o.what in ("info", "verify") and o.images:
+        raise xr.InputError(f"{o.what} takes a gallery alone")
+    {"add": add, "remove": remove, "info": info, "verify": verify}[o.what](o)
+
+
+def key_of(path):
+    """What an image is called in a gallery: its path, from whatever folder it is asked for."""
+    return str(Path(path).absolute())
+
+
+def is_gallery(place):
+    """Whether a gallery lies at a place."""
+    return (Path(place) / HEADER).is_file()
+
+
+def times_of(place):
+    """Seconds of the images of a CSV that has a column `time`: {path: seconds}."""
+    place, found = Path(place), {}
+    if place.suffix.lower() != ".csv":
+        return found
+    with open(place, newline="", encoding="utf-8-sig") as file:
+        for row in csv.DictReader(file):
+            told = (row.get("time") or "").strip()
+            if not told:
+                continue
+            try:
+                seconds = float(told)
+            except ValueError:
+                seconds = math.nan
+            if not math.isfinite(seconds):
+                raise xr.InputError(f"{place}: time is {told!r}: give seconds, such as 12.5")
+            found[str(place.parent / row["path"])] = seconds
+    return found
+
+
+def add(o):
+    """Embeds the images that are not there yet, and adds them part by part."""
+    source = o.images[0]
+    records, times = own_images(source), times_of(source)
+    model = xr.load(o.weights)
+    with open_or_create(o, model) as gallery:
+        there, rejected, begun = set(gallery.keys()), {}, len(gallery)
+        todo = [record for record in records if key_of(record.path) not in there]
+        print(f"{len(records):,} images, {len(todo):,} to embed")
+        progress = Progress(f"Embedding {len(todo):,} images", len(todo), show=bool(todo))
+        for start in range(0, len(todo), AT_A_TIME):
+            part, pixels, hashes = [], [], []
+            for record in todo[start : start + AT_A_TIME]:
+                with noting(rejected, record.path):
+                    image = xr.prepare_images([record], model.image_size)[0]
+                    hashes.append(file_sha256(record.path))
+                    pixels.append(image)
+                    part.append(record)
+            if part:
+                features = np.asarray(model.embed(np.stack(pixels), o.rates))
+                check_finite(features, [record.path for record in part])
+                gallery.add(
+                    features, [key_of(record.path) for record in part],
+                    camera=[o.camera or record.camera or "" for record in part],
+                    time=[times.get(record.path) for record in part],
+                    rate=o.rates, sha256=hashes,
+                )  # fmt: skip
+            progress.add(min(AT_A_TIME, len(todo) - start))
+        for reason in rejected.values():
+            print(f"Left out: {harmless(reason, name=True)}")
+        print(f"{len(gallery) - begun:,} images added, {len(gallery):,} in {o.gallery}")
+
+
+def open_or_create(o, model):
+    if is_gallery(o.gallery):
+        if o.int8:
+            raise xr.InputError(f"{o.gallery} is there already: --int8 is for a new gallery")
+        return xr.Gallery.open(o.gallery, model, write=True)
+    return xr.Gallery.create(o.gallery, model, int8=o.int8)
+
+
+def remove(o):
+    with xr.Gallery.open(o.gallery, write=True) as gallery:
+        count = gallery.remove([key_of(path) for path in o.images])
+        print(f"{count:,} images removed, {len(gallery):,} in {o.gallery}")
+
+
+def info(o):
+    print(json.dumps(xr.Gallery.open(o.gallery).about, indent=1))
+
+
+def verify(o):
+    gallery = xr.Gallery.open(o.gallery)
+    damaged = gallery.verify()
+    for key in damaged:
+        print(f"Damaged: {harmless(key, name=True)}")
+    if damaged:
+        raise xr.InputError(
+            f"{len(damaged):,} of {len(gallery):,} images of {o.gallery} are damaged: remove them, "
+            "and add them again"
+        )
+    print(f"{len(gallery):,} images, all as they were written")
+
+
+def cli():
+    app.command(main, Options, __doc__)

@@ -1,0 +1,134 @@
+"""Embedding into Parquet parts, and galleries by command."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import small
+from PIL import Image
+
+import keras_xreid as xr
+from keras_xreid.app import bulk, embed
+from keras_xreid.app import gallery as verb
+
+pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Eleven images, one of them broken, and a CSV with camera and time."""
+    folder, rows = tmp_path / "images", [("path", "person", "camera", "time")]
+    folder.mkdir()
+    for i in range(11):
+        pixels = np.random.default_rng(i).integers(0, 255, (*small.SIZE, 3), "uint8")
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+        rows.append((f"images/{i:02d}.png", f"p{i // 2}", i % 3, i / 2 if i != 4 else ""))
+    (folder / "07.png").write_bytes(b"no image")
+    with open(tmp_path / "people.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return tmp_path / "people.csv"
+
+
+@pytest.fixture
+def model(monkeypatch):
+    found = small.shared(small.baseline)
+    monkeypatch.setattr(xr, "load", lambda *_, **__: found)
+    return found
+
+
+def asked(images, out, **options):
+    return embed.Options(str(images), str(out), **options)
+
+
+def test_parts_hold_every_image(images, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bulk, "PART", 4)
+    monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
+    monkeypatch.setattr(bulk, "AT_A_TIME", 3)
+    out = tmp_path / "parts"
+    embed.main(asked(images, out, rates=2.0))
+    assert sorted(p.name for p in out.iterdir()) == [
+        *(f"part-00000{i}.parquet" for i in range(3)), "plan.json", "rejected.csv",
+    ]  # fmt: skip
+    found = list(xr.gallery.parquet.read_parts(out))
+    paths = [path for columns, _, _ in found for path in columns["path"]]
+    assert [p[-6:-4] for p in paths] == [f"{i:02d}" for i in range(11) if i != 7]
+    embeddings = np.concatenate([part for _, part, _ in found])
+    wanted = model.embed(
+        xr.prepare_images([xr.Record(p, None, 0) for p in paths], model.image_size), 2
+    )
+    np.testing.assert_allclose(embeddings, wanted, rtol=1e-5, atol=1e-6)
+    columns = found[1][0]
+    assert columns["time"] == [None, 2.5, 3.0] and columns["camera"] == ["1", "2", "0"]
+    assert columns["person"] == ["p2", "p2", "p3"] and columns["rate"] == [2.0] * 3
+    with open(out / "rejected.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["path"].endswith("07.png") and "07.png" in row["reason"]
+    assert "10 images" not in capsys.readouterr().out
+
+
+def test_stopped_and_gone_on(images, model, tmp_path, monkeypatch):
+    """A part that is there is not made again; shards make each part once."""
+    monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
+    out, calls = tmp_path / "parts", []
+    made = bulk._part
+    monkeypatch.setattr(bulk, "_part", lambda *a: calls.append(len(a[1])) or made(*a))
+    embed.main(asked(images, out, shard="1/2"))
+    assert calls == [4] and [p.name for p in out.glob("*.parquet")] == ["part-000001.parquet"]
+    kept = (out / "part-000001.parquet").read_bytes()
+    embed.main(asked(images, out, shard="0/2"))
+    assert calls == [4, 4, 3]
+    (out / "part-000002.parquet").unlink()
+    embed.main(asked(images, out))
+    assert calls == [4, 4, 3, 3] and (out / "part-000001.parquet").read_bytes() == kept
+    with pytest.raises(xr.InputError, match="another rate"):
+        embed.main(asked(images, out, rates=4.0))
+    with pytest.raises(xr.InputError, match="--shard is 2/2"):
+        embed.main(asked(images, out, shard="2/2"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(xr.InputError, match="holds other files"):
+        embed.main(asked(images, tmp_path / "full"))
+
+
+def test_a_gallery_of_parts(images, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
+    embed.main(asked(images, tmp_path / "parts"))
+    gallery = xr.Gallery.from_parquet(tmp_path / "gallery", tmp_path / "parts", model)
+    assert len(gallery) == 10
+    path = gallery.keys()[0]
+    query = model.embed(xr.prepare_images([xr.Record(path, None, 0)], model.image_size), 1)
+    assert gallery.search(query, k=1).keys == [[path]]
+    assert len(gallery.search(query, k=20, between=(4, None)).keys[0]) == 3  # 08, 09 and 10
+    shutil.copy(tmp_path / "parts" / "plan.json", tmp_path / "parts" / "part-000009.parquet")
+    with pytest.raises(xr.InputError, match=r"part-000009\.parquet is damaged"):
+        xr.Gallery.from_parquet(tmp_path / "other", tmp_path / "parts")
+    with pytest.raises(xr.InputError, match="holds no part"):
+        xr.Gallery.from_parquet(tmp_path / "third", images.parent / "images")
+
+
+def test_gallery_by_command(images, model, tmp_path, capsys):
+    place = str(tmp_path / "gallery")
+
+    def told(what, *paths, **options):
+        verb.main(verb.Options(what, place, tuple(map(str, paths)), **options))
+        return capsys.readouterr().out
+
+    assert "10 images added, 10 in" in told("add", images)
+    assert "0 to embed" not in told("add", images)  # the broken one is tried again
+    out = told("remove", images.parent / "images" / "00.png")
+    assert "1 images removed, 9 in" in out
+    about = json.loads(told("info"))
+    assert about["images"] == 9 and set(about["cameras"]) == {"0", "1", "2"}
+    assert "9 images, all as they were written" in told("verify")
+    assert "1 images added, 10 in" in told("add", images)
+    for options, words in (
+        (("add", place), "add takes one folder"),
+        (("remove", place), "remove takes images"),
+        (("info", place, ("a.jpg",)), "info takes a gallery alone"),
+        (("remove", place, ("nobody.jpg",)), "nothing was removed"),
+        (("info", str(tmp_path / "none")), "no gallery"),
+    ):
+        with pytest.raises(xr.InputError, match=words):
+            verb.main(verb.Options(*options))
