@@ -10,7 +10,7 @@ import small
 from PIL import Image
 
 import keras_xreid as xr
-from keras_xreid.app import bulk, embed
+from keras_xreid.app import bulk, embed, search
 from keras_xreid.app import gallery as verb
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -132,3 +132,30 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
     ):
         with pytest.raises(xr.InputError, match=words):
             verb.main(verb.Options(*options))
+
+
+def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
+    """As a search of the folder, and by camera and time."""
+    place, query = str(tmp_path / "gallery"), images.parent / "images" / "05.png"
+    monkeypatch.setattr(search, "weights_sha256", lambda *_: "0" * 64)
+    verb.main(verb.Options("add", place, (str(images),)))
+
+    def ranked(gallery, **options):
+        out = tmp_path / "found"
+        search.main(search.Options(str(gallery), (str(query),), out=str(out), overwrite=True,
+                                   cache=str(tmp_path / "cache"), top=3, **options))  # fmt: skip
+        found = json.loads((out / "ranked.json").read_text())
+        assert (out / "ranked.png").stat().st_size > 1000 and found["gallery_images"] == 10
+        return [(one["path"][-6:], one["distance"]) for one in found["queries"][0]["ranked"]]
+
+    ours, theirs = ranked(place), ranked(images)
+    assert [name for name, _ in ours] == [name for name, _ in theirs] and ours[0][0] == "05.png"
+    np.testing.assert_allclose([d for _, d in ours], [d for _, d in theirs], atol=1e-5)
+    assert {name for name, _ in ranked(place, cameras=("1",))} <= {"01.png", "04.png", "10.png"}
+    assert [n for n, _ in ranked(place, between=(2.5, 2.5))] == ["05.png"]
+    assert ranked(place, between=(100.0, 200.0)) == []
+    with pytest.raises(xr.InputError, match="make one with xreid gallery add"):
+        ranked(images, cameras=("1",))
+    (images.parent / "images" / "05.png").rename(tmp_path / "query.png")
+    query = tmp_path / "query.png"
+    assert ranked(place)[0][0] == "05.png"  # its picture is grey: it lies there no more

@@ -23,7 +23,7 @@ import tyro
 
 import keras_xreid as xr
 from keras_xreid import app
-from keras_xreid.app.index import AT_A_TIME, check_finite, noting, own_images
+from keras_xreid.app.index import AT_A_TIME, cameras_of, check_finite, noting, own_images
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.files import harmless
 from keras_xreid.gallery.memory import HEADER
@@ -45,6 +45,8 @@ class Options:
     """add: down-sampling rate of the images; 1 is high resolution."""
     camera: str | None = None
     """add: the camera of all images, where no CSV names it."""
+    adapted: str | None = None
+    """add: statistics of your cameras, a file of `xreid adapt`."""
     int8: bool = False
     """add, to a new gallery: search codes of 8 bits, a quarter of the bytes; nearly exact."""
 
@@ -94,6 +96,14 @@ def add(o):
     source = o.images[0]
     records, times = own_images(source), times_of(source)
     model = xr.load(o.weights)
+    adapted = xr.CameraStatistics.load(o.adapted) if o.adapted else None
+    if adapted:
+        adapted.check(model)
+        cameras = cameras_of(records, o.camera)
+    else:
+        cameras = [str(o.camera or record.camera or "") for record in records]
+    camera_of = {record.path: camera for record, camera in zip(records, cameras, strict=True)}
+    statistics = {camera: adapted.hash_of(camera) for camera in set(cameras)} if adapted else {}
     with open_or_create(o, model) as gallery:
         there, rejected, begun = set(gallery.keys()), {}, len(gallery)
         todo = [record for record in records if key_of(record.path) not in there]
@@ -108,11 +118,13 @@ def add(o):
                     pixels.append(image)
                     part.append(record)
             if part:
-                features = np.asarray(model.embed(np.stack(pixels), o.rates))
+                own = [camera_of[record.path] for record in part]
+                options = {"cameras": own, "adapted": adapted} if adapted else {}
+                features = np.asarray(model.embed(np.stack(pixels), o.rates, **options))
                 check_finite(features, [record.path for record in part])
                 gallery.add(
                     features, [key_of(record.path) for record in part],
-                    camera=[o.camera or record.camera or "" for record in part],
+                    camera=own, statistics=statistics,
                     time=[times.get(record.path) for record in part],
                     rate=o.rates, sha256=hashes,
                 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Searches a folder of gallery images for people: a ranked list as a picture and as JSON.
 
     xreid search --gallery FOLDER query.jpg --rates 4
+    xreid search --gallery GALLERY query.jpg --rates 4 --cameras 2 3 --between 3600 7200
 
 Images are taken as large as they are stored, and upright where their EXIF orientation says how. A
 query of low resolution is enlarged by the network's own rule. What its rate is, --rates says (4: a
@@ -10,7 +11,7 @@ recovers it. Queries stand before these options.
 
 Each gallery image is embedded once. Embeddings are kept by the content of the image and of the
 weights file, so that a later search embeds only what is new or changed. An image that cannot be
-read is named, and left out.
+read is named, and left out. GALLERY is one of `xreid gallery`, which knows cameras and times.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from keras_xreid import app, files, hub
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later
 from keras_xreid.app.export import weights_sha256
+from keras_xreid.app.gallery import is_gallery
 from keras_xreid.app.index import (
     cache_folder,
     cameras_of,
@@ -50,7 +52,7 @@ PICTURE = re.compile(r"ranked(-\d+)?\.png")  # what a search draws
 class Options:
     gallery: str
     """The images to search: a folder, a folder with a folder for each person, or a CSV with the
-    columns path and, if known, person."""
+    columns path and, if known, person; or a gallery of `xreid gallery`."""
     query: tyro.conf.Positional[tuple[str, ...]]
     """Images to search for."""
     weights: str | None = None
@@ -63,6 +65,10 @@ class Options:
     estimate_rates: bool = False
     """Estimate the rates from the queries' pixels, for images that were enlarged before they were
     stored."""
+    cameras: tuple[str, ...] = ()
+    """Search these cameras only; of a gallery of `xreid gallery`."""
+    between: tuple[float, float] | None = None
+    """Search these seconds only, both included; of a gallery of `xreid gallery`."""
     top: int = 10
     """Length of the lists; the picture shows 20 at most."""
     adapted: str | None = None
@@ -81,7 +87,13 @@ class Options:
 def main(options):
     o, folder = options, Path(options.out)
     check(o)
-    gallery = own_images(o.gallery)
+    kept = is_gallery(o.gallery)
+    gallery = None if kept else own_images(o.gallery)
+    if not kept and (o.cameras or o.between):
+        raise xr.InputError(
+            f"--cameras and --between need a gallery that knows them, and {o.gallery} is none: "
+            "make one with xreid gallery add"
+        )
     queries = [xr.Record(path, None, 0) for path in o.query]
     images = [query.read() for query in queries]  # a broken one is named now
     rates = rates_of(o, images)
@@ -97,7 +109,8 @@ def main(options):
     if o.adapted:
         adapted = xr.CameraStatistics.load(o.adapted)
         adapted.check(model)
-        for camera in {*cameras_of(gallery), *cameras_of(queries, o.camera)}:
+        cameras = set() if kept else set(cameras_of(gallery))
+        for camera in cameras | set(cameras_of(queries, o.camera)):
             adapted.hash_of(camera)  # one that nothing is known of is named now
     with folders.locked(folder):
         find(o, folder, model, sha256, gallery, queries, images, rates, adapted)
@@ -105,18 +118,70 @@ def main(options):
 
 def find(o, folder, model, sha256, gallery, queries, images, rates, adapted=None):
     """Ranks the gallery for each query; writes the lists and their pictures, and prints them."""
-    options = {}
-    if adapted is None:
-        kept = cache_folder(o.cache, sha256, model)
-        gallery, hashes, gallery_features, unreadable = embed_once(model, gallery, kept)
-    else:
-        options = {"cameras": cameras_of(queries, o.camera), "adapted": adapted}
-        gallery, hashes, gallery_features, unreadable = embed_by_camera(
-            model, gallery, cameras_of(gallery), adapted, o.cache, sha256
-        )
     prepared = xr.prepare_images(images, model.image_size)
-    features = np.asarray(model.embed(prepared, rates, **options))
-    check_finite(features, o.query)
+
+    def embedded():
+        options = {"cameras": cameras_of(queries, o.camera), "adapted": adapted} if adapted else {}
+        features = np.asarray(model.embed(prepared, rates, **options))
+        check_finite(features, o.query)
+        return features
+
+    if gallery is None:
+        lists, count, unreadable = of_gallery(o, model, embedded, rates, adapted)
+    else:
+        lists, count, unreadable = of_images(o, model, sha256, gallery, embedded, rates, adapted)
+    found = {
+        "weights": o.weights or hub.best(),
+        "weights_sha256": sha256,
+        "system": type(model).__name__,
+        "image_size": list(model.image_size),
+        "backend": keras.backend.backend(),
+        "keras_xreid": xr.__version__,
+        "gallery": o.gallery,
+        "gallery_images": count,
+        "unreadable": [{"path": k, "reason": v} for k, v in unreadable.items()],
+        "adapted": None if adapted is None else adapted.about(),
+        "rates_from": rates_from(o),
+        "queries": [
+            {
+                "query": query.path,
+                "sha256": file_sha256(query.path),
+                "rate": None if rates is None else rates[i],
+                "ranked": [{"rank": rank, **one} for rank, one in enumerate(ranked, start=1)],
+            }
+            for i, (query, ranked) in enumerate(zip(queries, lists, strict=True))
+        ],
+    }
+    write(folder, model, found, prepared)
+
+
+def of_gallery(o, model, embedded, rates, adapted):
+    """The lists of a gallery on disk, how many images it has, and none that cannot be read."""
+    gallery = xr.Gallery.open(o.gallery, model)
+    for camera, entry in gallery.about["cameras"].items():
+        wanted = adapted.hash_of(camera) if adapted else None
+        if entry["statistics"] != wanted:
+            raise xr.InputError(
+                f"{o.gallery} was embedded with other statistics of camera {camera}: give the "
+                "--adapted that it was made with, or none if it was made without"
+            )
+    keys, distances = gallery.search(embedded(), rates, o.top, o.cameras or None, o.between)
+    lists = [
+        [{"path": key, "distance": distance} for key, distance in zip(*pair, strict=True)]
+        for pair in zip(keys, distances, strict=True)
+    ]
+    return lists, len(gallery), {}
+
+
+def of_images(o, model, sha256, gallery, embedded, rates, adapted):
+    """The lists of a folder of images, which are embedded first where they are new."""
+    if adapted is None:
+        found = embed_once(model, gallery, cache_folder(o.cache, sha256, model))
+    else:
+        cameras = cameras_of(gallery)
+        found = embed_by_camera(model, gallery, cameras, adapted, o.cache, sha256)
+    gallery, hashes, gallery_features, unreadable = found
+    features = embedded()
     if features.shape[1:] != gallery_features.shape[1:]:
         raise xr.InputError(
             f"kept embeddings of the gallery are not of these weights: remove {o.cache}/embeddings"
@@ -128,44 +193,30 @@ def find(o, folder, model, sha256, gallery, queries, images, rates, adapted=None
          for i in blocks], axis=1,
     )  # fmt: skip
     order = np.argsort(distances, axis=1, kind="stable")[:, : o.top]
-    found = {
-        "weights": o.weights or hub.best(),
-        "weights_sha256": sha256,
-        "system": type(model).__name__,
-        "image_size": list(model.image_size),
-        "backend": keras.backend.backend(),
-        "keras_xreid": xr.__version__,
-        "gallery": o.gallery,
-        "gallery_images": len(gallery),
-        "unreadable": [{"path": k, "reason": v} for k, v in unreadable.items()],
-        "adapted": None if adapted is None else adapted.about(),
-        "rates_from": rates_from(o),
-        "queries": [
+    lists = [
+        [
             {
-                "query": query.path,
-                "sha256": file_sha256(query.path),
-                "rate": None if rates is None else rates[i],
-                "ranked": [
-                    {
-                        "rank": rank,
-                        "path": gallery[j].path,
-                        **({} if gallery[j].person is None else {"person": gallery[j].person}),
-                        "distance": distances[i, j],
-                        "sha256": hashes[j],
-                    }
-                    for rank, j in enumerate(order[i], start=1)
-                ],
+                "path": gallery[j].path,
+                **({} if gallery[j].person is None else {"person": gallery[j].person}),
+                "distance": distances[i, j],
+                "sha256": hashes[j],
             }
-            for i, query in enumerate(queries)
-        ],
-    }
+            for j in order[i]
+        ]
+        for i in range(len(features))
+    ]
+    return lists, len(gallery), unreadable
+
+
+def write(folder, model, found, prepared):
+    """Writes the lists and their pictures, and prints them."""
     files.write_json_atomic(folder / "ranked.json", found)
     for path in folder.glob("ranked*.png"):
         if PICTURE.fullmatch(path.name):  # of an earlier search
             path.unlink()
     pictures = draw(folder, model, found["queries"], prepared)
     for query in found["queries"]:
-        told = query["query"] + ("" if rates is None else f", rate {query['rate']:.3g}")
+        told = query["query"] + ("" if query["rate"] is None else f", rate {query['rate']:.3g}")
         print(files.harmless(told, name=True))
         for one in query["ranked"]:
             who = f"  {one['person']}" if "person" in one else ""
@@ -257,11 +308,19 @@ def draw(folder, model, found, prepared):
     return paths
 
 
+def seen(path, image_size):
+    """An image as the network sees it; grey where it lies here no more."""
+    try:
+        return xr.prepare_images([xr.Record(path, None, 0)], image_size)[0]
+    except xr.InputError:
+        return np.full((*image_size, 3), 128, "uint8")
+
+
 def draw_page(path, found, queries, recovered, image_size):
     cell_w, gap, mark_h, text_h, split = 96, 14, 24, 18, 26
     cell_h = round(cell_w * image_size[0] / image_size[1])
     beside = 1 + any(image is not None for image in recovered)
-    longest = min(DRAWN, max(len(query["ranked"]) for query in found))
+    longest = max(1, min(DRAWN, max(len(query["ranked"]) for query in found)))
     row_h = mark_h + cell_h + 2 * text_h + gap
     width = gap + (beside + longest) * (cell_w + gap) + split
     small = {"color": figures.GREY, "fontsize": 6}
@@ -282,8 +341,8 @@ def draw_page(path, found, queries, recovered, image_size):
             if recovered[row] is not None:
                 cell(gap + cell_w + gap, y, recovered[row], "recovered")
             ranked = query["ranked"][:DRAWN]
-            records = [xr.Record(one["path"], None, 0) for one in ranked]
-            for one, image in zip(ranked, xr.prepare_images(records, image_size), strict=True):
+            for one in ranked:
+                image = seen(one["path"], image_size)
                 x = gap + split + (beside + one["rank"] - 1) * (cell_w + gap)
                 who = short(one.get("person") or one["path"])
                 cell(x, y, image, str(one["rank"]), f"{one['distance']:.3g}", who)
