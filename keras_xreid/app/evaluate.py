@@ -15,8 +15,8 @@ from keras_xreid import app, files
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol, strength_of
+from keras_xreid.data.rate import ESTIMATED
 from keras_xreid.data.resolution import DEGRADATIONS
-from keras_xreid.evaluation.evaluate import ESTIMATED
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.report.tables import score_table, text_table
 

@@ -13,6 +13,7 @@ MOST = 16.0  # a higher rate leaves 8 rows
 SHARP = 1.1  # a lower estimate is rate 1
 TABLE = Path(__file__).with_name("rate.npz")
 AT_A_TIME = 1024
+ESTIMATED = "estimated"  # in the place of rates: what is seen here
 
 
 def estimate_rate(images):

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_xreid.data.camera import check_strength
 from keras_xreid.data.protocols import find_protocol
-from keras_xreid.data.rate import estimate_rate
+from keras_xreid.data.rate import ESTIMATED, estimate_rate
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances, distances_among, model_distances
@@ -22,7 +22,6 @@ from keras_xreid.evaluation.reranking import rerank
 from keras_xreid.evaluation.samples import one_query_a_person, queries_to_map, queries_to_show
 
 READ_AT_A_TIME = 1024
-ESTIMATED = "estimated"  # told_rates: what `estimate_rate` sees
 
 
 @dataclasses.dataclass
