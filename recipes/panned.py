@@ -68,6 +68,7 @@ def main(o):
     )
     model.network.set_weights(reid.network.get_weights())
     features = model.features_of(pairs, o.views, o.seed)
+    run.seconds = features.seconds
     model.panning.compile(app.adam(model.panning, 2e-4), jit_compile=o.compiled)
     epochs = run.epochs(EPOCHS[o.preset], o.epochs)
     model.panning.fit(features, epochs=epochs, callbacks=run.callbacks("panned", features))

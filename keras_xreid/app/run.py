@@ -103,6 +103,7 @@ class Run:
                 "training takes HR images"
             )
         self._checkpoints = []
+        self.seconds = 0.0  # of what a recipe does before it trains; it counts, too
 
     # --- what a recipe builds from the options -------------------------------------------------
 
@@ -280,7 +281,8 @@ class Run:
         )  # fmt: skip
         manifest = xr.write_manifest(self.folder / "manifest.jsonl", rows)
         result = xr.evaluate(model, data, o.rates, lr_rates(o.train_rates))
-        seconds = sum(row["seconds"] for row in self.rows) + time.perf_counter() - began
+        trained = sum(row["seconds"] for row in self.rows)
+        seconds = self.seconds + trained + time.perf_counter() - began
         metrics = {
             "system": self.system,
             "dataset": o.data,

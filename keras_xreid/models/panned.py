@@ -13,6 +13,8 @@ gets the length of x back. The MLP has one hidden layer, and its last layer star
 nothing is moved. Images of rate 1, and of an unknown rate, are not moved.
 """
 
+import time
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -210,9 +212,9 @@ class Panned(ReIDModel):
             seed: int, of the order in which the panning sees them.
 
         Returns:
-            A `FeatureBatches`.
+            A `FeatureBatches`; its `seconds` say how long that took.
         """
-        parts = []
+        parts, began = [], time.perf_counter()
         progress = Progress(f"Embedding {views * len(pairs)} batches of pairs", views * len(pairs))
         for number in range(views * len(pairs)):
             batch = pairs.batch(*divmod(number, len(pairs)))
@@ -220,7 +222,9 @@ class Panned(ReIDModel):
             parts.append((*both, batch["rate"]))
             progress.add()
         feature, target, rate = map(np.concatenate, zip(*parts, strict=True))
-        return FeatureBatches(feature, target, rate, seed=seed)
+        batches = FeatureBatches(feature, target, rate, seed=seed)
+        batches.seconds = time.perf_counter() - began
+        return batches
 
     def embedding(self, images, level=None, training=False):
         features = self.network(images, training=False)[0]
