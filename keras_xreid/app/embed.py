@@ -42,8 +42,6 @@ class Options:
     """Folder of images, folder with a folder for each person, or a CSV with a column path."""
     out: str
     """The .npz file to write, or the folder of Parquet parts."""
-    shard: str = "0/1"
-    """i/n, of a folder: make every n-th part, beginning with the i-th (from 0)."""
     weights: str | None = None
     """Published name, .weights.h5 file or run folder; the best published weights if not given."""
     rates: float | None = 1.0
@@ -55,6 +53,8 @@ class Options:
     such as 0001_c3.jpg, or by folders."""
     camera: str | None = None
     """With --adapted: the camera of all images, where nothing else tells it."""
+    shard: str = "0/1"
+    """i/n, of a folder: make every n-th part, beginning with the i-th (from 0)."""
     cache: str = "~/.cache/keras_xreid"
     """Folder that keeps the embeddings; it may be deleted at any time."""
     overwrite: bool = False

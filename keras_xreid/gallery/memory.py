@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_xreid import files
+from keras_xreid.adaptation import weights_sha256
 from keras_xreid.errors import InputError, check_number
 from keras_xreid.gallery.metric import Metric
 from keras_xreid.gallery.parquet import read_parts
@@ -51,20 +52,13 @@ def about_model(model):
         A dict: "system", "weights_sha256" (of the weights that embed), "dimension", "flip",
         "kind", "lengths" and "rates" (see `Metric`).
     """
-    judges = [getattr(model, name) for name in model.critics]
-    apart = {id(v) for part in judges if part is not None for v in part.weights}
-    digest = hashlib.sha256()
-    for variable, value in zip(model.weights, model.get_weights(), strict=True):
-        if id(variable) not in apart:
-            digest.update(f"{value.dtype.str} {value.shape}\n".encode())
-            digest.update(np.ascontiguousarray(value).data)
     width = model.embed(np.zeros((0, *model.image_size, 3), "uint8")).shape[1]
     kind = {"1 - cosine": "cosine", "Euclidean": "euclidean", "squared Euclidean": "squared"}
     lengths, rates = [width], []
     if getattr(model, "varying_length", False):
         lengths, rates = np.cumsum(model.sizes).tolist(), [float(rate) for rate in model.rates]
     return {
-        "system": type(model).__name__, "weights_sha256": digest.hexdigest(), "dimension": width,
+        "system": type(model).__name__, "weights_sha256": weights_sha256(model), "dimension": width,
         "flip": bool(model.flip), "kind": kind[model.metric], "lengths": lengths, "rates": rates,
     }  # fmt: skip
 
