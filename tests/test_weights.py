@@ -307,7 +307,8 @@ def test_a_file_of_another_version(model, tmp_path):
             file.attrs[ATTRIBUTE] = json.dumps({"class": system, "config": config})
         return refusal(path)
 
-    assert "holds a Transformer; this version knows Adaptive" in changed("Transformer")
+    message = changed("Transformer")
+    assert "holds a Transformer; this takes Adaptive" in message and "update keras_xreid" in message
     message = changed(attention=True)
     assert "this version cannot build" in message and "attention" in message
     assert "does not hold the weights of the Baseline" in changed(people=6)
