@@ -36,6 +36,7 @@ from small import (
 )
 
 import keras_xreid as xr
+from keras_xreid.evaluation.distances import model_distances
 
 RATES = np.array([4, 1, 2, 3])
 # Where the weights come from is not kept; of Adaptive's d its sizes are.
@@ -376,6 +377,26 @@ def test_every_option_is_in_the_config(system):
 
     config.update({name: another(config[name]) for name in taken & set(config)})
     assert plain(system.kind.from_config(config)) == config
+
+
+# --- distances -------------------------------------------------------------------------------
+
+
+def with_and_without_neck(system):
+    taken = inspect.signature(system.kind.__init__).parameters
+    more = {"prefixes": True} if "prefixes" in taken else {}
+    return [(({},), []), (({"neck": True, **more},), [])]
+
+
+@pytest.mark.parametrize("system, options", rows(with_and_without_neck))
+def test_scores_are_by_the_distances_of_the_system(system, options):
+    """What an evaluation ranks by is what `distances` measures, for queries of every rate."""
+    model = shared(system.make, **options)
+    people = people_of(system)
+    query, gallery = model.embed(people, RATES), model.embed(people, 1)
+    ranked_by = model_distances(model, query, gallery, RATES)[slice(0, len(people))]
+    measured = model.distances(query, gallery, query_rates=RATES)
+    np.testing.assert_allclose(ranked_by, measured, rtol=1e-5, atol=1e-5)
 
 
 # --- files -----------------------------------------------------------------------------------

@@ -111,7 +111,9 @@ def model_distances(model, query_features, gallery_features, query_rates=None):
         InputError: features that are not finite, or do not fit together.
     """
     ours = type(model).__module__.startswith("keras_xreid.models.")
-    if ours and model.metric == "1 - cosine":
+    # Where a query is compared on a part of the vector, that part has a length of its own.
+    whole = not getattr(model, "varying_length", False)
+    if ours and whole and model.metric == "1 - cosine":
         return feature_distances(query_features, gallery_features)
 
     def function(rows):
