@@ -40,14 +40,7 @@ class Options:
 def main(o):
     from keras_xreid.training.schedules import rising_and_falling
 
-    stage_1 = [
-        "reid_epochs",
-        "weights",
-        "learning_rate",
-        "reid_triplet",
-        "l2",
-    ]  # options of it alone
-    app.unused(o, o.reid, "--reid skips stage 1", *stage_1)
+    app.unused(o, o.reid, "--reid skips stage 1", *STAGE_1)
     run = app.Run("panned", o, xr.Panned)
     pairs = run.pairs(grouped=False)
 
