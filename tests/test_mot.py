@@ -1,6 +1,7 @@
 """Far and near images of people, cut out of a sequence."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -90,6 +91,21 @@ def test_boxes_that_count(sequence):
     assert people == {1, 2, 3, 12}
     first = read_boxes(sequence)[0]
     assert (first.left, first.top) == (0, 40)  # MOT counts pixels from 1
+
+
+def test_ten_columns_have_no_class(tmp_path):
+    """MOT15 has positions there, or -1."""
+    (tmp_path / "gt.txt").write_text("1,1,1,1,40,90,1,-1,-1,-1\n1,2,1,1,40,90,0,-1,-1,-1")
+    assert [box.person for box in read_boxes(tmp_path)] == [1]
+
+
+def test_frames_of_another_size(sequence, tmp_path):
+    shutil.copytree(sequence, tmp_path / "mot")
+    last = tmp_path / "mot" / "img1" / f"{FRAMES[-1]:06d}.png"
+    Image.open(last).crop((0, 0, 30, 30)).save(last)
+    with pytest.raises(xr.InputError, match=f"frame {FRAMES[-1]} .*not as large"):
+        cut_people(tmp_path / "mot", tmp_path / "cut", gap=10, verbose=False)
+    assert not (tmp_path / "cut").exists()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ def cut_people(folder, out, gap=50, near=128, far=64, crops=5, visible=0.5, verb
         for box, role in wanted:
             by_frame[box.frame].append((box, role))
         for number, pixels in frames.read(sorted(by_frame)):
+            if pixels.shape[:2] != size:
+                raise InputError(f"frame {number} of {folder} is not as large as the first one")
             for box, role in by_frame[number]:
                 name = f"{role}/{box.person:04d}_{box.frame:06d}.png"
                 (building / role).mkdir(exist_ok=True)
@@ -142,7 +144,9 @@ def read_boxes(folder, visible=0.5):
                 f"{path}, line {number + 1}: {line[:80]!r} is no box ({error}): expected frame, "
                 "person, left, top, width, height"
             ) from error
-        counts, kind, share = [*values[6:9], *[1, 1, 1][len(values[6:9]) :]]
+        # Of nine columns the last are class and share; MOT15 has ten, with positions instead.
+        told = values[6:9] if len(values) == 9 else values[6:7]
+        counts, kind, share = [*told, *[1, 1, 1][len(told) :]]
         if counts and kind == 1 and share >= visible:
             found.append(Box(frame, person, left - 1, top - 1, width, height))  # MOT counts from 1
         if len(found) > MOST_BOXES:
@@ -245,6 +249,6 @@ def _of_video(path, numbers):
                     yield number, frame.to_ndarray(format="rgb24")
                 if not wanted:
                     return
-    except av.FFmpegError as error:
+    except (av.FFmpegError, IndexError) as error:  # of a file without pictures
         raise InputError(f"{path} cannot be read as a video: {error}") from error
     raise InputError(f"{path} ends before frame {min(wanted)}, which has boxes")
