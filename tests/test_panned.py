@@ -185,6 +185,10 @@ def test_pan_refuses(tmp_path):
                                     rates=2),)},
             "unequal width",
         ),
+        ({"hr": write(tmp_path / "n.npz", **{**good, "features": features(5) * np.nan}),
+          "lr": (hr,)}, "no finite numbers"),
+        ({"hr": write(tmp_path / "t.npz", **{**good, "features": np.array([["a"]] * 5)}),
+          "lr": (hr,)}, "no finite numbers"),
         ({"move": hr}, "--panning"),
     ):  # fmt: skip
         with pytest.raises(xr.InputError, match=words):

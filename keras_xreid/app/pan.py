@@ -135,6 +135,8 @@ def read(path):
                 f"{path} has no {name} of {axes} axes: xreid embed writes such files"
             )
     count = len(found["features"])
+    if found["features"].dtype.kind not in "iuf" or not np.isfinite(found["features"]).all():
+        raise xr.InputError(f"{path} has features that are no finite numbers: embed again")
     if len(found["paths"]) != count:
         raise xr.InputError(f"{path} has {count} features and {len(found['paths'])} paths")
     if "rates" in found:
