@@ -192,12 +192,13 @@ def write_text_atomic(path, text):
     write_bytes_atomic(path, harmless(text).encode("utf-8"))
 
 
-def write_bytes_atomic(path, content):
+def write_bytes_atomic(path, content, sync=False):
     """Writes bytes so that the file is there complete or not at all.
 
     Args:
         path: file to write; its folder is made if missing.
         content: bytes.
+        sync: return when it is on the disk, for what must outlive a loss of power.
 
     Raises:
         DiskError: the disk is full, or the place cannot be written.
@@ -211,11 +212,27 @@ def write_bytes_atomic(path, content):
     with writing(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(content)
+            with open(temporary, "wb") as file:
+                file.write(content)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
+            if sync:
+                _sync_folder(path.parent)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _sync_folder(folder):
+    """Makes names in a folder last."""
+    with contextlib.suppress(OSError):  # Windows has no descriptor of a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _plain(value):

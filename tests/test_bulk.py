@@ -82,6 +82,14 @@ def test_stopped_and_gone_on(images, model, tmp_path, monkeypatch):
     (out / "part-000002.parquet").unlink()
     embed.main(asked(images, out))
     assert calls == [4, 4, 3, 3] and (out / "part-000001.parquet").read_bytes() == kept
+    with pytest.raises(xr.InputError, match=r"part-000001\.parquet is damaged"):
+        (out / "part-000001.parquet").write_bytes(kept[:-9])
+        embed.main(asked(images, out))
+    text = images.read_text()
+    images.write_text(text.replace(",2,2.5", ",2,7.5"))  # a time
+    with pytest.raises(xr.InputError, match="another list"):
+        embed.main(asked(images, out))
+    images.write_text(text)
     with pytest.raises(xr.InputError, match="another rate"):
         embed.main(asked(images, out, rates=4.0))
     with pytest.raises(xr.InputError, match="--shard is 2/2"):
@@ -101,11 +109,55 @@ def test_a_gallery_of_parts(images, model, tmp_path, monkeypatch):
     query = model.embed(xr.prepare_images([xr.Record(path, None, 0)], model.image_size), 1)
     assert gallery.search(query, k=1).keys == [[path]]
     assert len(gallery.search(query, k=20, between=(4, None)).keys[0]) == 3  # 08, 09 and 10
+    (tmp_path / "parts" / "part-000001.parquet").rename(tmp_path / "one")
+    with pytest.raises(xr.InputError, match=r"1 of 3 parts.*part-000001\.parquet"):
+        xr.Gallery.from_parquet(tmp_path / "other", tmp_path / "parts")
+    (tmp_path / "one").rename(tmp_path / "parts" / "part-000001.parquet")
     shutil.copy(tmp_path / "parts" / "plan.json", tmp_path / "parts" / "part-000009.parquet")
     with pytest.raises(xr.InputError, match=r"part-000009\.parquet is damaged"):
         xr.Gallery.from_parquet(tmp_path / "other", tmp_path / "parts")
+    assert not list(tmp_path.glob("*other*")) and not list(tmp_path.glob(".*"))  # whole or not
     with pytest.raises(xr.InputError, match="holds no part"):
         xr.Gallery.from_parquet(tmp_path / "third", images.parent / "images")
+
+
+def test_a_part_of_which_no_image_can_be_read(model, tmp_path, monkeypatch):
+    """Nor one whose name is not UTF-8; the others are embedded."""
+    monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 2))
+    (tmp_path / "images").mkdir()
+    for i in range(2):
+        (tmp_path / "images" / f"{i}.png").write_bytes(b"no image")
+    Image.fromarray(small.couples(0)["hr"][0]).save(tmp_path / "images" / "2.png")
+    named = tmp_path / "images" / "3\udcff.png"
+    try:
+        shutil.copy(tmp_path / "images" / "2.png", named)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / ".plan.json.7.tmp").write_text("{")  # of a shard that begins, too
+    embed.main(asked(tmp_path / "images", tmp_path / "parts"))
+    with open(tmp_path / "parts" / "rejected.csv", newline="") as file:
+        assert [row["path"][-5:-4] for row in csv.DictReader(file)][:2] == ["0", "1"]
+    gallery = xr.Gallery.from_parquet(tmp_path / "gallery", tmp_path / "parts")
+    assert gallery.keys() == [str(tmp_path / "images" / "2.png")]
+
+
+def test_parts_of_others_are_refused(tmp_path):
+    import pyarrow as pa
+
+    for number, metadata in enumerate((None, {"model": "[]"}, {"model": '{"dimension": "a"}'})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        table = pa.table({"path": ["a"]}, metadata=metadata)
+        pa.parquet.write_table(table, folder / "part-000000.parquet")
+        with pytest.raises(xr.InputError, match=r"part-000000\.parquet is damaged"):
+            xr.Gallery.from_parquet(tmp_path / "gallery", folder)
+
+
+def test_one_name_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert verb.key_of("../1.png") == verb.key_of(tmp_path / "a" / "1.png")
 
 
 def test_gallery_by_command(images, model, tmp_path, capsys):

@@ -136,6 +136,38 @@ def test_rows_are_added_and_removed(tmp_path, engine):
             again.add(vectors(1), ["new"])
 
 
+@both
+def test_what_is_not_known(tmp_path, engine):
+    """None and NaN are no time, no rate, no camera; nothing is added of nothing."""
+    gallery = created(engine, tmp_path / "g")
+    gallery.add(vectors(0), [])
+    gallery.add(
+        vectors(4), names(4), camera=[None, np.nan, np.float32(2), np.int64(2)],
+        time=[None, np.nan, 1, np.float32(2)], rate=[None, np.nan, 1, 2],
+        sha256=[None, *["0" * 64] * 3],
+    )  # fmt: skip
+    assert set(gallery.about["cameras"]) == {"", "2"}
+    found = gallery.search(vectors(1), k=9, between=(None, None)).keys[0]
+    assert sorted(found) == ["k2", "k3"]
+    assert sorted(gallery.search(vectors(1), k=9, only_cameras=np.int64(2)).keys[0]) == ["k2", "k3"]
+    assert sorted(gallery.search(vectors(1), k=9, only_cameras={2.0}).keys[0]) == ["k2", "k3"]
+    assert gallery.search(vectors(1), only_cameras=[]).keys == [[]]
+    assert gallery.remove([]) == 0 and gallery.remove("k2") == 1 and len(gallery) == 3
+
+
+def test_cameras_of_another_writer():
+    """In Qdrant many may write: what one adds does not hide what another added."""
+    first = created("qdrant", ":memory:")
+    second = xr.QdrantGallery.open(first.client, COSINE, name=first.name)
+    first.add(vectors(1), ["a"], camera=1)
+    second.add(vectors(1), ["b"], camera=2)
+    with pytest.raises(xr.InputError, match="no camera 2"):
+        first.search(vectors(1), only_cameras=[2])
+    first.refresh()
+    assert first.search(vectors(1), only_cameras=[2]).keys == [["b"]]
+    assert set(first.about["cameras"]) == {"1", "2"}
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -146,6 +178,14 @@ def test_rows_are_added_and_removed(tmp_path, engine):
         ({"keys": ["a", "k1"]}, "'k1' already"),
         ({"camera": [1, 2, 3]}, "3 cameras for 2"),
         ({"time": [1.0]}, "1 times for 2"),
+        ({"time": "noon"}, "time is 'noon'"),
+        ({"time": np.inf}, "time is 'inf'"),
+        ({"rate": 0.5}, r"rate 0\.5 is below 1"),
+        ({"sha256": ["ab", "cd"]}, "'ab' is no SHA-256"),
+        ({"sha256": "zz" * 32}, "is no SHA-256"),
+        ({"keys": ["a", "\ud800"]}, "UTF-8"),
+        ({"keys": ["a", "\udcc3\udca9"]}, "UTF-8"),  # its bytes are those of another text
+        ({"keys": "ab"}, "1 keys for 2"),
         ({"statistics": {0: "other"}, "camera": 0}, "camera 0.*embed that camera's images anew"),
     ],
 )
@@ -172,6 +212,9 @@ def test_searches_that_are_refused(tmp_path, engine):
         ({"queries": vectors(1) * np.inf}, "not finite"),
         ({"k": 0}, "k is 0"),
         ({"only_cameras": ["garage"]}, "no camera garage.*0, 1, 2"),
+        ({"between": (5, 1)}, r"between is 5\.0 to 1\.0"),
+        ({"between": (np.nan, 1)}, "no second lies in it"),
+        ({"between": (5,)}, "the first and the last second"),
     ):
         with pytest.raises(xr.InputError, match=words):
             gallery.search(**{"queries": vectors(1), **options})
@@ -285,12 +328,91 @@ def test_damage_is_found(tmp_path):
     with pytest.raises(xr.InputError, match="cut short"):
         xr.Gallery.open(gallery.path)
     header = json.loads((gallery.path / memory.HEADER).read_text())
-    for name, value in (("rows", -1), ("rows", "5"), ("model", {}), ("version", 9), ("int8", 3)):
+    for name, value in (
+        ("rows", -1), ("rows", "5"), ("model", {}), ("version", 9), ("int8", 3), ("rows", 2**64),
+        ("cameras", {"0": {"number": 7, "statistics": None}}), ("cameras", {"0": {"number": 0}}),
+    ):  # fmt: skip
         (gallery.path / memory.HEADER).write_text(json.dumps({**header, name: value}))
         with pytest.raises(xr.InputError, match=r"damaged|version 9"):
             xr.Gallery.open(gallery.path)
     with pytest.raises(xr.InputError, match="no gallery"):
         xr.Gallery.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", [memory.NORMS, memory.CODES, memory.SCALES, memory.ROWS])
+def test_damage_beside_the_embeddings_is_found(tmp_path, name):
+    """What is computed and kept decides ranks, too; what was removed is nobody's loss."""
+    gallery = filled(tmp_path / "g", KINDS["cosine on prefixes"], n=5, int8=True)
+    gallery.remove(["k1"])
+    gallery.close()
+    path = gallery.path / name
+    content = bytearray(path.read_bytes())
+    row = len(content) // 5
+    for number in (1, 2):
+        content[row * number + 3] ^= 0x40  # of a row's hash, too, by which it is found
+    path.write_bytes(content)
+    assert xr.Gallery.open(gallery.path).verify() == ["k2"]
+
+
+def test_a_gallery_that_was_closed(tmp_path):
+    gallery = filled(tmp_path / "g", n=5)
+    gallery.close()
+    for call in (lambda: gallery.search(vectors(1)), gallery.keys, gallery.verify):
+        with pytest.raises(xr.InputError, match="was closed"):
+            call()
+
+
+def test_made_after_a_process_that_was_killed(tmp_path):
+    """A lock and unfinished files are no gallery; a writer clears the latter away."""
+    path = tmp_path / "g"
+    path.mkdir()
+    for name in (memory.LOCK, f".{memory.HEADER}.123.tmp"):
+        (path / name).write_text("{")
+    filled(path, n=5).close()
+    xr.Gallery.open(path, write=True).close()
+    assert not list(path.glob(".*.tmp"))
+    with pytest.raises(xr.InputError, match="is there already"):
+        xr.Gallery.create(path, COSINE)
+    with pytest.raises(xr.InputError, match="damaged"):
+        xr.Gallery.create(tmp_path / "bad", {"kind": "cosine"})
+    assert not (tmp_path / "bad").exists()
+
+
+def test_made_by_two_at_once(tmp_path, monkeypatch):
+    """Who gets the lock second finds a gallery, and leaves it alone."""
+    path, locked = tmp_path / "g", memory._locked
+
+    def late(place):
+        monkeypatch.setattr(memory, "_locked", locked)
+        filled(path, n=5).close()
+        return locked(place)
+
+    monkeypatch.setattr(memory, "_locked", late)
+    with pytest.raises(xr.InputError, match="is there already"):
+        xr.Gallery.create(path, COSINE)
+    assert len(xr.Gallery.open(path, write=True)) == 5
+
+
+def test_interrupted_after_the_rows_were_written(tmp_path, monkeypatch):
+    """What the header says is there stays: a reader may have it mapped."""
+    gallery, use = filled(tmp_path / "g", n=5), xr.Gallery._use
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xr.Gallery, "_use", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.add(vectors(1, seed=1), ["late"])
+    monkeypatch.setattr(xr.Gallery, "_use", use)
+    with pytest.raises(xr.InputError, match="'late' already"):
+        gallery.add(vectors(1, seed=2), ["late"])
+    gallery.add(vectors(1, seed=2), ["later"])
+    assert gallery.keys() == [*names(5), "late", "later"] and gallery.verify() == []
+
+
+def test_no_gallery_for_embeddings_of_each_rate():
+    with pytest.raises(xr.InputError, match="OnePerRate embeds the gallery anew"):
+        memory.about_model(small.one_per_rate())
 
 
 def adds(path, pipe):

@@ -16,12 +16,12 @@ from keras_xreid import files
 from keras_xreid.app.index import check_finite, noting
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.gallery import about_model
-from keras_xreid.gallery.parquet import arrow
+from keras_xreid.gallery.parquet import PLAN, arrow, part_of
 from keras_xreid.progress import Progress
 
 PART = 4096  # images a file
 AT_A_TIME = 256  # images a call of the network; the next ones are decoded meanwhile
-PLAN, REJECTED = "plan.json", "rejected.csv"
+REJECTED = "rejected.csv"
 
 
 def embed_in_parts(records, times, out, model, rate, shard=(0, 1), part=PART):
@@ -46,13 +46,14 @@ def embed_in_parts(records, times, out, model, rate, shard=(0, 1), part=PART):
     """
     pa, out = arrow(), Path(out)
     about = about_model(model)
-    digest = hashlib.sha256("\n".join(record.path for record in records).encode("utf-8", "replace"))
-    plan = {"images": len(records), "paths_sha256": digest.hexdigest(), "part": part,
-            "rate": rate, "model": about}  # fmt: skip
+    listed = [(r.path, str(r.person), str(r.camera), times.get(r.path)) for r in records]
+    digest = hashlib.sha256(json.dumps(listed).encode())
+    plan = {"images": len(records), "list": digest.hexdigest(), "part": part, "rate": rate,
+            "model": about}  # fmt: skip
     _begin(out, plan)
     starts = list(range(0, len(records), part))
     mine = [number for number in range(len(starts)) if number % shard[1] == shard[0]]
-    todo = [number for number in mine if not _name(out, number).exists()]
+    todo = [number for number in mine if not part_of(out, number).exists()]
     count = sum(len(records[starts[n] : starts[n] + part]) for n in todo)
     print(f"{len(records):,} images in {len(starts):,} parts, {len(mine):,} of them here, "
           f"{count:,} images to embed")  # fmt: skip
@@ -63,7 +64,7 @@ def embed_in_parts(records, times, out, model, rate, shard=(0, 1), part=PART):
             table = _part(pa, chosen, times, model, rate, about, pool, progress)
             content = io.BytesIO()
             pa.parquet.write_table(table, content, compression="zstd")
-            files.write_bytes_atomic(_name(out, number), content.getbuffer())
+            files.write_bytes_atomic(part_of(out, number), content.getbuffer(), sync=True)
     rejected = _collect(pa, out)
     if count:
         seconds = time.time() - began
@@ -74,21 +75,16 @@ def embed_in_parts(records, times, out, model, rate, shard=(0, 1), part=PART):
 def _begin(out, plan):
     if out.exists() and not out.is_dir():
         raise xr.InputError(f"{out} is a file: give a folder, or a name ending in .npz")
-    if (out / PLAN).is_file():
-        begun = files.read_json(out / PLAN)
-        other = [name for name in plan if begun.get(name) != plan[name]]
-        if other:
-            raise xr.InputError(
-                f"{out} was begun with another {other[0].replace('_', ' ')}: give another --out"
-            )
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise xr.InputError(f"{out} holds other files: give another --out")
-    files.write_json_atomic(out / PLAN, plan)
-
-
-def _name(out, number):
-    return out / f"part-{number:06d}.parquet"
+    # Other shards may begin at the same time: files with a dot are theirs, not yet whole.
+    full = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
+    if not (out / PLAN).is_file():
+        if full:
+            raise xr.InputError(f"{out} holds other files: give another --out")
+        files.write_json_atomic(out / PLAN, plan)
+    begun = files.read_json(out / PLAN)
+    other = [name for name in plan if begun.get(name) != plan[name]]
+    if other:
+        raise xr.InputError(f"{out} was begun with another {other[0]}: give another --out")
 
 
 def _read(records, size, rejected):
@@ -96,9 +92,19 @@ def _read(records, size, rejected):
     found = []
     for record in records:
         with noting(rejected, record.path):
+            if not _is_text(record.path):
+                raise xr.InputError(f"{record.path}: the name is not UTF-8, rename the file")
             pixels = xr.prepare_images([record], size)[0]
             found.append((record, pixels, file_sha256(record.path)))
     return found
+
+
+def _is_text(path):
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _part(pa, records, times, model, rate, about, pool, progress):
@@ -136,8 +142,13 @@ def _collect(pa, out):
     """Writes rejected.csv of all parts that are there."""
     rejected = {}
     for path in sorted(out.glob("part-*.parquet")):
-        told = pa.parquet.read_schema(path).metadata
-        rejected |= json.loads(told[b"rejected"])
+        try:
+            told = pa.parquet.read_schema(path).metadata
+            rejected |= json.loads(told[b"rejected"])
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+            raise xr.InputError(
+                f"{path} is damaged ({error}): remove it, and embed again"
+            ) from error
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["path", "reason"])

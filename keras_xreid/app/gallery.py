@@ -15,6 +15,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +64,8 @@ def main(o):
 
 def key_of(path):
     """What an image is called in a gallery: its path, from whatever folder it is asked for."""
-    return str(Path(path).absolute())
+    path = Path(path)
+    return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def is_gallery(place):

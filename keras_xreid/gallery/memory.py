@@ -1,9 +1,12 @@
 """The embedded gallery: float32 in a memory map, searched exactly, with no dependency."""
 
+import collections
 import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +26,10 @@ ROW = np.dtype([
     ("hash", "<u8"), ("time", "<f8"), ("key_end", "<u8"), ("camera", "<i4"), ("rate", "<f4"),
     ("crc", "<u4"), ("sha256", "u1", 32),
 ])  # fmt: skip
+TOLD = np.dtype([(name, ROW[name]) for name in ("time", "camera", "rate", "sha256")])
 BLOCK = 16384  # rows a product; the scores of 64 queries are 4 MB then
 QUERIES = 256  # at a time
+HEX = re.compile(r"[0-9a-fA-F]{64}")
 RESCORED = 1000  # candidates of int8 codes that are measured in float32
 GATHERED = 0.5  # of all rows: if fewer are allowed, they are copied together first
 GATHER = 512  # rows that are copied at a time
@@ -49,17 +54,26 @@ def about_model(model):
         model: a `ReIDModel`.
 
     Returns:
-        A dict: "system", "weights_sha256" (of the weights that embed), "dimension", "flip",
-        "kind", "lengths" and "rates" (see `Metric`).
+        A dict: "system", "weights_sha256" (of the weights that embed), "image_size", "dimension",
+        "flip", "kind", "lengths" and "rates" (see `Metric`).
+
+    Raises:
+        InputError: a system that embeds the gallery anew at each query's rate.
     """
+    if getattr(model, "gallery_at_query_rate", False):
+        raise InputError(
+            f"{type(model).__name__} embeds the gallery anew at each query's rate: no gallery can "
+            "hold its embeddings, take another system"
+        )
     width = model.embed(np.zeros((0, *model.image_size, 3), "uint8")).shape[1]
     kind = {"1 - cosine": "cosine", "Euclidean": "euclidean", "squared Euclidean": "squared"}
     lengths, rates = [width], []
     if getattr(model, "varying_length", False):
         lengths, rates = np.cumsum(model.sizes).tolist(), [float(rate) for rate in model.rates]
     return {
-        "system": type(model).__name__, "weights_sha256": weights_sha256(model), "dimension": width,
-        "flip": bool(model.flip), "kind": kind[model.metric], "lengths": lengths, "rates": rates,
+        "system": type(model).__name__, "weights_sha256": weights_sha256(model),
+        "image_size": list(model.image_size), "dimension": width, "flip": bool(model.flip),
+        "kind": kind[model.metric], "lengths": lengths, "rates": rates,
     }  # fmt: skip
 
 
@@ -80,6 +94,7 @@ class Gallery:
 
     def __init__(self, path, header, lock=None):
         self.path, self._lock = Path(path), lock
+        self._known = np.empty(0, "uint64")  # hashes of all keys, sorted, where it is written to
         self._use(header)
 
     # --- opening -------------------------------------------------------------------------------
@@ -101,15 +116,20 @@ class Gallery:
             InputError: the folder holds something.
         """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} is there already: open it, or give a new folder")
         about = dict(model) if isinstance(model, dict) else about_model(model)
-        with files.writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path)
         header = {"version": VERSION, "model": about, "int8": bool(int8), "rows": 0,
                   "key_bytes": 0, "removed": 0, "cameras": {}}  # fmt: skip
-        _commit(path, header)
+        _check_header(path, header)
+        _refuse_full(path)
+        with files.writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+        try:
+            _refuse_full(path)  # once more: another process may have made one in between
+            _commit(path, header)
+        except BaseException:
+            _unlocked(lock)
+            raise
         return cls(path, header, lock)
 
     @classmethod
@@ -132,8 +152,16 @@ class Gallery:
         if model is not None:
             check_model(path, header["model"], model)
         lock = _locked(path) if write else None
-        # Once more: another writer may have ended in between.
-        return cls(path, _header(path) if write else header, lock)
+        if not write:
+            return cls(path, header)
+        try:
+            for left in path.glob(".*.tmp"):  # of a writer that was killed
+                left.unlink(missing_ok=True)
+            # Once more: another writer may have ended in between.
+            return cls(path, _header(path), lock)
+        except BaseException:
+            _unlocked(lock)
+            raise
 
     @classmethod
     def from_parquet(cls, path, parts, model=None, int8=False):
@@ -149,32 +177,41 @@ class Gallery:
             A `Gallery`, open to write.
 
         Raises:
-            InputError: no parts, damaged ones, or parts of different models.
+            InputError: no parts, damaged or missing ones, or parts of different models.
 
         Example:
 
         >>> gallery = Gallery.from_parquet("gallery", "embedded")
         """
-        gallery = None
-        for columns, embeddings, about in read_parts(parts):
+        path, gallery = Path(path), None
+        _refuse_full(path)
+        building = path.with_name(f".{path.name}-{os.getpid()}")
+        try:
+            for columns, embeddings, about in read_parts(parts):
+                if gallery is None:
+                    if model is not None:
+                        check_model(parts, about, model)
+                    gallery = cls.create(building, about, int8)
+                check_model(parts, gallery._header["model"], about)
+                gallery.add(embeddings, columns.pop("path"), **columns)
             if gallery is None:
-                if model is not None:
-                    check_model(parts, about, model)
-                gallery = cls.create(path, about, int8)
-            check_model(parts, gallery._header["model"], about)
-            gallery.add(
-                embeddings, columns["path"], columns["camera"], columns["time"], columns["rate"],
-                columns["sha256"],
-            )  # fmt: skip
-        if gallery is None:
-            raise InputError(f"{parts} holds no part-000000.parquet: write them with xreid embed")
-        return gallery
+                raise InputError(f"{parts} holds no part-000000.parquet: run xreid embed")
+            gallery.close()
+            with files.writing(path):
+                if path.exists():
+                    path.rmdir()
+                building.rename(path)
+        finally:
+            if gallery is not None:
+                gallery.close()
+            shutil.rmtree(building, ignore_errors=True)
+        return cls.open(path, write=True)
 
     def close(self):
         """Lets another process write."""
         self._maps = {}
         if self._lock is not None:
-            os.close(self._lock)
+            _unlocked(self._lock)
             self._lock = None
 
     def __enter__(self):
@@ -207,14 +244,15 @@ class Gallery:
             keys: n texts, one for each image, none of which is there.
             camera: text or number, or n of them.
             time: seconds, or n of them; None where it is not known.
-            rate: number, or n of them: the images' down-sampling rates.
+            rate: number, or n of them: the images' down-sampling rates; None where not known.
             sha256: n hexadecimal SHA-256 of the images; None where they are not known.
             statistics: dict from a camera to the hash of its adapted statistics. A camera's rows
                 must all have the same.
 
         Raises:
-            InputError: embeddings of another width or not finite, a key that is there, a camera
-                whose statistics have changed, or a gallery that is not open to write.
+            InputError: embeddings of another width or not finite, a key that is there, a time,
+                rate or SHA-256 that is none, a camera whose statistics have changed, or a gallery
+                that is not open to write.
 
         Example:
 
@@ -222,22 +260,23 @@ class Gallery:
         """
         self._check_writable()
         embeddings = check_embeddings(embeddings, self.metric.lengths[-1])
-        n, keys = len(embeddings), [str(key) for key in keys]
-        cameras = [_name(one) for one in _each(camera, n, "cameras")]
-        if len(keys) != n:
-            raise InputError(f"{len(keys)} keys for {n} embeddings")
+        n = len(embeddings)
+        keys, cameras, times, rates, sha256 = told_of(n, keys, camera, time, rate, sha256)
         rows = np.zeros(n, ROW)
         hashes = np.array([_hash(key) for key in keys], "uint64")
         self._refuse_known(keys, hashes)
         rows["hash"] = hashes
-        rows["time"] = [np.nan if one is None else float(one) for one in _each(time, n, "times")]
-        rows["rate"] = _each(rate, n, "rates")
+        rows["time"] = np.array(times, "float64")  # of None it makes NaN
+        rows["rate"] = np.array(rates, "float64")
         table = new_cameras(self._header["cameras"], set(cameras), statistics or {})
         rows["camera"] = [table[name]["number"] for name in cameras]
-        if sha256 is not None:
-            rows["sha256"] = [list(bytes.fromhex(one)) for one in _each(sha256, n, "hashes")]
-        texts = [key.encode("utf-8", "surrogateescape") for key in keys]
-        rows["key_end"] = self._header["key_bytes"] + np.cumsum([len(text) for text in texts])
+        digests = b"".join(bytes.fromhex(one or "0" * 64) for one in sha256)
+        rows["sha256"] = np.frombuffer(digests, "u1").reshape(n, 32)
+        texts = [_bytes(key) for key in keys]
+        ends = np.cumsum([len(text) for text in texts], dtype="uint64")
+        rows["key_end"] = ends + np.uint64(self._header["key_bytes"])
+        if not n:
+            return
         parts = {KEYS: b"".join(texts)}
         if self.metric.stores_unit:
             embeddings = _unit(embeddings)
@@ -247,18 +286,19 @@ class Gallery:
         if self._header["int8"]:
             codes, scales = _codes(embeddings)
             parts |= {CODES: codes.data, SCALES: scales.data}
-        rows["crc"] = [_crc(*one) for one in zip(embeddings, texts, rows, strict=True)]
+        rows["crc"] = _crcs(embeddings, texts, rows)
         parts[ROWS] = rows.data
         header = {**self._header, "rows": self._header["rows"] + n, "cameras": table}
         header["key_bytes"] += sum(map(len, texts))
         self._write(parts, header)
-        self._known = np.sort(np.concatenate([self._known, hashes]))
+        hashes.sort()  # all of them are never sorted again
+        self._known = np.insert(self._known, np.searchsorted(self._known, hashes), hashes)
 
     def remove(self, keys):
         """Removes rows; their room stays taken.
 
         Args:
-            keys: texts.
+            keys: texts, or one.
 
         Returns:
             How many there were.
@@ -267,10 +307,12 @@ class Gallery:
             InputError: a key that is not there; nothing is removed then.
         """
         self._check_writable()
-        keys = list(dict.fromkeys(str(key) for key in keys))
+        keys = list(dict.fromkeys(texts_of(keys)))
         found = [self._row_of(key) for key in keys]
         if None in found:
             raise InputError(f"{self.path} has no {keys[found.index(None)]!r}: nothing was removed")
+        if not keys:
+            return 0
         rows = np.array(found, "<u8")
         header = {**self._header, "removed": self._header["removed"] + len(rows)}
         self._write({REMOVED: rows.data}, header)
@@ -294,11 +336,11 @@ class Gallery:
     def _check_writable(self):
         if self._lock is None:
             raise InputError(f"{self.path} is open to read: Gallery.open(path, write=True)")
+        self.refresh()  # an `add` that was interrupted may have ended
 
     def _refuse_known(self, keys, hashes):
-        if len(set(keys)) < len(keys):
-            twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-            raise InputError(f"key {twice!r} is given twice: each image has a key of its own")
+        if len(self._known) != self._header["rows"]:
+            self._known = np.sort(self._column("hash"))
         for place in np.flatnonzero(_member(self._known, hashes)):
             if self._row_of(keys[place]) is not None:
                 raise InputError(f"{self.path} has {keys[place]!r} already: remove it first")
@@ -320,7 +362,8 @@ class Gallery:
             A `Found`.
 
         Raises:
-            InputError: queries of another width or not finite, or an unknown camera.
+            InputError: queries of another width or not finite, an unknown camera, or no span of
+                time.
 
         Example:
 
@@ -328,6 +371,7 @@ class Gallery:
         """
         queries = check_embeddings(queries, self.metric.lengths[-1])
         check_number("k", k)
+        self._check_open()
         allowed = self._allowed(only_cameras, between)
         levels = self.metric.levels(rates, len(queries))
         keys, distances = [None] * len(queries), [None] * len(queries)
@@ -390,22 +434,17 @@ class Gallery:
         if self._header["removed"]:
             parts.append(~self._gone)
         if only_cameras is not None:
-            if isinstance(only_cameras, (str, int)):
-                only_cameras = [only_cameras]
             known = self._header["cameras"]
-            unknown = [c for c in only_cameras if _name(c) not in known]
-            if unknown:
-                names = ", ".join(sorted(known)) or "none"
-                raise InputError(f"no camera {unknown[0]} in {self.path}: it has {names}")
-            numbers = [known[_name(camera)]["number"] for camera in only_cameras]
+            names = names_of(only_cameras, known, self.path)
+            numbers = [known[name]["number"] for name in names]
             chosen = np.zeros(len(known), bool)
             chosen[numbers] = True
             parts.append(chosen[self._column("camera")])
         if between is not None:
-            first, last = between
+            first, last = check_between(between)
             time = self._column("time")
-            low = -np.inf if first is None else float(first)
-            high = np.inf if last is None else float(last)
+            low = -np.inf if first is None else first
+            high = np.inf if last is None else last
             parts.append((time >= low) & (time <= high))  # of NaN this is False
         if not parts:
             return None
@@ -433,8 +472,6 @@ class Gallery:
             raise InputError(f"{self.path / REMOVED} is damaged: it names rows that are not there")
         self._gone[gone] = True
         self._columns = {}
-        if self._lock is not None and not hasattr(self, "_known"):
-            self._known = np.sort(self._maps[ROWS]["hash"])
 
     def _column(self, name):
         """A column of the rows, side by side in memory: kept, for every filter reads it."""
@@ -459,21 +496,39 @@ class Gallery:
 
     def keys(self):
         """The keys of all rows, in the order in which they came."""
+        self._check_open()
         return self._keys_of(np.flatnonzero(~self._gone))
 
     def verify(self):
         """Compares every row with the checksum that it was written with.
 
+        What is computed of embeddings and kept (norms, codes of 8 bits) is computed anew.
+
         Returns:
             List of the keys of rows that are damaged.
         """
-        wrong = []
-        for row in range(self._header["rows"]):
-            text = self._keys_of([row])[0].encode("utf-8", "surrogateescape")
-            told = np.array(self._maps[ROWS][row])
-            if _crc(self._maps[EMBEDDINGS][row], text, told) != told["crc"]:
-                wrong.append(self._keys_of([row])[0])
+        self._check_open()
+        wrong, maps = [], self._maps
+        for start in range(0, self._header["rows"], BLOCK):
+            part = slice(start, min(start + BLOCK, self._header["rows"]))
+            embeddings, rows = maps[EMBEDDINGS][part], maps[ROWS][part]
+            keys = self._keys_of(range(part.start, part.stop))
+            bad = np.array(_crcs(embeddings, map(_bytes, keys), rows)) != rows["crc"]
+            bad |= np.array([_hash(key) for key in keys], "uint64") != rows["hash"]
+            if NORMS in maps:
+                norms = self.metric.norms(embeddings)
+                bad |= ~np.isclose(norms, maps[NORMS][part], rtol=1e-4, atol=0).all(1)
+            if CODES in maps:
+                codes, scales = _codes(embeddings)
+                bad |= np.abs(codes.astype("int16") - maps[CODES][part]).max(1) > 1
+                bad |= ~np.isclose(scales, maps[SCALES][part], rtol=1e-4, atol=0)
+            bad &= ~self._gone[part]
+            wrong += [keys[row] for row in np.flatnonzero(bad)]
         return wrong
+
+    def _check_open(self):
+        if not self._maps:
+            raise InputError(f"{self.path} was closed: open it again")
 
 
 def check_model(place, known, model):
@@ -501,6 +556,68 @@ def check_embeddings(embeddings, width):
     if not np.isfinite(embeddings).all():
         raise InputError("an embedding is not finite (NaN): the weights are damaged")
     return embeddings
+
+
+def told_of(n, keys, camera, time, rate, sha256):
+    """What stands beside n embeddings, see `Gallery.add`; refuses what is no such thing.
+
+    Returns:
+        Lists of n keys, cameras' names, times, rates and SHA-256; None where one is not known.
+    """
+    keys = texts_of(keys)
+    if len(keys) != n:
+        raise InputError(f"{len(keys)} keys for {n} embeddings")
+    if len(set(keys)) < n:
+        twice = collections.Counter(keys).most_common(1)[0][0]
+        raise InputError(f"key {twice!r} is given twice: each image has a key of its own")
+    cameras = [_name(one) for one in _each(camera, n, "cameras")]
+    times = [_number("time", one) for one in _each(time, n, "times")]
+    rates = [_number("rate", one) for one in _each(rate, n, "rates")]
+    low = [one for one in rates if one is not None and one < 1]
+    if low:
+        raise InputError(f"rate {low[0]:g} is below 1: give 1 (high resolution) or more")
+    sha256 = [None if one is None else str(one) for one in _each(sha256, n, "hashes")]
+    for one in sha256:
+        if one is not None and not HEX.fullmatch(one):
+            raise InputError(f"{one[:80]!r} is no SHA-256: give 64 hexadecimal digits")
+    return keys, cameras, times, rates, sha256
+
+
+def texts_of(keys):
+    """Keys as a list of texts that a file can hold."""
+    keys = [keys] if isinstance(keys, str) else [str(key) for key in keys]
+    for key in keys:
+        try:
+            right = _bytes(key).decode("utf-8", "surrogateescape") == key
+        except UnicodeEncodeError:
+            right = False
+        if not right:
+            raise InputError(f"key {key!r} cannot be written as UTF-8: give another")
+    return keys
+
+
+def names_of(cameras, known, place):
+    """Names of cameras to search, of one or several; refuses those that a gallery has not."""
+    if isinstance(cameras, (str, int, float, np.generic)):
+        cameras = [cameras]
+    names = [_name(camera) for camera in cameras]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        there = ", ".join(sorted(known)) or "none"
+        raise InputError(f"no camera {unknown[0]} in {place}: it has {there}")
+    return names
+
+
+def check_between(between):
+    """The first and the last second of a span, None where it is open."""
+    try:
+        first, last = (None if one is None else float(one) for one in between)
+    except (TypeError, ValueError):
+        raise InputError(f"between is {between}: give the first and the last second") from None
+    ends = [-np.inf if first is None else first, np.inf if last is None else last]
+    if not ends[0] <= ends[1]:  # of NaN, too
+        raise InputError(f"between is {first} to {last}: no second lies in it")
+    return first, last
 
 
 def new_cameras(known, names, statistics):
@@ -579,6 +696,11 @@ def _header(path):
     if not (path / HEADER).is_file():
         raise InputError(f"no gallery at {path}: make one with xreid gallery add")
     header = files.read_json(path / HEADER)
+    _check_header(path, header)
+    return header
+
+
+def _check_header(path, header):
     try:
         if header["version"] != VERSION:
             raise InputError(
@@ -593,26 +715,27 @@ def _header(path):
         right &= len(model["rates"]) == (0 if len(model["lengths"]) == 1 else len(model["lengths"]))
         right &= list(model["lengths"]) == sorted(model["lengths"]) and model["lengths"][-1] > 0
         right &= header["removed"] <= header["rows"] and type(header["int8"]) is bool
+        right &= sorted(numbers) == list(range(len(numbers)))
+        right &= all("statistics" in camera for camera in header["cameras"].values())
+        right &= all(type(rate) in (int, float) for rate in model["rates"])
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{path / HEADER} is damaged ({error}): restore it") from error
     if not right:
         raise InputError(f"{path / HEADER} is damaged: its numbers do not fit: restore it")
-    return header
+
+
+def _refuse_full(path):
+    """Refuses a folder with files, but those of a process that was killed as it began."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: give a new folder")
+    if path.is_dir() and any(p.name != LOCK and p.suffix != ".tmp" for p in path.iterdir()):
+        raise InputError(f"{path} is there already: open it, or give a new folder")
 
 
 def _commit(path, header):
     """Replaces the header, on the disk when this returns."""
-    temporary = path / f".{HEADER}.{os.getpid()}.tmp"
-    with files.writing(path / HEADER):
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(header, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path / HEADER)
-        with contextlib.suppress(OSError):  # Windows has no descriptor of a folder
-            folder = os.open(path, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+    content = json.dumps(header, indent=1).encode()
+    files.write_bytes_atomic(path / HEADER, content, sync=True)
 
 
 def _map(path, kind, shape):
@@ -621,13 +744,14 @@ def _map(path, kind, shape):
         return np.empty(shape, kind)
     try:
         return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path} is damaged or cut short ({error}): restore it") from error
 
 
 def _locked(path):
     """Locks a gallery for this process; the system takes the lock away when it ends, however."""
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)
+    with files.writing(path / LOCK):
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)
     try:
         try:
             import fcntl
@@ -643,6 +767,15 @@ def _locked(path):
     return lock
 
 
+def _unlocked(lock):
+    """Lets a lock go, also where a process that was forked meanwhile still holds its file."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)
+
+
 def _codes(embeddings):
     """Embeddings in 8 bits, and what a step of each row is worth."""
     scales = np.maximum(np.abs(embeddings).max(1), 1e-12) / 127
@@ -653,17 +786,24 @@ def _unit(embeddings):
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
 
 
-def _crc(embedding, text, row):
-    told = (row["time"], row["camera"], row["rate"], row["sha256"])
-    found = zlib.crc32(np.ascontiguousarray(embedding).data)
-    for part in (text, *(np.ascontiguousarray(x).tobytes() for x in told)):
-        found = zlib.crc32(part, found)
-    return found
+def _crcs(embeddings, texts, rows):
+    """A checksum for each row: of its embedding, its key and what stands beside it."""
+    told = np.empty(len(rows), TOLD)
+    for name in TOLD.names:
+        told[name] = rows[name]
+    beside, size = told.tobytes(), TOLD.itemsize
+    return [
+        zlib.crc32(beside[i * size : (i + 1) * size], zlib.crc32(text, zlib.crc32(embedding)))
+        for i, (embedding, text) in enumerate(zip(embeddings, texts, strict=True))
+    ]
+
+
+def _bytes(key):
+    return key.encode("utf-8", "surrogateescape")
 
 
 def _hash(key):
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    return int.from_bytes(hashlib.blake2b(_bytes(key), digest_size=8).digest(), "little")
 
 
 def _member(known, values):
@@ -673,10 +813,25 @@ def _member(known, values):
 
 
 def _name(camera):
-    """A camera's name: 2, 2.0 and "2" are one."""
-    if isinstance(camera, (float, np.floating)) and camera == int(camera):
+    """A camera's name: 2, 2.0 and "2" are one; none, if it is not known."""
+    if camera is None or camera != camera:
+        return ""
+    if isinstance(camera, (float, np.floating)) and float(camera).is_integer():
         camera = int(camera)
     return str(camera)
+
+
+def _number(what, value):
+    """A number, or None where it is not known."""
+    if value is None or value != value:
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = np.inf
+    if not np.isfinite(found):
+        raise InputError(f"{what} is {str(value)[:80]!r}: give a number")
+    return found
 
 
 def _each(values, n, what):

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
-from keras_xreid.errors import InputError
+from keras_xreid import files
+from keras_xreid.errors import InputError, check_number
+
+PLAN = "plan.json"
+COLUMNS = ("path", "camera", "time", "rate", "sha256")  # that a gallery takes
 
 
 def arrow():
@@ -16,16 +20,37 @@ def arrow():
     return pyarrow
 
 
+def part_of(out, number):
+    """The file of a part."""
+    return Path(out) / f"part-{number:06d}.parquet"
+
+
 def read_parts(out):
-    """Yields the parts of a folder, in order, as (columns, embeddings, about the model)."""
-    pa = arrow()
-    for path in sorted(Path(out).glob("part-*.parquet")):
+    """Yields the parts of a folder, in order, as (columns, embeddings, about the model).
+
+    Raises:
+        InputError: a damaged part, or a missing one of those that were planned.
+    """
+    pa, out = arrow(), Path(out)
+    if (out / PLAN).is_file():
+        plan = files.read_json(out / PLAN)
+        check_number(f"images in {out / PLAN}", plan.get("images"), least=0)
+        check_number(f"part in {out / PLAN}", plan.get("part"))
+        numbers = range(-(-plan["images"] // plan["part"]))
+        missing = [n for n in numbers if not part_of(out, n).is_file()]
+        if missing:
+            raise InputError(
+                f"{len(missing):,} of {len(numbers):,} parts of {out} are not there, such as "
+                f"{part_of(out, missing[0]).name}: run xreid embed to its end"
+            )
+    for path in sorted(out.glob("part-*.parquet")):
         try:
             table = pa.parquet.read_table(path)
             about = json.loads(table.schema.metadata[b"model"])
-            columns = {n: table[n].to_pylist() for n in table.column_names if n != "embedding"}
-            flat = table["embedding"].combine_chunks()
-            embeddings = flat.flatten().to_numpy().reshape(len(flat), -1)
-        except (pa.ArrowException, KeyError, ValueError) as error:
+            width = about["dimension"]
+            columns = {name: table[name].to_pylist() for name in COLUMNS}
+            flat = table["embedding"].combine_chunks().flatten().to_numpy()
+            embeddings = flat.reshape(table.num_rows, width)
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): remove it, and embed again") from error
         yield columns, embeddings, about

@@ -16,17 +16,20 @@ import numpy as np
 from keras_xreid.errors import InputError, check_number
 from keras_xreid.gallery.memory import (
     Found,
-    _each,
-    _name,
     _unit,
     about_model,
+    check_between,
     check_embeddings,
     check_model,
+    names_of,
     new_cameras,
+    texts_of,
+    told_of,
 )
 from keras_xreid.gallery.metric import Metric
 
 AT_A_TIME = 1000  # points a request
+SECONDS = 600  # that an exact search may take; the client's own 5 are few
 WHOLE = "embedding"  # the name of the vector, where there is one
 
 
@@ -95,11 +98,14 @@ class QdrantGallery:
         client = place if hasattr(place, "query_points") else _client(place)
         if not _asked(client.collection_exists, _about(name)):
             raise InputError(f"{place} has no gallery {name}: make one with QdrantGallery.create")
-        told = _asked(client.retrieve, _about(name), ids=[0], with_payload=True)
-        header = json.loads(told[0].payload["header"])
+        header = _header(client, name)
         if model is not None:
             check_model(f"{place}, {name},", header["model"], model)
         return cls(client, name, header)
+
+    def refresh(self):
+        """Sees the cameras that another process has added since it was opened."""
+        self._header = _header(self.client, self.name)
 
     def close(self):
         """Lets the client go."""
@@ -131,26 +137,21 @@ class QdrantGallery:
         """Adds rows; see `Gallery.add`."""
         models = _models()
         embeddings = check_embeddings(embeddings, self.metric.lengths[-1])
-        n, keys = len(embeddings), [str(key) for key in keys]
-        columns = {
-            "camera": [_name(one) for one in _each(camera, n, "cameras")],
-            "time": [None if one is None else float(one) for one in _each(time, n, "times")],
-            "rate": [float(one) for one in _each(rate, n, "rates")],
-            "sha256": _each(sha256, n, "hashes"),
-        }
-        if len(keys) != n:
-            raise InputError(f"{len(keys)} keys for {n} embeddings")
+        n = len(embeddings)
+        keys, *columns = told_of(n, keys, camera, time, rate, sha256)
+        columns = dict(zip(("camera", "time", "rate", "sha256"), columns, strict=True))
         ids = [_id(key) for key in keys]
-        if len(set(ids)) < n:
-            twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-            raise InputError(f"key {twice!r} is given twice: each image has a key of its own")
         for start in range(0, n, AT_A_TIME):
             known = _asked(self.client.retrieve, self.name, ids=ids[start : start + AT_A_TIME])
             if known:
                 key = known[0].payload["key"]
                 raise InputError(f"{self.name} has {key!r} already: remove it first")
+        self.refresh()
         table = new_cameras(self._header["cameras"], set(columns["camera"]), statistics or {})
         vectors = _stored(self.metric, embeddings)
+        if table != self._header["cameras"]:  # first: a row of an unknown camera is never found
+            self._header["cameras"] = table
+            self._keep()
         sent = []
         try:
             for start in range(0, n, AT_A_TIME):
@@ -165,17 +166,17 @@ class QdrantGallery:
                 ]
                 sent += ids[start : start + AT_A_TIME]
                 _asked(self.client.upsert, self.name, points=points, wait=True)
-            if table != self._header["cameras"]:
-                self._header["cameras"] = table
-                self._keep()
         except BaseException:
-            selected = models.PointIdsList(points=sent)
-            _asked(self.client.delete, self.name, points_selector=selected, wait=True)
+            if sent:
+                selected = models.PointIdsList(points=sent)
+                _asked(self.client.delete, self.name, points_selector=selected, wait=True)
             raise
 
     def remove(self, keys):
         """Removes rows; see `Gallery.remove`."""
-        keys = list(dict.fromkeys(str(key) for key in keys))
+        keys = list(dict.fromkeys(texts_of(keys)))
+        if not keys:
+            return 0
         there = _asked(self.client.retrieve, self.name, ids=[_id(key) for key in keys])
         known = {point.payload["key"] for point in there}
         missing = [key for key in keys if key not in known]
@@ -218,17 +219,11 @@ class QdrantGallery:
     def _filter(self, only_cameras, between):
         models, conditions = _models(), []
         if only_cameras is not None:
-            if isinstance(only_cameras, (str, int)):
-                only_cameras = [only_cameras]
-            cameras = [_name(camera) for camera in only_cameras]
-            unknown = [c for c in cameras if c not in self._header["cameras"]]
-            if unknown:
-                names = ", ".join(sorted(self._header["cameras"])) or "none"
-                raise InputError(f"no camera {unknown[0]} in {self.name}: it has {names}")
+            cameras = names_of(only_cameras, self._header["cameras"], self.name)
             match = models.MatchAny(any=cameras)
             conditions.append(models.FieldCondition(key="camera", match=match))
         if between is not None:
-            first, last = between
+            first, last = check_between(between)
             conditions.append(  # numbers, not dates: qdrant #5595
                 models.FieldCondition(
                     key="time",
@@ -274,6 +269,11 @@ def _query(metric, query, level):
     return WHOLE, vector, own[0]
 
 
+def _header(client, name):
+    told = _asked(client.retrieve, _about(name), ids=[0], with_payload=True)
+    return json.loads(told[0].payload["header"])
+
+
 def _models():
     try:
         from qdrant_client import models
@@ -292,7 +292,7 @@ def _client(place):
     if place == ":memory:":
         return QdrantClient(place)
     if "://" in place:
-        return QdrantClient(url=place)
+        return QdrantClient(url=place, timeout=SECONDS)
     try:
         return QdrantClient(path=place)
     except RuntimeError as error:  # another process has it
