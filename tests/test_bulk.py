@@ -186,6 +186,41 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
             verb.main(verb.Options(*options))
 
 
+def test_changed_images_are_embedded_anew(images, model, tmp_path, capsys):
+    """Under the same name another image, rate or time is another row; what is not told stays."""
+    place, folder = str(tmp_path / "gallery"), images.parent / "images"
+    (folder / "07.png").unlink()
+    images.write_text("".join(x for x in images.open() if "07.png" not in x))
+
+    def rows(source, words, **options):
+        verb.main(verb.Options("add", place, (str(source),), **options))
+        assert words in capsys.readouterr().out
+        found = verb.rows_of(xr.Gallery.open(place))
+        assert len(found) == 10
+        return {key[-6:]: row for key, row in found.items()}
+
+    first = rows(images, "10 to embed")
+    assert first["05.png"][:3] == ("2", 2.5, 1.0)
+    assert rows(images, "0 to embed") == first
+    assert rows(folder, "0 to embed") == first  # it tells no camera and no time
+    shutil.copy(folder / "06.png", folder / "05.png")
+    second = rows(folder, "1 to embed")
+    assert second["05.png"] == ("2", 2.5, 1.0, first["06.png"][3])
+    query = model.embed(xr.prepare_images([xr.Record(str(folder / "06.png"), None, 0)],
+                                          model.image_size), 1)  # fmt: skip
+    found = xr.Gallery.open(place).search(query, k=2).keys[0]
+    assert {key[-6:] for key in found} == {"05.png", "06.png"}
+    images.write_text(images.read_text().replace(",2,2.5", ",1,7.5"))
+    assert rows(images, "1 to embed")["05.png"][:2] == ("1", 7.5)
+    assert {row[2] for row in rows(folder, "10 to embed", rates=2.3).values()} == {
+        float(np.float32(2.3))
+    }
+    rows(folder, "0 to embed", rates=2.3)
+    with pytest.raises(xr.InputError, match="below 1"):
+        verb.main(verb.Options("add", str(tmp_path / "new"), (str(folder),), rates=0.5))
+    assert not (tmp_path / "new").exists()
+
+
 def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
     """As a search of the folder, and by camera and time."""
     place, query = str(tmp_path / "gallery"), images.parent / "images" / "05.png"

@@ -8,7 +8,8 @@
 
 IMAGES is a folder, a folder with a folder for each person, or a CSV with a column path and, if
 known, camera and time (seconds). What was added is there, also if the command is stopped: the same
-command goes on. One process adds at a time, and any number search meanwhile.
+command goes on, and embeds what has changed. One process adds at a time, and any number search
+meanwhile.
 """
 
 import csv
@@ -26,8 +27,9 @@ import keras_xreid as xr
 from keras_xreid import app
 from keras_xreid.app.index import AT_A_TIME, cameras_of, check_finite, noting, own_images
 from keras_xreid.data.manifest import file_sha256
+from keras_xreid.data.resolution import check_rates
 from keras_xreid.files import harmless
-from keras_xreid.gallery.memory import HEADER
+from keras_xreid.gallery.memory import HEADER, new_cameras
 from keras_xreid.progress import Progress
 
 
@@ -93,9 +95,16 @@ def times_of(place):
     return found
 
 
+def rows_of(gallery):
+    """What stands beside each image of a gallery: {key: (camera, time, rate, sha256)}."""
+    key, *others = gallery.columns().values()
+    return dict(zip(key, zip(*others, strict=True), strict=True))
+
+
 def add(o):
-    """Embeds the images that are not there yet, and adds them part by part."""
+    """Embeds the images that are not there yet or have changed, and adds them part by part."""
     source = o.images[0]
+    check_rates([o.rates])
     records, times = own_images(source), times_of(source)
     model = xr.load(o.weights)
     adapted = xr.CameraStatistics.load(o.adapted) if o.adapted else None
@@ -107,8 +116,27 @@ def add(o):
     camera_of = {record.path: camera for record, camera in zip(records, cameras, strict=True)}
     statistics = {camera: adapted.hash_of(camera) for camera in set(cameras)} if adapted else {}
     with open_or_create(o, model) as gallery:
-        there, rejected, begun = set(gallery.keys()), {}, len(gallery)
-        todo = [record for record in records if key_of(record.path) not in there]
+        there, rejected, begun = rows_of(gallery), {}, len(gallery)
+
+        def told(record):
+            """Camera, time and rate of an image; those that it has where nothing new is told."""
+            camera, time, *_ = there.get(key_of(record.path), ("", None))
+            return (
+                camera_of[record.path] or camera,
+                times.get(record.path, time),
+                float(np.float32(o.rates)),
+            )
+
+        def is_new(record):
+            known = there.get(key_of(record.path))
+            if known is None or known[:3] != told(record):
+                return True
+            try:
+                return file_sha256(record.path) != known[3]
+            except xr.InputError:  # said when it is read
+                return True
+
+        todo = [record for record in records if is_new(record)]
         print(f"{len(records):,} images, {len(todo):,} to embed")
         progress = Progress(f"Embedding {len(todo):,} images", len(todo), show=bool(todo))
         for start in range(0, len(todo), AT_A_TIME):
@@ -124,12 +152,12 @@ def add(o):
                 options = {"cameras": own, "adapted": adapted} if adapted else {}
                 features = np.asarray(model.embed(np.stack(pixels), o.rates, **options))
                 check_finite(features, [record.path for record in part])
-                gallery.add(
-                    features, [key_of(record.path) for record in part],
-                    camera=own, statistics=statistics,
-                    time=[times.get(record.path) for record in part],
-                    rate=o.rates, sha256=hashes,
-                )  # fmt: skip
+                keys, columns = [key_of(r.path) for r in part], zip(*map(told, part), strict=True)
+                camera, time, rate = map(list, columns)
+                # Refused before something is removed.
+                new_cameras(gallery.about["cameras"], set(camera), statistics)
+                gallery.remove([key for key in keys if key in there])  # they have changed
+                gallery.add(features, keys, camera, time, rate, hashes, statistics)
             progress.add(min(AT_A_TIME, len(todo) - start))
         for reason in rejected.values():
             print(f"Left out: {harmless(reason, name=True)}")

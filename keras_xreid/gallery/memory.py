@@ -487,17 +487,36 @@ class Gallery:
         return None
 
     def _keys_of(self, rows):
-        ends, text = self._maps[ROWS]["key_end"], self._maps[KEYS]
-        found = []
-        for row in rows:
-            begin = int(ends[row - 1]) if row else 0
-            found.append(bytes(text[begin : int(ends[row])]).decode("utf-8", "surrogateescape"))
-        return found
+        rows, ends = np.asarray(rows, "int64"), self._maps[ROWS]["key_end"]
+        begins = np.where(rows > 0, ends[rows - 1], 0) if len(rows) else rows
+        text = memoryview(self._maps[KEYS])
+        return [
+            str(text[begin:end], "utf-8", "surrogateescape")
+            for begin, end in zip(begins.tolist(), ends[rows].tolist(), strict=True)
+        ]
 
     def keys(self):
         """The keys of all rows, in the order in which they came."""
         self._check_open()
         return self._keys_of(np.flatnonzero(~self._gone))
+
+    def columns(self):
+        """What stands beside all rows, in the order in which they came.
+
+        Returns:
+            A dict of lists: "key", "camera", "time", "rate" and "sha256"; None where a time or rate
+            is not known, and 64 zeros for a SHA-256.
+        """
+        keys, there = self.keys(), np.flatnonzero(~self._gone)
+        rows = self._maps[ROWS][there]
+        names = [name for name, _ in sorted(self._header["cameras"].items(), key=_number_of)]
+        return {
+            "key": keys,
+            "camera": [names[number] for number in rows["camera"]],
+            "time": [None if one != one else one for one in rows["time"].tolist()],
+            "rate": [None if one != one else one for one in rows["rate"].tolist()],
+            "sha256": [bytes(one).hex() for one in rows["sha256"]],
+        }
 
     def verify(self):
         """Compares every row with the checksum that it was written with.
@@ -529,6 +548,10 @@ class Gallery:
     def _check_open(self):
         if not self._maps:
             raise InputError(f"{self.path} was closed: open it again")
+
+
+def _number_of(camera):
+    return camera[1]["number"]
 
 
 def check_model(place, known, model):
