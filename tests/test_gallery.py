@@ -173,6 +173,7 @@ def test_cameras_of_another_writer():
     [
         ({"embeddings": vectors(2, d=5)}, r"\(2, 5\).*\(n, 8\)"),
         ({"embeddings": vectors(2) * np.nan}, "not finite"),
+        ({"embeddings": vectors(2) * np.float32(1e20)}, "too large"),
         ({"keys": ["a"]}, "1 keys for 2"),
         ({"keys": ["a", "a"]}, "'a' is given twice"),
         ({"keys": ["a", "k1"]}, "'k1' already"),

@@ -29,6 +29,7 @@ ROW = np.dtype([
 TOLD = np.dtype([(name, ROW[name]) for name in ("time", "camera", "rate", "sha256")])
 BLOCK = 16384  # rows a product; the scores of 64 queries are 4 MB then
 QUERIES = 256  # at a time
+LARGE = 1e15
 HEX = re.compile(r"[0-9a-fA-F]{64}")
 RESCORED = 1000  # candidates of int8 codes that are measured in float32
 GATHERED = 0.5  # of all rows: if fewer are allowed, they are copied together first
@@ -576,8 +577,9 @@ def check_embeddings(embeddings, width):
     embeddings = np.ascontiguousarray(embeddings, "float32")
     if embeddings.ndim != 2 or embeddings.shape[1] != width:
         raise InputError(f"embeddings of shape {embeddings.shape}: give (n, {width})")
-    if not np.isfinite(embeddings).all():
-        raise InputError("an embedding is not finite (NaN): the weights are damaged")
+    # The square of a larger number is no float32. Of NaN both are False.
+    if embeddings.size and not -LARGE < embeddings.min() <= embeddings.max() < LARGE:
+        raise InputError("an embedding is not finite (NaN) or too large: the weights are damaged")
     return embeddings
 
 
