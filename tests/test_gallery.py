@@ -289,6 +289,9 @@ def test_levels_are_those_of_the_adaptive_system():
     rates = np.array([1, 1.5, 2.5, 3.5, 8, 2.4], "float32")
     ours = nearest_level(rates, [4.0, 3.0, 2.0, 1.0])
     np.testing.assert_array_equal(metric.levels(rates, 6) + 1, np.asarray(ours))
+    np.testing.assert_array_equal(metric.levels(None, 2), [3, 3])
+    with pytest.raises(xr.InputError, match="rates of queries are nan"):
+        metric.levels(np.nan, 2)
 
 
 # --- files ---------------------------------------------------------------------------------------

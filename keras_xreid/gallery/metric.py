@@ -46,6 +46,8 @@ class Metric:
         rates = known[-1] if rates is None else np.asarray(rates, "float32")
         if rates.shape not in ((), (count,)):
             raise InputError(f"{len(rates)} rates for {count} queries: give one, or one for each")
+        if not (rates > 0).all():  # of NaN the lowest resolution would be taken
+            raise InputError(f"rates of queries are {rates}: give numbers of 1 or more")
         apart = np.abs(np.broadcast_to(rates, (count,))[:, None] - known)
         return (apart + 1e-5 * np.arange(len(known))).argmin(1)
 
