@@ -221,6 +221,17 @@ def test_changed_images_are_embedded_anew(images, model, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_refused_change_removes_nothing(images, model, tmp_path):
+    """Rows of a camera with other statistics are refused; the one that has changed stays."""
+    place, path = str(tmp_path / "gallery"), images.parent / "images" / "05.png"
+    with xr.Gallery.create(place, model) as gallery:
+        feature = model.embed(np.zeros((1, *model.image_size, 3), "uint8"), 1)
+        gallery.add(feature, [verb.key_of(path)], camera=2, statistics={2: "of an adaptation"})
+    with pytest.raises(xr.InputError, match="embed that camera's images anew"):
+        verb.main(verb.Options("add", place, (str(images),)))
+    assert xr.Gallery.open(place).keys() == [verb.key_of(path)]
+
+
 def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
     """As a search of the folder, and by camera and time."""
     place, query = str(tmp_path / "gallery"), images.parent / "images" / "05.png"
