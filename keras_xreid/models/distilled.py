@@ -82,7 +82,7 @@ class Distilled(ReIDModel):
         neck=None, flip=None, unit_triplet=None, **kwargs,
     ):  # fmt: skip
         given = preset_or(
-            PRESETS[preset], backbone=backbone, image_size=image_size, neck=neck, flip=flip,
+            PRESETS, preset, backbone=backbone, image_size=image_size, neck=neck, flip=flip,
             label_smoothing=label_smoothing, triplet=triplet, unit_triplet=unit_triplet,
         )  # fmt: skip
         backbone = given.backbone
