@@ -7,7 +7,7 @@ from keras_xreid import files
 from keras_xreid.errors import InputError, check_number
 
 PLAN = "plan.json"
-COLUMNS = ("path", "camera", "time", "rate", "sha256")  # that a gallery takes
+COLUMNS = ("path", "sha256", "person", "camera", "time", "rate")
 
 
 def arrow():
