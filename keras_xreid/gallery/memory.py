@@ -194,6 +194,7 @@ class Gallery:
                         check_model(parts, about, model)
                     gallery = cls.create(building, about, int8)
                 check_model(parts, gallery._header["model"], about)
+                columns.pop("person")
                 gallery.add(embeddings, columns.pop("path"), **columns)
             if gallery is None:
                 raise InputError(f"{parts} holds no part-000000.parquet: run xreid embed")

@@ -7,7 +7,7 @@ from keras_xreid import files
 from keras_xreid.errors import InputError, check_number
 
 PLAN = "plan.json"
-COLUMNS = ("path", "sha256", "person", "camera", "time", "rate")
+COLUMNS = ("path", "sha256", "person", "camera", "time", "rate")  # of an image
 
 
 def arrow():
