@@ -481,8 +481,10 @@ def published(tmp_path, monkeypatch):
 
     def load(folder, **more):
         system = json.loads((folder / "metrics.json").read_text())["system"]
-        name = "baseline_hrlr" if system == "baseline" else system
-        return found.setdefault(name, real(f"{name}_tiny_synthetic", **more))
+        names = {"baseline": "baseline_hrlr_tiny_synthetic",
+                 "adaptive": "adaptive_strong_market1501_501"}  # fmt: skip
+        name = names.get(system, f"{system}_tiny_synthetic")
+        return found.setdefault(name, real(name, **more))
 
     found, real = {}, xr.load
     monkeypatch.setattr(table_figures.xr, "load", load)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_xreid import files
-from keras_xreid.adaptation import weights_sha256
 from keras_xreid.errors import InputError, check_number
 from keras_xreid.gallery.metric import Metric
 from keras_xreid.gallery.parquet import read_parts
@@ -61,6 +60,8 @@ def about_model(model):
     Raises:
         InputError: a system that embeds the gallery anew at each query's rate.
     """
+    from keras_xreid.adaptation import weights_sha256  # with Keras, which a help text does without
+
     if getattr(model, "gallery_at_query_rate", False):
         raise InputError(
             f"{type(model).__name__} embeds the gallery anew at each query's rate: no gallery can "
