@@ -100,6 +100,42 @@ def writing(path, needed=0, reserve=False):
         raise DiskError(f"cannot write {path}: {reason}{room * full}") from error
 
 
+@contextlib.contextmanager
+def whole_folder(path, meanwhile=None):
+    """A folder that gets its name when it is whole; what was not finished goes.
+
+    Args:
+        path: a new or empty folder.
+        meanwhile: where it is made, on the same disk; beside it, if not given.
+
+    Yields:
+        The `Path` to write into.
+
+    Raises:
+        InputError: something is there already.
+        DiskError: the disk is full, or the place cannot be written.
+
+    Example:
+
+    >>> with whole_folder("built") as building:
+    ...     (building / "list.csv").write_text(text)
+    """
+    path = Path(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} is there already: give a new folder, nothing is overwritten")
+    building = Path(meanwhile or path.with_name(f".{path.name}-{os.getpid()}"))
+    try:
+        with writing(path):
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir(parents=True)
+            yield building
+            if path.exists():
+                path.rmdir()
+            building.rename(path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
 def room_of(variables):
     """The bytes that Keras's variables take in an HDF5 file.
 

@@ -24,8 +24,6 @@ the images it gives are listed in a manifest. Where the papers leave a choice op
 import collections
 import dataclasses
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 from keras_xreid.data.manifest import (
@@ -40,6 +38,7 @@ from keras_xreid.data.manifest import (
 from keras_xreid.data.people import nobody
 from keras_xreid.data.resolution import check_kernel, check_rates
 from keras_xreid.errors import InputError
+from keras_xreid.files import whole_folder
 from keras_xreid.progress import Progress
 
 
@@ -290,16 +289,10 @@ def build(data, out, verbose=True, meanwhile=None):
         )
     if data.name == "mlr":
         raise InputError("mlr: these images are an MLR set already: build from the original one")
-    out = Path(out).absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already: give a new folder, nothing is overwritten")
-    planned = list(planned_rows(data))
-    title = f"Writing {len(planned):,} images into {out}"
-    progress = Progress(title, len(planned), show=verbose)
-    building = Path(meanwhile or out.with_name(f".{out.name}-{os.getpid()}"))
-    try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+    with whole_folder(out, meanwhile) as building:
+        planned = list(planned_rows(data))
+        title = f"Writing {len(planned):,} images into {out}"
+        progress = Progress(title, len(planned), show=verbose)
         rows = []
         for row, record in planned:
             content = content_of(record)
@@ -309,13 +302,6 @@ def build(data, out, verbose=True, meanwhile=None):
             rows.append({**row, "sha256": hashlib.sha256(content).hexdigest()})
             progress.add()
         sha256 = write_manifest(building / MANIFEST, rows)
-        if out.exists():
-            out.rmdir()
-        building.rename(out)
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return sha256
 
 

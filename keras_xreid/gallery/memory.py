@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -187,27 +186,21 @@ class Gallery:
         """
         path, gallery = Path(path), None
         _refuse_full(path)
-        building = path.with_name(f".{path.name}-{os.getpid()}")
-        try:
-            for columns, embeddings, about in read_parts(parts):
+        with files.whole_folder(path) as building:
+            try:
+                for columns, embeddings, about in read_parts(parts):
+                    if gallery is None:
+                        if model is not None:
+                            check_model(parts, about, model)
+                        gallery = cls.create(building, about, int8)
+                    check_model(parts, gallery._header["model"], about)
+                    columns.pop("person")
+                    gallery.add(embeddings, columns.pop("path"), **columns)
                 if gallery is None:
-                    if model is not None:
-                        check_model(parts, about, model)
-                    gallery = cls.create(building, about, int8)
-                check_model(parts, gallery._header["model"], about)
-                columns.pop("person")
-                gallery.add(embeddings, columns.pop("path"), **columns)
-            if gallery is None:
-                raise InputError(f"{parts} holds no part-000000.parquet: run xreid embed")
-            gallery.close()
-            with files.writing(path):
-                if path.exists():
-                    path.rmdir()
-                building.rename(path)
-        finally:
-            if gallery is not None:
-                gallery.close()
-            shutil.rmtree(building, ignore_errors=True)
+                    raise InputError(f"{parts} holds no part-000000.parquet: run xreid embed")
+            finally:
+                if gallery is not None:
+                    gallery.close()
         return cls.open(path, write=True)
 
     def close(self):

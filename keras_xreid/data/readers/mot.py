@@ -2,8 +2,6 @@
 
 import csv
 import io
-import os
-import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +11,7 @@ from PIL import Image
 
 from keras_xreid.data.images import SUFFIXES, read_image
 from keras_xreid.errors import InputError, check_number
+from keras_xreid.files import whole_folder
 from keras_xreid.progress import Progress
 
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4")
@@ -71,23 +70,19 @@ def cut_people(folder, out, gap=50, near=128, far=64, crops=5, visible=0.5, verb
     check_number("crops", crops)
     check_number("far", far)
     check_number("near", near, least=far + 1)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already: give a new folder, nothing is overwritten")
-    boxes = read_boxes(folder, visible)
-    frames = _Frames(folder)
-    size = frames.size
-    inside = [box for box in boxes if _lies_in(box, size)]
-    queries, gallery = choose(inside, gap, near, far, crops)
-    if not queries:
-        raise InputError(
-            f"{folder}: nobody is seen far (boxes of {far} pixels or less) and, {gap} frames "
-            f"apart, near ({near} or more): give another gap, near or far"
-        )
-    wanted = sorted([(box, "query") for box in queries] + [(box, "gallery") for box in gallery])
-    building = out.with_name(f".{out.name}-{os.getpid()}")
-    progress = Progress(f"Cutting {len(wanted):,} images", len(wanted), show=verbose)
-    try:
-        building.mkdir(parents=True)
+    with whole_folder(out) as building:
+        boxes = read_boxes(folder, visible)
+        frames = _Frames(folder)
+        size = frames.size
+        inside = [box for box in boxes if _lies_in(box, size)]
+        queries, gallery = choose(inside, gap, near, far, crops)
+        if not queries:
+            raise InputError(
+                f"{folder}: nobody is seen far (boxes of {far} pixels or less) and, {gap} frames "
+                f"apart, near ({near} or more): give another gap, near or far"
+            )
+        wanted = sorted([(box, "query") for box in queries] + [(box, "gallery") for box in gallery])
+        progress = Progress(f"Cutting {len(wanted):,} images", len(wanted), show=verbose)
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["path", "person", "camera", "split", "rate", "frame", "height"])
@@ -107,13 +102,6 @@ def cut_people(folder, out, gap=50, near=128, far=64, crops=5, visible=0.5, verb
                 table.writerow([name, box.person, camera, role, rate, box.frame, box.height])
                 progress.add()
         (building / TABLE).write_text(text.getvalue(), encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        building.rename(out)
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return out / TABLE
 
 
