@@ -11,7 +11,8 @@ import keras_xreid as xr
 SIZE = (64, 32)
 PEOPLE = 5
 
-# Of what a whole network computes; `test_parity.py` and the systems' own steps are enough there.
+# Of what a whole network computes: `test_parity.py`, and the step that every system takes in
+# `test_systems.py`, are enough there.
 not_on_jax = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX compiles each network anew, which takes minutes"
 )

@@ -11,6 +11,7 @@ from small import (
     entropy,
     fill,
     levels,
+    not_on_jax,
     one_per_rate,
     reached,
     shared,
@@ -24,6 +25,7 @@ import keras_xreid as xr
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_every_term_by_hand():
     model = compiled(shared(adaptive, classification=2.0, verification=3.0), rate=0)
     batch = levels()
@@ -70,6 +72,7 @@ def test_what_is_padded_gets_no_gradient():
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_every_mask_is_trained_end_to_end():
     model = compiled(shared(adaptive), rate=1.0)
     before = [mask.values.copy() for mask in model.masks]
@@ -94,6 +97,7 @@ def test_lengths_and_masks(options, lengths, masks):
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_the_losses_reach_every_part():
     kernels = {"network": (6, 6), "classifier": (1, 1)}
     assert reached(adaptive(), "id") == kernels
@@ -169,6 +173,7 @@ def test_masks_that_are_not_introduced_stay_so_in_a_file(tmp_path):
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_a_network_for_each_rate():
     model = shared(one_per_rate)
     for seed, network in enumerate(model.networks):

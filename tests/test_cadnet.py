@@ -12,6 +12,7 @@ from small import (
     fill,
     independent,
     moved,
+    not_on_jax,
     on_device,
     reached,
     shared,
@@ -32,6 +33,7 @@ TERMS = ("id", "triplet", "reconstruction", "adversarial_features", "adversarial
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_every_term_by_hand():
     weights = {
         "classification": 2.0, "reconstruction": 3.0, "adversarial_features": 0.5,
@@ -80,6 +82,7 @@ def test_triplets_never_mix_hr_and_lr():
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_an_unlabelled_image_has_no_part_in_the_classification():
     model = cadnet()
     for part in (E, G, F):  # their normalization takes the moving statistics then
@@ -99,6 +102,7 @@ def test_an_unlabelled_image_has_no_part_in_the_classification():
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_what_each_term_reaches():
     model = cadnet()
     # L_cls has a gradient in every kernel of G: "re-ID oriented" recovery.
@@ -109,6 +113,7 @@ def test_what_each_term_reaches():
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_the_encoder_learns_from_the_classification_through_the_decoder():
     # Here C takes nothing but g, and there is no other way to E.
     assert reached(cadnet(features="g"), "triplet") == {E: (5, 5), G: (13, 13), F: (5, 5)}

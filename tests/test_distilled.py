@@ -16,6 +16,7 @@ from small import (
     distilled,
     entropy,
     moved,
+    not_on_jax,
     on_device,
     shared,
     snapshot,
@@ -25,7 +26,7 @@ from small import (
 import keras_xreid as xr
 from keras_xreid.models.distilled import relation
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, not_on_jax]
 
 
 def compiled(model, rate=0.1):

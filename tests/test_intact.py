@@ -143,7 +143,7 @@ def gradients_of_association(model, cut=()):
 
 
 @pytest.mark.backend
-@not_on_jax  # four gradients, operation by operation; test_parity compares the whole one
+@not_on_jax
 def test_eq_8_reaches_the_generator_both_ways():
     model = compiled(shared(intact))
     full = gradients_of_association(model)

@@ -10,6 +10,7 @@ from small import (
     couples,
     entropy,
     independent,
+    not_on_jax,
     on_device,
     rain,
     reached,
@@ -22,6 +23,7 @@ from small import (
 
 
 @pytest.mark.backend
+@not_on_jax
 @pytest.mark.parametrize("settings", ["paper", "authors-code"])
 def test_every_term_by_hand(settings):
     code = settings == "authors-code"
@@ -79,6 +81,7 @@ def test_triplets_never_mix_hr_and_lr():
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_an_unlabelled_image_feeds_reconstruction_and_alignment_only():
     model = rain()
     model.extractor.trainable = False  # its normalization takes the moving statistics then
@@ -103,6 +106,7 @@ def test_an_unlabelled_image_feeds_reconstruction_and_alignment_only():
 
 
 @pytest.mark.backend
+@not_on_jax
 def test_alignment_reaches_the_extractor_and_nothing_else():
     model = rain()
     assert reached(model, "adversarial") == {"extractor": (5, 5)}
