@@ -150,6 +150,15 @@ def test_numbers_of_the_readme_stand_in_the_results():
             assert set(numbers(" ".join(line.split("|")[4:6]))) <= known
 
 
+def test_no_row_stands_outside_of_its_table():
+    """An empty line ends a table: what follows is shown as text with bars."""
+    for path in TEXTS:
+        lines = ["", *FENCE.sub("", read(path)).splitlines(), ""]
+        for before, line, rule in zip(lines, lines[1:], lines[2:], strict=False):
+            if line.startswith("|") and not before.startswith("|"):
+                assert re.fullmatch(r"[|:\- ]+", rule), f"{path}: {line}"
+
+
 def test_verbs_are_the_same_everywhere():
     """The README's table has every verb; README and pages name no other."""
     verbs = set(script("make_cli").VERBS)
