@@ -115,6 +115,8 @@ class CameraStatistics:
     def applied(self, model, camera, rate):
         """Inside, a model normalizes by a camera's statistics; afterwards it is as before.
 
+        Other threads that embed wait meanwhile.
+
         Args:
             model: the model that was adapted.
             camera: number or name.
@@ -138,12 +140,13 @@ class CameraStatistics:
         if values is None:
             yield
             return
-        before = read(layers)
-        try:
-            write(layers, values)
-            yield
-        finally:
-            write(layers, before)
+        with batch_statistics.changing():
+            before = read(layers)
+            try:
+                write(layers, values)
+                yield
+            finally:
+                write(layers, before)
 
     def by_group(self, model, embed, images, rates, cameras):
         """Embeds images, those of one camera and rate together.
@@ -305,8 +308,8 @@ def adapt(
     names = names_of(cameras, len(images))
     levels = bool(model.query_levels or getattr(model, "networks", None))
     found = CameraStatistics(weights_sha256(model), rates, {}, {}, {}, not levels)
-    published = read(layers)
     with batch_statistics.taken(layers):
+        published = read(layers)
         try:
             for camera in sorted(set(names)):
                 own = [image for image, name in zip(images, names, strict=True) if name == camera]
@@ -400,11 +403,12 @@ def weights_sha256(model):
         if part is not None:
             judging.update(id(variable) for variable in part.weights)
     digest = hashlib.sha256()
-    for variable in model.weights:
-        if id(variable) not in judging:
-            value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), "<f4")
-            digest.update(f"{value.shape}".encode())
-            digest.update(value.data)
+    with batch_statistics.in_use():  # statistics are among the weights
+        for variable in model.weights:
+            if id(variable) not in judging:
+                value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), "<f4")
+                digest.update(f"{value.shape}".encode())
+                digest.update(value.data)
     return digest.hexdigest()
 
 

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -218,6 +220,62 @@ def test_statistics_are_put_back_after_a_fault(cameras, monkeypatch):
 
 
 @pytest.mark.backend
+@pytest.mark.parametrize("second", ["another camera", "as published", "adapt"])
+def test_two_threads_do_not_see_each_others_statistics(second, cameras, monkeypatch):
+    """The first is held inside its forward pass until the second is done, or waits for it."""
+    model = made()
+    adapted = adapted_to(model, cameras)
+    pixels = xr.prepare_images(shots(3, seed=7), small.SIZE, 2)
+
+    def dark():
+        return model.embed(pixels, 2, cameras="dark", adapted=adapted)
+
+    def other():
+        if second == "adapt":
+            return adapted_to(model, cameras).values["bright"]
+        told = {"cameras": "bright", "adapted": adapted} if second == "another camera" else {}
+        return model.embed(pixels, 2, **told)
+
+    expected, own_embed = (dark(), other()), model._embed
+    inside, done = threading.Event(), threading.Event()
+
+    def held(*given):
+        if not inside.is_set():
+            inside.set()
+            done.wait(0.5)
+        return own_embed(*given)
+
+    def other_then():
+        try:
+            assert inside.wait(60)
+            return other()
+        finally:
+            done.set()
+
+    monkeypatch.setattr(model, "_embed", held)
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(dark), pool.submit(other_then)]
+        for one, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.result(60), wanted, atol=1e-5)
+
+
+def test_threads_embed_at_once(monkeypatch):
+    """By published statistics none waits for another."""
+    model = made()
+    both, own_embed = threading.Barrier(2), model._embed
+
+    def held(*given):
+        both.wait(60)
+        return own_embed(*given)
+
+    pixels = xr.prepare_images(shots(2), small.SIZE)
+    expected = model.embed(pixels)
+    monkeypatch.setattr(model, "_embed", held)
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(model.embed, [pixels] * 2):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_a_model_predicts_as_before(cameras):
     """What was traced while statistics were taken is not used afterwards."""
     model = made()

@@ -178,10 +178,11 @@ class ReIDModel(PhasedModel):
         flip = self.flip if flip is None else flip
 
         def embed(part, rate):
-            features = self._embed(part, rate, batch_size)
-            if flip:
-                mirrored = np.ascontiguousarray(part[:, :, ::-1])
-                features = (features + self._embed(mirrored, rate, batch_size)) / 2
+            with batch_statistics.in_use():  # another thread may put a camera's in their place
+                features = self._embed(part, rate, batch_size)
+                if flip:
+                    mirrored = np.ascontiguousarray(part[:, :, ::-1])
+                    features = (features + self._embed(mirrored, rate, batch_size)) / 2
             return features
 
         return self._in_chunks(embed, images, rates, batch_size)

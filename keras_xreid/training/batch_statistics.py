@@ -5,12 +5,40 @@ out. Here they are taken in inference: nothing else of a network behaves as in t
 """
 
 import contextlib
+import threading
 
 import keras
 from keras import ops
 
 _taking = set()  # layers, by id
 _traced = []  # models whose function for predictions was traced meanwhile
+_alone = threading.Condition(threading.RLock())  # held while statistics are not the model's own
+_users = 0  # threads that rely on statistics now
+
+
+@contextlib.contextmanager
+def in_use():
+    """Inside, no other thread changes statistics. Any number of threads may be inside."""
+    global _users
+    with _alone:
+        _users += 1
+    try:
+        yield
+    finally:
+        with _alone:
+            _users -= 1
+            _alone.notify_all()
+
+
+@contextlib.contextmanager
+def changing():
+    """Inside, no other thread uses statistics: what is put in place serves this thread only.
+
+    May be nested, and this thread may use them; but not from within `in_use`.
+    """
+    with _alone:
+        _alone.wait_for(lambda: not _users)
+        yield
 
 
 def taking(layer=None):
@@ -56,12 +84,13 @@ def taken(layers):
         )  # fmt: skip
         return ops.cast(x, self.compute_dtype)
 
-    _taking.update(id(layer) for layer in layers)
-    kind.call = call
-    try:
-        yield
-    finally:
-        kind.call = plain_call
-        _taking.clear()
-        while _traced:
-            _traced.pop().predict_function = None
+    with changing():
+        _taking.update(id(layer) for layer in layers)
+        kind.call = call
+        try:
+            yield
+        finally:
+            kind.call = plain_call
+            _taking.clear()
+            while _traced:
+                _traced.pop().predict_function = None
