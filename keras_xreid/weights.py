@@ -42,8 +42,8 @@ def save(model, path, half=False, critics=True):
             critics begin anew.
 
     Raises:
-        InputError: where the name does not end so, the backbone is not one of ours, or a weight
-            is not finite, or too large for float16.
+        InputError: where the name does not end so, the backbone is not one of ours, a weight is
+            not finite, or too large for float16, or a critic's name sorts behind `layers`.
         DiskError: the disk is full, or the place cannot be written.
 
     Example:
@@ -121,6 +121,13 @@ def _rewrite(path, half, left_out):
     """
     whole = path.with_name("half-" + path.name)
     with h5py.File(path) as source, h5py.File(whole, "w") as target:
+        for name in left_out:
+            if name not in source:
+                raise InputError(
+                    f"{name} cannot be left out of a weights file: Keras stores a part by the "
+                    "first attribute that holds it, and `layers` comes before this one. Give it a "
+                    "name that sorts before `layers`"
+                )
 
         def copy(name, item):
             if name.split("/")[0] in left_out:

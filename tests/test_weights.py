@@ -79,6 +79,17 @@ def test_without_critics(make, tmp_path):
         xr.load(bare)
 
 
+def test_a_critic_that_keras_stores_elsewhere(tmp_path):
+    """It would stay in the file, for Keras finds it among `layers` first."""
+    model = fill(xr.Baseline(5, backbone="osnet_x0_25", image_size=(64, 32)))
+    model.referee = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.critics = ("referee",)
+    with pytest.raises(xr.InputError, match=r"referee cannot be left out .* before `layers`"):
+        xr.save(model, tmp_path / "bare.weights.h5", critics=False)
+    assert not list(tmp_path.iterdir())
+    xr.save(model, tmp_path / "whole.weights.h5")
+
+
 def test_a_kernel_too_large_for_float16(tmp_path):
     model = fill(xr.Baseline(5, backbone="osnet_x0_25", image_size=(64, 32)))
     kernel, bias = model.network.get_layer("fc").get_weights()
