@@ -16,6 +16,17 @@ BACKENDS = ("torch", "tensorflow", "jax")  # in the order in which one is chosen
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
+def place():
+    """The rank of this process among those that a launcher started to train together, and how many.
+
+    Returns:
+        Two ints, as `torchrun` tells them; 0 and 1 of a process that was started alone.
+    """
+    told = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")]
+    launched = "MASTER_ADDR" in os.environ and all(number.isdigit() for number in told)
+    return tuple(map(int, told)) if launched else (0, 1)
+
+
 def choose():
     """Sets KERAS_BACKEND to an installed backend where Keras would take one that is not there.
 

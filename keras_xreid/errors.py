@@ -1,4 +1,4 @@
-"""The one exception that means: the input is at fault, not the program."""
+"""The exceptions that do not mean a fault of the program: above all, the input is at fault."""
 
 import operator
 
@@ -17,6 +17,10 @@ class InputError(ValueError):
         # A file's name may hold a new line or what steers a terminal.
         text = str(message)
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+
+
+class LostProcess(RuntimeError):
+    """Another process that trains together with this one has ended."""
 
 
 def check_number(what, value, least=1, most=None, whole=True):

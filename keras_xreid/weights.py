@@ -16,6 +16,7 @@ import numpy as np
 
 import keras_xreid
 from keras_xreid import files, hub
+from keras_xreid._backend import place
 from keras_xreid.errors import InputError
 
 ATTRIBUTE = "keras_xreid"
@@ -30,7 +31,8 @@ def save(model, path, half=False, critics=True):
 
     The file is HDF5 and holds no code: weights, and a JSON configuration as an attribute. It
     holds no optimizer. It appears under its name only when it is whole. It says the SHA-256 of its
-    arrays, by which `load` notices a bit that was flipped.
+    arrays, by which `load` notices a bit that was flipped. Of several processes that train together
+    the first one writes it.
 
     Args:
         model: a system of this library with a named backbone.
@@ -68,6 +70,8 @@ def save(model, path, half=False, critics=True):
     for variable, value in zip(model.weights, model.get_weights(), strict=True):
         if not np.isfinite(value).all():
             raise InputError(f"{variable.path} is not finite (NaN): {path} is not written")
+    if place()[0]:
+        return
     left_out = [name for name in model.critics if not critics and getattr(model, name) is not None]
     description = {"class": type(model).__name__, "config": config, "left_out": left_out}
     unfinished = path.with_name("unfinished-" + path.name)

@@ -7,11 +7,12 @@ when a recipe's `main` runs, and not before: `--help` answers at once.
 import contextlib
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
 from keras_xreid import _backend
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, LostProcess
 
 
 class later:  # it is called like a function
@@ -25,14 +26,26 @@ class later:  # it is called like a function
 
 
 def leave(message, status=2):
-    """Prints one line and ends; exit status 2 says that the input is at fault."""
+    """Prints one line and ends; exit status 2 says that the input is at fault.
+
+    Of several processes that train together, the first that ends says why.
+    """
     from keras_xreid.files import harmless
 
+    if not _tells():
+        sys.exit(status)
     if not getattr(sys.stdout, "line_ended", True):  # a progress bar was cut short
         print(flush=True)
     line = harmless(" ".join(str(message).split()))
-    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    # Past what keeps all processes but the first one quiet.
+    stream = sys.__stderr__ if _backend.place()[0] else sys.stderr
+    print(f"{Path(sys.argv[0]).name}: {line}", file=stream)
     sys.exit(status)
+
+
+def _tells():
+    training = sys.modules.get("keras_xreid.training.processes")
+    return training.tells() if training else _backend.place()[0] == 0
 
 
 class _Harmless:
@@ -65,8 +78,11 @@ def guard(again=lambda: ""):
     if "--debug" in sys.argv:
         sys.argv.remove("--debug")
         os.environ["XREID_DEBUG"] = "1"  # processes of its own inherit it
-    output = contextlib.redirect_stdout(_Harmless(sys.stdout))
-    errors = contextlib.redirect_stderr(_Harmless(sys.stderr))
+    out, err = sys.stdout, sys.stderr
+    if _backend.place()[0]:  # of several processes the first one talks
+        out = err = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    output = contextlib.redirect_stdout(_Harmless(out))
+    errors = contextlib.redirect_stderr(_Harmless(err))
     with output, errors:
         try:
             yield
@@ -95,6 +111,8 @@ def _leave_with(error, again):
         leave(f"{error.filename}: {error.strerror or error}")
     if os.environ.get("XREID_DEBUG", "0") not in ("", "0"):
         raise error
+    if isinstance(error, LostProcess):
+        leave(f"{error}; {again or 'run the same command again'}", status=1)
     leave(
         f"a fault of keras_xreid ({type(error).__name__}: {str(error)[:300]}): please report it in "
         "the project's issues, with what the same command prints with --debug",
@@ -123,11 +141,30 @@ def main(function, own, description):
         own: dataclass of the recipe's own options; the shared ones are added.
         description: what `--help` says first.
     """
-    run_command(function, lambda: _settings().parsed(own, description=description))
+
+    def train(options):
+        from keras_xreid.training import processes
+
+        if _backend.place()[1] > 1:
+            signal.signal(signal.SIGTERM, _stopped)
+        processes.start()
+        devices = processes.use_all_devices()
+        if devices > 1:
+            print(f"{devices} devices share each batch")
+        function(options)
+
+    run_command(train, lambda: _settings().parsed(own, description=description))
+
+
+def _stopped(*_):
+    """What a launcher does to those that are left when a process has ended."""
+    raise LostProcess("this training was stopped, or another process of it has ended")
 
 
 def command(function, kind, description):
     """Runs any other command from its command line; `kind` is the dataclass of its options."""
+    if _backend.place()[1] > 1:
+        leave("only training takes several processes: start this without a launcher")
     run_command(function, lambda: _settings().one_line(kind, description=description))
 
 

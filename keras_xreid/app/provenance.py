@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras_xreid as xr
 from keras_xreid import hub
+from keras_xreid._backend import place
 from keras_xreid.data.manifest import file_sha256, relative
 from keras_xreid.errors import InputError
 from keras_xreid.files import read_json
@@ -175,6 +176,10 @@ def command_typed(recipe, arguments=None):
         The command, and the SHA-256 of the weights in a file, or None.
     """
     words, began = ["python", f"recipes/{recipe}.py"], None
+    if (processes := place()[1]) > 1:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+        nodes = ["--nnodes", str(processes // here)] if here < processes else []
+        words = ["torchrun", *nodes, "--nproc-per-node", str(here), words[1]]
     arguments = iter(sys.argv[1:] if arguments is None else arguments)
     for word in arguments:
         name, joined, value = word.partition("=")

@@ -23,7 +23,7 @@ from keras_xreid.evaluation.speed import query_ms
 from keras_xreid.report import report, run_figures
 from keras_xreid.report.runs import count_data, images_seen
 from keras_xreid.report.tables import score_table
-from keras_xreid.training import autodiff
+from keras_xreid.training import autodiff, processes
 from keras_xreid.training.norms import TermNorms
 
 # Pairs a step. With few epochs more and smaller steps go further: 16 pairs are 32 images.
@@ -73,7 +73,8 @@ class Run:
         self.system, self.options, o = system, options, options
         self.folder = Path(o.out or f"runs/{system}-{o.data}")
         self._check_options()
-        self._check_folder()
+        if processes.first():
+            self._check_folder()
         self.image_size = kind.PRESETS[o.preset]["image_size"]
         self.backbone = o.backbone or kind.PRESETS[o.preset]["backbone"]
         self.data = xr.datasets.load(
@@ -210,6 +211,7 @@ class Run:
     def _batches(self, kind, size, grouped, kwargs):
         o = self.options
         size = kwargs.setdefault("batch_size", o.batch_size or size)
+        processes.check_share(size)
         kwargs.setdefault("rates", o.train_rates)
         if grouped:
             k = kwargs.setdefault("images_per_person", o.images_per_person)
@@ -236,7 +238,9 @@ class Run:
         The first call opens the run folder. A stage goes on after its last finished epoch.
         """
         if not self._checkpoints:
-            self._begin()
+            if processes.first():
+                self._begin()
+            processes.wait()  # nobody reads there before it is this run's folder
         checkpoint = xr.Checkpoint(
             self.folder / f"checkpoint-{stage}.weights.h5", batches, stage, self.rows,
             self.folder / "history.csv",
@@ -265,8 +269,13 @@ class Run:
     def finish(self, model, trained_on=None, **extra):
         """Scores the model, and writes everything that makes the run citable.
 
-        `trained_on`: rates of the training images, where they are not --train-rates.
+        Of several processes that trained, the first one goes on alone. `trained_on`: rates of the
+        training images, where they are not --train-rates.
         """
+        together = processes.count()
+        processes.end()
+        if not processes.first():
+            return None
         o, data = self.options, dataclasses.replace(self.data, train=self.records)
         began = time.perf_counter()
         xr.save(model, self.folder / "model.weights.h5")
@@ -306,6 +315,7 @@ class Run:
             "query_ms": query_ms(model, result),
             **result.scores,
             **extra,
+            **({"processes": together} if together > 1 else {}),
             "short_run": bool(o.limit or o.steps),
             "data": count_data(data),
             "options": files.read_json(self.folder / "options.json"),

@@ -14,12 +14,17 @@ def random_box(height, width, rng):
     return slice(top, top + rows), slice(left, left + columns)
 
 
-def jittered(image, rng):
+def random_light(rng):
+    """Random brightness, contrast and saturation, as `jittered` takes them."""
+    return tuple(rng.uniform(1 - d, 1 + d) for d in (0.2, 0.15, 0.2))
+
+
+def jittered(image, light):
     """An image (height, width, 3) uint8 as another camera might see it: other light, other colours.
 
     Brightness moves the mean, contrast scales what is about it, saturation what is beside grey.
     """
-    brightness, contrast, saturation = (rng.uniform(1 - d, 1 + d) for d in (0.2, 0.15, 0.2))
+    brightness, contrast, saturation = light
     x = image.astype("float32")
     grey = x @ np.array([0.299, 0.587, 0.114], "float32")
     x = grey[..., None] * (1 - saturation) + x * saturation

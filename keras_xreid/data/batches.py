@@ -8,7 +8,7 @@ draws from Python's global random numbers.
 import keras
 import numpy as np
 
-from keras_xreid.data.augment import jittered, random_box, random_hole
+from keras_xreid.data.augment import jittered, random_box, random_hole, random_light
 from keras_xreid.data.camera import check_strength
 from keras_xreid.data.decoded import decode
 from keras_xreid.data.people import is_junk, people_in
@@ -104,6 +104,7 @@ class Batches(keras.utils.PyDataset):
     _hr_share = 0.0  # of the visits, where rates are a range
 
     images_each = 1  # of an item of a batch
+    share = (0, 1)  # which share of a batch is drawn, and of how many, see `draw_share`
 
     def __init__(
         self, records, image_size, rates, batch_size=32, people_per_batch=None,
@@ -177,7 +178,7 @@ class Batches(keras.utils.PyDataset):
         if self._images is None:
             self._images = self._read_images()
         if not self._processes:
-            return self.batch(self.epoch, index)
+            return self._named(*self._make(self.epoch, index, share=self.share))
         if self._ahead is None:
             self._ahead = Ahead(self, self._processes)
         return self._ahead.get(self.epoch, index)
@@ -191,6 +192,26 @@ class Batches(keras.utils.PyDataset):
         if self._complete:
             self.epoch += 1
         self._complete = False
+
+    def draw_share(self, rank, count):
+        """From here on, `batches[index]` is one of `count` equal shares of the batch.
+
+        All shares together are the batch, in order. `batch` makes the whole one, as ever.
+
+        Args:
+            rank: int, which share, from 0.
+            count: int, 1 for the whole batch.
+
+        Raises:
+            InputError: where a batch cannot be shared equally.
+        """
+        images = len(self._positions(0, 0, self._generator(0, 0)))
+        if images % count:
+            raise InputError(
+                f"{images} images or pairs a batch cannot be shared by {count} processes: "
+                f"give a batch size that {count} divides"
+            )
+        self.share, self._ahead = (rank, count), None
 
     def batch(self, epoch, index):
         """Makes one batch, without regard to the epoch that is under way.
@@ -206,20 +227,26 @@ class Batches(keras.utils.PyDataset):
             self._images = self._read_images()
         return self._named(*self._make(epoch, index))
 
-    def _make(self, epoch, index, pixels=None):
-        """Makes the pixels (views, n, height, width, 3), into an array if given, and the rest."""
+    def _make(self, epoch, index, pixels=None, share=(0, 1)):
+        """Makes the pixels (views, n, height, width, 3), into an array if given, and the rest.
+
+        Of a share of the batch, the others' random numbers are drawn as well, and no pixels made.
+        """
         rng = self._generator(epoch, index)
         positions = self._positions(epoch, index, rng)
         rates = self._drawn_rates(len(positions), rng)
+        own = _share(len(positions), share)
         if pixels is None:
-            shape = (len(self._names), len(positions), *self.image_size, 3)
+            shape = (len(self._names), len(own), *self.image_size, 3)
             pixels = np.empty(shape, np.uint8)
         for i, (position, rate) in enumerate(zip(positions, rates, strict=True)):
             # Views before the last two are of images that are drawn on their own.
             # A camera has random numbers of its own, so that crops are the same without it.
-            own = self._generator(epoch, index, 2, i) if self.strength else None
-            self._draw(pixels[-2:, i], position, rate, rng, own)
-        return pixels, self._entries(positions, rates)
+            camera = self._generator(epoch, index, 2, i) if self.strength else None
+            views = pixels[-2:, i - own.start] if i in own else None
+            self._draw(views, position, rate, rng, camera)
+        entries = self._entries(positions, rates)
+        return pixels, {name: values[own.start : own.stop] for name, values in entries.items()}
 
     def _drawn_rates(self, count, rng):
         if not self._range:
@@ -293,22 +320,27 @@ class Batches(keras.utils.PyDataset):
     def _draw(self, pixels, position, rate, rng, camera=None):
         """One crop of an image in each view, (views, height, width, 3), flipped and erased alike.
 
-        The last view has the rate; one before it is at high resolution.
+        The last view has the rate; one before it is at high resolution. Without views, None, it
+        draws the same random numbers.
         """
         image = self._image(position)
         if self.crop:
             image = image[random_box(*image.shape[:2], rng)]
-        if self.jitter:
-            image = jittered(image, rng)
+        light = random_light(rng) if self.jitter else None
         mirror = self.flip and rng.random() < 0.5
-        rates = [1] * (len(pixels) - 1) + [rate]
         kernel = self.kernel
         if kernel == RANDOM:
             kernel = list(KERNELS)[rng.integers(len(KERNELS))]
+        erased = self.erase and rng.random() < 0.5
+        hole = random_hole(*self.image_size, rng) if erased else None
+        if pixels is None:
+            return
+        if light:
+            image = jittered(image, light)
+        rates = [1] * (len(pixels) - 1) + [rate]
         write_views(pixels, image, rates, kernel, mirror, self.strength, camera)
-        if self.erase and rng.random() < 0.5:
-            rows, columns = random_hole(*self.image_size, rng)
-            pixels[:, rows, columns] = image.mean((0, 1)).round()
+        if hole:
+            pixels[:, *hole] = image.mean((0, 1)).round()
 
 
 class PairBatches(Batches):
@@ -355,14 +387,15 @@ class PairBatches(Batches):
         if independent:
             self._names = ("hr", "target", "lr")
 
-    def _make(self, epoch, index, pixels=None):
-        pixels, entries = super()._make(epoch, index, pixels)
+    def _make(self, epoch, index, pixels=None, share=(0, 1)):
+        pixels, entries = super()._make(epoch, index, pixels, share)
         if self.independent:
             rng = self._generator(epoch, index, 1)
             positions = self._positions(epoch, index, rng, 1)
+            own = _share(len(positions), share)
             for i, position in enumerate(positions):
-                self._draw(pixels[:1, i], position, 1, rng)
-            entries["hr_person"] = self.labels[positions]
+                self._draw(pixels[:1, i - own.start] if i in own else None, position, 1, rng)
+            entries["hr_person"] = self.labels[positions[own.start : own.stop]]
         return pixels, entries
 
 
@@ -406,6 +439,12 @@ class ImageBatches(Batches):
 
     def _entries(self, positions, rates):
         return {**super()._entries(positions, rates), "camera": self.cameras[positions]}
+
+
+def _share(count, share):
+    """The range of one share of `count` things: (which, of how many)."""
+    rank, shares = share
+    return range(rank * count // shares, (rank + 1) * count // shares)
 
 
 def _by_camera(records, labels):

@@ -7,6 +7,7 @@ import math
 import mmap
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -37,7 +38,7 @@ class Ahead:
         self._futures = {}  # (epoch, index) -> place, future
         slots, self._places = None, []
         if START_METHOD == "fork":
-            images = len(batches._positions(0, 0, batches._generator(0, 0)))
+            images = len(batches._positions(0, 0, batches._generator(0, 0))) // batches.share[1]
             shape = (len(batches._names), images, *batches.image_size, 3)
             # Beside those waited for, the pool may be at work on as many that are not any more.
             self._places = list(range(2 * self._window))
@@ -87,6 +88,7 @@ class Ahead:
 
 def _begin_worker(batches, slots):
     global _worker_batches, _worker_slots
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a training's own answer is not a worker's
     _worker_batches, _worker_slots = batches, slots
     batches._images = batches._images or batches._read_images()
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -100,7 +102,8 @@ def _end_with_parent():
 
 def _make_batch(epoch, index, place):
     """Makes a batch in its place in the shared memory; without a place, sends its pixels too."""
+    share = _worker_batches.share
     if place is None:
-        return _worker_batches._make(epoch, index)
-    _, entries = _worker_batches._make(epoch, index, _worker_slots[place])
+        return _worker_batches._make(epoch, index, share=share)
+    _, entries = _worker_batches._make(epoch, index, _worker_slots[place], share)
     return None, entries

@@ -48,6 +48,7 @@ from keras_xreid.models.base import (
 )
 from keras_xreid.models.baseline import pairs_within
 from keras_xreid.training.phases import Phase
+from keras_xreid.training.processes import whole
 
 MASKS = {"mask_stddev": 1.0, "mask_speed": 1.0}
 PRESETS = {
@@ -212,18 +213,19 @@ class Adaptive(ReIDModel):
 
     def _terms(self, batch):
         z = self.network([batch["image"], batch["level"]], training=self.learning)
+        z, person, level = whole([z, batch["person"], batch["level"]])
         terms, handed = {}, {}
         if self.classification:
             logits = self.classifier(z, training=self.learning)
-            handed["id"] = losses.cross_entropy(batch["person"], logits, self.label_smoothing)
+            handed["id"] = losses.cross_entropy(person, logits, self.label_smoothing)
             terms["id"] = self.classification * handed["id"]
         if self.verification:
             gallery, query = ops.split(z, 2)
-            first, second, same = pairs_within(ops.split(batch["person"], 2)[1])
+            first, second, same = pairs_within(ops.split(person, 2)[1])
             query, gallery = ops.take(query, first, axis=0), ops.take(gallery, second, axis=0)
             if self.prefixes and self.varying_length:
                 cut = self.network.get_layer("z")
-                gallery = cut([gallery, ops.take(ops.split(batch["level"], 2)[1], first)])
+                gallery = cut([gallery, ops.take(ops.split(level, 2)[1], first)])
             difference = query - gallery
             logits = self.verifier(difference, training=self.learning)
             terms["verification"] = self.verification * losses.verification(logits, same)

@@ -14,6 +14,7 @@ from keras_xreid.models.base import (
     preset_or,
 )
 from keras_xreid.training.phases import Phase
+from keras_xreid.training.processes import whole
 
 PRESETS = {
     "paper": {"backbone": "osnet_x1_0", "image_size": (256, 128)},
@@ -118,8 +119,8 @@ class Baseline(ReIDModel):
         return {"image": as_float(batch["image"]), "person": batch["person"]}
 
     def _terms(self, batch):
-        person = batch["person"]
-        features, logits, *raw = self.network(batch["image"], training=self.learning)
+        found = self.network(batch["image"], training=self.learning)
+        (features, logits, *raw), person = whole([found, batch["person"]])
         terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
         compared = raw[0] if raw else features
         if self.unit_triplet:

@@ -32,6 +32,7 @@ from keras_xreid.layers.head import build_reid_network
 from keras_xreid.models.base import ReIDModel, as_float, predict, preset_or
 from keras_xreid.models.baseline import PRESETS, pairs_within
 from keras_xreid.training.phases import Phase
+from keras_xreid.training.processes import whole
 
 
 @keras.saving.register_keras_serializable("keras_xreid")
@@ -129,8 +130,8 @@ class Distilled(ReIDModel):
         return prepared
 
     def _terms(self, batch):
-        person = batch["person"]
-        (features, logits, *raw), maps = self._student_sees(batch["image"], self.learning)
+        found, maps = self._student_sees(batch["image"], self.learning)
+        (features, logits, *raw), person = whole([found, batch["person"]])
         terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
         if self.triplet:
             compared = raw[0] if raw else features
@@ -141,7 +142,7 @@ class Distilled(ReIDModel):
             found = [distance(s, t) for s, t in zip(maps, batch["taught"], strict=True)]
             terms["taps"] = self.tap_weight * sum(found) / len(found)
         if self.relation_weight:
-            found = relation(maps[-1], batch["taught"][-1], person)
+            found = relation(*whole([maps[-1], batch["taught"][-1]]), person)
             terms["relation"] = self.relation_weight * found
         return terms
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_xreid import losses
 from keras_xreid.models.base import ReIDModel, euclidean, high_and_low, predict
+from keras_xreid.training.processes import whole
 
 
 class DualModel(ReIDModel):
@@ -60,18 +61,19 @@ class DualModel(ReIDModel):
             A dict of terms, and a dict with "id", the mean cross-entropy of an image in nats.
         """
         over, terms, shown = (_at_once if self.joint else hr_and_lr), {}, {}
+        feature, logits, person = whole([feature, logits, batch["person"]])
         if self.classification:
 
             def entropy(person, logits):
                 return losses.cross_entropy(person, logits, self.label_smoothing)
 
-            found = over(entropy, batch["person"], logits)
+            found = over(entropy, person, logits)
             terms["id"] = self.classification * found
             shown["id"] = found if self.joint else found / 2.0
         if self.triplet:
             if self.unit_triplet:
                 feature = ops.normalize(ops.cast(feature, "float32"), axis=-1)
-            found = over(lambda x, y: losses.triplet(x, y, self.margin), feature, batch["person"])
+            found = over(lambda x, y: losses.triplet(x, y, self.margin), feature, person)
             terms["triplet"] = self.triplet * found
         return terms, shown
 

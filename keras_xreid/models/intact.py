@@ -32,6 +32,7 @@ from keras_xreid.layers.generator import build_generator
 from keras_xreid.layers.head import build_reid_network
 from keras_xreid.models.base import STRONG, ReIDModel, as_float, predict, preset_or
 from keras_xreid.training.phases import Phase
+from keras_xreid.training.processes import whole
 
 SUPERVISIONS = ("mse", "mse+id", "mse+id+gan", "full")
 
@@ -214,7 +215,8 @@ class INTACT(ReIDModel):
         if self.supervision != "mse" or self.match:
             fc, logits, *_ = self.reid(recovered, training=False)
         if self.supervision != "mse":
-            nats = losses.cross_entropy(batch["person"], logits, self.label_smoothing)
+            person, logits = whole([batch["person"], logits])
+            nats = losses.cross_entropy(person, logits, self.label_smoothing)
             terms["id"], handed["id"] = self.lambda_c * nats, nats
         if self.discriminator is not None:
             fd, logit = self.discriminator(recovered, training=self._by_batch)

@@ -9,7 +9,10 @@ import os
 
 import keras
 
-from keras_xreid.training import fast_torch  # switched on by importing it
+from keras_xreid.training import (
+    fast_torch,  # switched on by importing it
+    processes,
+)
 
 BACKEND = keras.backend.backend()
 
@@ -38,6 +41,7 @@ def _torch(loss, variables, kept, state):
         torch.zeros_like(v.value) if g is None else g
         for g, v in zip(gradients, variables, strict=True)
     ]
+    gradients = processes.averaged(gradients, variables)
     if total.device.type == "cpu" and not torch.compiler.is_compiling():
         _last_gradients[:] = gradients
     _commit(scope, kept)

@@ -13,6 +13,7 @@ import keras
 
 from keras_xreid.errors import InputError
 from keras_xreid.files import room_of, write_text_atomic, writing
+from keras_xreid.training import processes
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -21,7 +22,7 @@ class Checkpoint(keras.callbacks.Callback):
     A file appears under its final name only when it is whole, so a run may be killed at any
     moment, and a full disk leaves the checkpoint before. With `fit(batches, shuffle=False)` the
     final weights of a resumed run equal those of one that never stopped, bit by bit, on the same
-    backend and machine.
+    backend and machine. Of several processes the first one writes, and all read.
 
     Args:
         path: where the checkpoint is kept, `*.weights.h5`.
@@ -74,13 +75,15 @@ class Checkpoint(keras.callbacks.Callback):
                 f"{self.path} is no checkpoint of this model ({reason}): "
                 "resume with the options of the first start, or start again"
             ) from error
-        if self.history is not None:  # the run may have been killed between the two files
+        # The run may have been killed between the two files.
+        if self.history is not None and processes.first():
             write_history(self.history, self.rows)
         self.batches.epoch = epoch
         return epoch
 
     def on_train_begin(self, logs=None):
         first = self.restore(self.model)
+        processes.check_same("the last finished epoch", first)
         if first:
             print(f"{self.stage}: going on after epoch {first} of {self.params['epochs']}")
             self.model._initial_epoch = first  # as BackupAndRestore does
@@ -105,9 +108,10 @@ class Checkpoint(keras.callbacks.Callback):
                 "images_per_second": images / seconds,
             }
         )
-        self._save(epoch + 1)
-        if self.history is not None:
-            write_history(self.history, self.rows)
+        if processes.first():
+            self._save(epoch + 1)
+            if self.history is not None:
+                write_history(self.history, self.rows)
 
     def _save(self, epoch):
         """Writes the checkpoint; on a full disk the one before stays."""

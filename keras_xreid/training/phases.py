@@ -1,12 +1,14 @@
 """Alternating updates, written once for every system and every backend."""
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 
+from keras_xreid._backend import place
 from keras_xreid.errors import InputError
-from keras_xreid.training import autodiff
+from keras_xreid.training import autodiff, processes
 from keras_xreid.training.finite import StopWhereNotFinite
 
 
@@ -95,6 +97,7 @@ class PhasedModel(keras.Model):
 
     # What losses pass on as `training`: False while a test step measures.
     learning = True
+    _draws_share = False  # whether batches hold this process's share of their images already
 
     def phases(self):
         """Returns the list of `Phase` that make one train step, in order."""
@@ -256,6 +259,7 @@ class PhasedModel(keras.Model):
         Raises:
             InputError: data that do not fit the model, or a step that is not finite.
         """
+        processes.start()
         x = self._fitting(x, y, **kwargs)
         if validation_data is not None:
             validation_data = self._fitting(*keras.utils.unpack_x_y_sample_weight(validation_data))
@@ -265,16 +269,38 @@ class PhasedModel(keras.Model):
             callbacks.callbacks.insert(0, guard)
         else:  # the first of them: nobody saves what it refuses
             callbacks = [guard, *keras.tree.flatten(callbacks or [])]
+        processes.same_weights([*self.variables, *self.optimizer.variables])
         try:
-            return super().fit(
-                x, None, batch_size, epochs, verbose, callbacks, validation_split, validation_data,
-                shuffle, **kwargs,
-            )  # fmt: skip
+            with processes.quiet(), self._own_share_of(x):
+                return super().fit(
+                    x, None, batch_size, epochs, verbose, callbacks, validation_split,
+                    validation_data, shuffle, **kwargs,
+                )  # fmt: skip
         finally:
             autodiff.after_training()
             object.__setattr__(self, "_looked_up", None)
 
+    @contextlib.contextmanager
+    def _own_share_of(self, data):
+        """Inside, data that can do so draw this process's share of a batch, and no more."""
+        draw = getattr(data, "draw_share", None)
+        if draw is None or processes.count() == 1:
+            yield
+            return
+        draw(*place())
+        object.__setattr__(self, "_draws_share", True)
+        try:
+            yield
+        finally:
+            draw(0, 1)
+            object.__setattr__(self, "_draws_share", False)
+
     def make_train_function(self, force=False):
+        if self.jit_compile and processes.count() > 1:
+            raise InputError(
+                "a train step on several processes is not compiled: leave out --compiled, or "
+                "jit_compile"
+            )
         if self.jit_compile:
             autodiff.before_compiling(self)
         # Once, and not in each step: looking them up walks through all layers. Past Keras's own
@@ -290,6 +316,7 @@ class PhasedModel(keras.Model):
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
         """As in Keras; the batch is compared with the model first."""
+        processes.start()
         x = self._fitting(x, y, sample_weight, class_weight)
         return super().train_on_batch(x, **kwargs)
 
@@ -356,6 +383,12 @@ class PhasedModel(keras.Model):
 
     def _run_phases(self, data):
         raw = self._joined(*keras.utils.unpack_x_y_sample_weight(data))
+        if processes.count() == 1:
+            return self._run_phases_on(raw)
+        with processes.sharing(raw, self._draws_share) as own:
+            return self._run_phases_on(own)
+
+    def _run_phases_on(self, raw):
         state, variables = self.__dict__.get("_looked_up") or self._look_up()
         batch = autodiff.without_gradient(lambda: self.prepare(raw), state)
         if isinstance(batch, dict):
@@ -374,7 +407,8 @@ class PhasedModel(keras.Model):
             shown.update(terms)
             shown.update({name: batch[name] for name in phase.measures})
         self.optimizer.iterations.assign_add(1)
-        return self._shown(shown, total)
+        total, *values = processes.mean([total, *shown.values()])
+        return self._shown(dict(zip(shown, values, strict=True)), total)
 
     def _shown(self, logs, total):
         """The means so far: "loss", the sum of all weighted terms, and each of them."""
@@ -409,6 +443,10 @@ class PhasedModel(keras.Model):
             Dict from a term's name to the norm over all weights that its phase updates.
         """
         raw = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+        with processes.sharing(raw) as own:
+            return self._gradient_norms(own)
+
+    def _gradient_norms(self, raw):
         batch = autodiff.without_gradient(lambda: self.prepare(raw), self._state)
         norms = {}
         for phase in self.phases():

@@ -10,7 +10,7 @@ from keras.src.backend.torch import nn
 from keras.src.backend.torch.optimizers.torch_adam import Adam
 from keras.src.layers.convolutional.base_conv import BaseConv
 
-from keras_xreid.training import batch_statistics
+from keras_xreid.training import batch_statistics, share
 
 plain_conv, plain_conv_call = nn.conv, BaseConv.call
 plain_batch_normalization_call = layers.BatchNormalization.call
@@ -136,11 +136,17 @@ def batch_normalization(layer, x, training):
     beta = layer.beta.value if layer.center else None
     taken = batch_statistics.taking(layer)
     if taken or (training and layer.trainable):
-        y, mean, scale = torch.native_batch_norm(
-            x, gamma, beta, None, None, True, 0.0, layer.epsilon
-        )
-        # The kernel returns 1 / sqrt(variance + epsilon).
-        variance = scale.square().reciprocal().sub(layer.epsilon).clamp(min=0)
+        if share.rows:
+            from keras_xreid.training import collectives  # which torchrun's processes alone need
+
+            x = x.float()
+            y, mean, variance = collectives.normalized(x, gamma, beta, layer.epsilon)
+        else:
+            y, mean, scale = torch.native_batch_norm(
+                x, gamma, beta, None, None, True, 0.0, layer.epsilon
+            )
+            # The kernel returns 1 / sqrt(variance + epsilon).
+            variance = scale.square().reciprocal().sub(layer.epsilon).clamp(min=0)
         momentum = 0.0 if taken else layer.momentum
         for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
             moving.assign(torch.lerp(batch, moving.value, momentum))

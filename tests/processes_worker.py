@@ -1,0 +1,92 @@
+"""Trains toys for some steps, alone or as one of several processes; `test_processes.py` runs it.
+
+python tests/processes_worker.py FOLDER OUT.npz intact rain
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import small
+from PIL import Image
+
+import keras_xreid as xr
+from keras_xreid.training.norms import TermNorms
+
+RATE = 1e-3
+
+
+def drawn(folder):
+    """Eight smooth images of each of five people, as records; the first process draws them."""
+    records = []
+    for number in range(8 * small.PEOPLE):
+        path = Path(folder) / f"{number}.png"
+        if not path.exists():
+            rng = np.random.default_rng([7, number])
+            coarse = Image.fromarray(rng.integers(0, 255, (8, 4, 3), "uint8"))
+            coarse.resize((32, 64), Image.Resampling.BILINEAR).save(path)
+        records.append(xr.Record(str(path), number // 8, camera=number % 4))
+    return records
+
+
+def batches_of(kind, records, **given):
+    """Five batches of two images, or pairs, of each of four people, with all that is random."""
+    return kind(
+        records, image_size=small.SIZE, rates=(2, 3, 4), people_per_batch=4, images_per_person=2,
+        erase=True, jitter=True, kernel="random", strength=0.5, **given,
+    )  # fmt: skip
+
+
+@keras.saving.register_keras_serializable("tests")
+class Thinned(keras.Model):
+    """A backbone that draws random numbers in each step, with a batch normalization of its own."""
+
+    def __init__(self, **kwargs):
+        x = image = keras.Input((None, None, 3))
+        levels = {}
+        for i, strides in enumerate((4, 1, 2, 2, 1), start=1):
+            x = keras.layers.Conv2D(4 + i, 3, strides, "same", data_format="channels_last")(x)
+            x = keras.layers.BatchNormalization(renorm=i == 2)(x)
+            x = levels[f"P{i}"] = keras.layers.ReLU()(x)
+            x = keras.layers.GaussianNoise(0.1, seed=i)(keras.layers.Dropout(0.2, seed=i)(x))
+        super().__init__(image, x, **kwargs)
+        self.pyramid_outputs = levels
+
+    def get_config(self):
+        return {}
+
+
+def thinned(**given):
+    return small.baseline(backbone=Thinned(), **given)
+
+
+def trained(name, records):
+    """A toy after its steps: weights by name, and the last logs."""
+    make, kind, given, more = {
+        "intact": (small.intact, xr.PairBatches, {"match": 1.0}, {}),
+        "rain": (small.rain, xr.PairBatches, {}, {}),
+        "strong rain": (small.rain, xr.PairBatches, {"neck": True, "joint": True}, {"workers": 1}),
+        "cadnet": (small.cadnet, xr.PairBatches, {}, {"independent": True}),
+        "adaptive": (small.adaptive, xr.PairBatches, {"neck": True}, {}),
+        "baseline": (small.baseline, xr.ImageBatches, {"neck": True, "label_smoothing": 0.1}, {}),
+        "octuplet": (small.baseline, xr.PairBatches, {"octuplet": 1.0}, {}),
+        "thinned": (thinned, xr.ImageBatches, {"octuplet": 0.0}, {}),
+        "distilled": (small.distilled, xr.PairBatches, {}, {}),
+    }[name]  # fmt: skip
+    model, batches = make(**given), batches_of(kind, records, **more)
+    parts = {part for phase in model.phases() for part in phase.updates}
+    model.compile({part: keras.optimizers.Adam(RATE) for part in parts}, l2=1e-3)
+    told = model.fit(batches, verbose=0, callbacks=[TermNorms(batches)]).history
+    found = {v.path: keras.ops.convert_to_numpy(v) for v in model.weights}
+    return {**found, **{f"log {term}": values[-1] for term, values in told.items()}}
+
+
+def main(folder, out, *names):
+    records = drawn(folder)
+    found = {f"{n}: {k}": v for n in names for k, v in trained(n, records).items()}
+    np.savez(out, **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
