@@ -17,7 +17,7 @@ from test_batches import assert_equal, records  # noqa: F401
 
 from keras_xreid import _backend, app
 from keras_xreid.data.batches import ImageBatches, PairBatches
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, LostProcess
 from keras_xreid.training import processes, share
 
 ROOT = Path(__file__).parents[1]
@@ -118,6 +118,13 @@ def test_only_training_takes_several_processes(monkeypatch, capsys):
         app.command(print, object, "")
     assert left.value.code == 2
     assert "only training takes several processes" in capsys.readouterr().err
+
+
+def test_a_lost_process_is_one_line(capsys):
+    with pytest.raises(SystemExit) as left, app.guard(lambda: "go on with --resume"):
+        raise LostProcess("another process has ended")
+    assert left.value.code == 1
+    assert capsys.readouterr().err.endswith(": another process has ended; go on with --resume\n")
 
 
 # --- two processes and one -----------------------------------------------------------------------

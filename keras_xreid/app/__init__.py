@@ -163,8 +163,11 @@ def _stopped(*_):
 
 def command(function, kind, description):
     """Runs any other command from its command line; `kind` is the dataclass of its options."""
-    if _backend.place()[1] > 1:
-        leave("only training takes several processes: start this without a launcher")
+    if (processes := _backend.place()[1]) > 1:
+        leave(
+            f"WORLD_SIZE is {processes}, and only training takes several processes: start this "
+            "without torchrun, or unset WORLD_SIZE"
+        )
     run_command(function, lambda: _settings().one_line(kind, description=description))
 
 
