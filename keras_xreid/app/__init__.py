@@ -39,7 +39,7 @@ def leave(message, status=2):
     line = harmless(" ".join(str(message).split()))
     # Past what keeps all processes but the first one quiet.
     stream = sys.__stderr__ if _backend.place()[0] else sys.stderr
-    print(f"{Path(sys.argv[0]).name}: {line}", file=stream)
+    print(f"{Path(sys.argv[0]).name}: {line}", file=stream, flush=True)
     sys.exit(status)
 
 
@@ -112,7 +112,13 @@ def _leave_with(error, again):
     if os.environ.get("XREID_DEBUG", "0") not in ("", "0"):
         raise error
     if isinstance(error, LostProcess):
-        leave(f"{error}; {again or 'run the same command again'}", status=1)
+        try:  # in our words: Keras adds its own to what passes through a layer
+            reason = "another process of this training has ended, or it was stopped"
+            leave(f"{reason}; {again or 'run the same command again'}", status=1)
+        finally:
+            if _backend.place()[1] > 1:  # what is left of the connections may wait for ever
+                sys.stdout.flush()
+                os._exit(1)
     leave(
         f"a fault of keras_xreid ({type(error).__name__}: {str(error)[:300]}): please report it in "
         "the project's issues, with what the same command prints with --debug",
@@ -158,7 +164,7 @@ def main(function, own, description):
 
 def _stopped(*_):
     """What a launcher does to those that are left when a process has ended."""
-    raise LostProcess("this training was stopped, or another process of it has ended")
+    raise LostProcess("a launcher stopped this process")
 
 
 def command(function, kind, description):
