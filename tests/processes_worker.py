@@ -69,7 +69,7 @@ def thinned(**given):
 
 
 def trained(name, records):
-    """A toy after its steps: weights by name, and the last logs."""
+    """A toy after its steps: weights by name, the logs, and how far the farthest weight went."""
     make, kind, given, more = {
         "intact": (small.intact, xr.PairBatches, {"match": 1.0, "pixel_scale": 1.0}, {}),
         "rain": (small.rain, xr.PairBatches, {}, {}),
@@ -84,10 +84,13 @@ def trained(name, records):
     model, batches = make(**given), batches_of(kind, records, **more)
     parts = {part for phase in model.phases() for part in phase.updates}
     model.compile({part: OPTIMIZERS.get(name, sgd)() for part in parts}, l2=1e-3)
+    before = model.get_weights()
     norms = [TermNorms(batches)] if name == "rain" else []
     told = model.fit(batches, epochs=1, verbose=0, callbacks=norms).history
     found = {v.path: keras.ops.convert_to_numpy(v) for v in model.weights}
-    return {**found, **{f"log {term}": values[-1] for term, values in told.items()}}
+    logs = {f"log {term}": values[-1] for term, values in told.items()}
+    moved = zip(before, model.get_weights(), strict=True)
+    return {**found, **logs, "log moved": max(np.abs(a - b).max() for a, b in moved)}
 
 
 def main(folder, out, *names):

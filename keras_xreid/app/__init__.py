@@ -154,9 +154,6 @@ def main(function, own, description):
         if _backend.place()[1] > 1:
             signal.signal(signal.SIGTERM, _stopped)
         processes.start()
-        devices = processes.use_all_devices()
-        if devices > 1:
-            print(f"{devices} devices share each batch")
         function(options)
 
     run_command(train, lambda: _settings().parsed(own, description=description))

@@ -51,10 +51,9 @@ def start():
     if launched == 1 or share.processes > 1:
         return
     if BACKEND != "torch":
-        other = ", or start one process, which shares a batch among its devices"
         raise InputError(
             f"{launched} processes were started, and on {BACKEND} one trains: "
-            f"set KERAS_BACKEND=torch{other * (BACKEND == 'jax')}"
+            "set KERAS_BACKEND=torch, or start one"
         )
     from keras_xreid.training import collectives
 
@@ -62,24 +61,8 @@ def start():
     share.processes = launched
 
 
-def use_all_devices():
-    """On JAX, lets all devices that it sees share each batch; called before a model is built.
-
-    Returns:
-        The number of devices.
-    """
-    if BACKEND == "jax":
-        share.devices = len(keras.distribution.list_devices())
-        if share.devices > 1:
-            keras.distribution.set_distribution(keras.distribution.DataParallel())
-    return share.devices
-
-
 def end():
-    """Parts from the other processes, or devices; from here on each is alone."""
-    if share.devices > 1:
-        share.devices = 1
-        keras.distribution.set_distribution(None)
+    """Parts from the other processes; from here on each is alone."""
     if share.processes > 1:
         from keras_xreid.training import collectives
 
@@ -115,12 +98,10 @@ def check_share(images):
     Raises:
         InputError: where the number of processes does not divide it.
     """
-    shares = share.processes * share.devices
-    if images % shares:
-        kind = "processes" if share.processes > 1 else "devices"
+    if images % share.processes:
         raise InputError(
-            f"{images} images or pairs a batch cannot be shared by {shares} {kind}: "
-            f"give a batch size that {shares} divides"
+            f"{images} images or pairs a batch cannot be shared by {share.processes} processes: "
+            f"give a batch size that {share.processes} divides"
         )
 
 

@@ -2,4 +2,3 @@
 
 processes = 1  # that train together, once they have met
 rows = 0  # images of this process's share of the batch under way; 0 outside of a step, or alone
-devices = 1  # of this one process, which share each batch (JAX)
