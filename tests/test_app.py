@@ -225,6 +225,7 @@ def test_the_wheel_holds_what_it_needs(tmp_path):
     for name in (*recipes.names(), *recipes.DOORS):
         assert f"keras_xreid/recipes/{name}.py" in names
     assert {"keras_xreid/report/papers.csv", "keras_xreid/report/page.css"} <= names
+    assert {f"keras_xreid/app/page/{n}" for n in ("drop.html", "drop.js", "page.css")} <= names
     there = [n for n, e in xr.published().items() if f"keras_xreid/published/{e['file']}" in names]
     kept = {xr.published()[name]["system"] for name in there}
     assert kept == {"baseline", "intact", "rain", "cadnet", "adaptive"}

@@ -136,6 +136,22 @@ def test_rows_are_added_and_removed(tmp_path, engine):
             again.add(vectors(1), ["new"])
 
 
+def test_what_stands_beside_rows(tmp_path):
+    """Of all, or of those that are named, in the order in which they are named."""
+    gallery = xr.Gallery.create(tmp_path / "g", COSINE)
+    assert gallery.about["time"] is None
+    gallery.add(vectors(3), names(3), camera=["a", "b", "c"], time=[5, None, 2], rate=[1, 2, None])
+    assert gallery.about["time"] == [2.0, 5.0]
+    columns = gallery.columns(["k2", "k0"])
+    assert columns["key"] == ["k2", "k0"] and columns["camera"] == ["c", "a"]
+    assert columns["time"] == [2.0, 5.0] and columns["rate"] == [None, 1.0]
+    assert gallery.columns([])["key"] == []
+    gallery.remove("k0")
+    assert gallery.columns()["key"] == ["k1", "k2"] and gallery.about["time"] == [2.0, 2.0]
+    with pytest.raises(xr.InputError, match=r"has no 'k0'$"):
+        gallery.columns(["k0"])
+
+
 @both
 def test_what_is_not_known(tmp_path, engine):
     """None and NaN are no time, no rate, no camera; nothing is added of nothing."""

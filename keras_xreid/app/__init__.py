@@ -119,10 +119,14 @@ def _leave_with(error, again):
             if _backend.place()[1] > 1:  # what is left of the connections may wait for ever
                 sys.stdout.flush()
                 os._exit(1)
-    leave(
+    leave(fault(error), status=1)
+
+
+def fault(error):
+    """The line of an error that no input explains."""
+    return (
         f"a fault of keras_xreid ({type(error).__name__}: {str(error)[:300]}): please report it in "
-        "the project's issues, with what the same command prints with --debug",
-        status=1,
+        "the project's issues, with what the same command prints with --debug"
     )
 
 

@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": "score published or own weights on a data set",
     "search": "search a gallery of your own images",
     "gallery": "keep a gallery on disk: add, remove, info, verify",
+    "demo": "search a gallery in the browser, on this machine alone",
     "embed": "turn images into feature vectors: one file, or Parquet parts",
     "pan": "move embeddings of low-resolution queries to their high-resolution place",
     "adapt": "fit a network to your own cameras, from images without labels",

@@ -20,13 +20,16 @@ import keras_xreid as xr
 from keras_xreid import files
 from keras_xreid.app import later
 from keras_xreid.data.datasets import IMAGE_SUFFIXES
+from keras_xreid.data.images import read_image
 from keras_xreid.data.manifest import file_sha256
+from keras_xreid.data.readers import mot
 from keras_xreid.progress import Progress
 
 keras = later("keras")
 
 AT_A_TIME = 256  # images; what is done of them is kept
 CAMERA = re.compile(r"(?:^|_)c(\d+)(?:s\d+)?(?:_|$)")  # in the name of a file
+BOX = re.compile(r"(.+)#xywh=(\d{1,6}),(\d{1,6}),(\d{1,6}),(\d{1,6})")
 SETTLED = 2_000_000_000  # nanoseconds: file systems' clocks tick every 2 s at the slowest
 
 
@@ -92,6 +95,29 @@ def _listed_images(place):
     if missing:
         raise xr.InputError(f"{place} names {missing[0]}, which is not there")
     return records
+
+
+def image_of(name):
+    """The pixels of an image of a gallery, by its name.
+
+    Args:
+        name: a path, perhaps with a place in it, as `xreid embed` calls people in a frame:
+            `000001.jpg#xywh=10,20,40,80`.
+
+    Returns:
+        (h, w, 3) uint8 array.
+
+    Raises:
+        InputError: it lies there no more, or cannot be read.
+    """
+    found = BOX.fullmatch(name)
+    if not found or os.path.isfile(name):
+        return read_image(name)[0]
+    box = mot.Box(0, 0, *map(int, found.groups()[1:]))
+    pixels = read_image(found[1])[0]
+    if not mot.lies_in(box, pixels.shape[:2]):
+        raise xr.InputError(f"{name} reaches out of its image")
+    return mot.cut(pixels, box)
 
 
 def cameras_of(records, camera=None):

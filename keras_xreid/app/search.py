@@ -34,6 +34,7 @@ from keras_xreid.app.index import (
     check_finite,
     embed_by_camera,
     embed_once,
+    image_of,
     own_images,
 )
 from keras_xreid.data.manifest import file_sha256
@@ -158,19 +159,24 @@ def find(o, folder, model, sha256, gallery, queries, images, rates, adapted=None
 def of_gallery(o, model, embedded, rates, adapted):
     """The lists of a gallery on disk, how many images it has, and none that cannot be read."""
     gallery = xr.Gallery.open(o.gallery, model)
-    for camera, entry in gallery.about["cameras"].items():
-        wanted = adapted.hash_of(camera) if adapted else None
-        if entry["statistics"] != wanted:
-            raise xr.InputError(
-                f"{o.gallery} was embedded with other statistics of camera {camera}: give the "
-                "--adapted that it was made with, or none if it was made without"
-            )
+    check_statistics(gallery, adapted)
     keys, distances = gallery.search(embedded(), rates, o.top, o.cameras or None, o.between)
     lists = [
         [{"path": key, "distance": distance} for key, distance in zip(*pair, strict=True)]
         for pair in zip(keys, distances, strict=True)
     ]
     return lists, len(gallery), {}
+
+
+def check_statistics(gallery, adapted=None):
+    """Refuses a gallery that was embedded with other statistics of its cameras."""
+    for camera, entry in gallery.about["cameras"].items():
+        wanted = adapted.hash_of(camera) if adapted else None
+        if entry["statistics"] != wanted:
+            raise xr.InputError(
+                f"{gallery.path} was embedded with other statistics of camera {camera}: give the "
+                "--adapted that it was made with, or none if it was made without"
+            )
 
 
 def of_images(o, model, sha256, gallery, embedded, rates, adapted):
@@ -311,7 +317,7 @@ def draw(folder, model, found, prepared):
 def seen(path, image_size):
     """An image as the network sees it; grey where it lies here no more."""
     try:
-        return xr.prepare_images([xr.Record(path, None, 0)], image_size)[0]
+        return xr.prepare_images([image_of(path)], image_size)[0]
     except xr.InputError:
         return np.full((*image_size, 3), 128, "uint8")
 

@@ -45,21 +45,43 @@ def read_image(path):
         InputError: the file is missing, empty, too large, of another format or no complete image.
     """
     content = _content(path)
+    return decode_image(content, f"image {path}"), content
+
+
+def decode_image(content, name, cure="restore or remove it"):
+    """Decodes the bytes of an image file, as `read_image` does.
+
+    Args:
+        content: bytes.
+        name: what the image is called in a message.
+        cure: what to do with one that cannot be read, for the message.
+
+    Returns:
+        (h, w, 3) uint8 array, RGB.
+
+    Raises:
+        InputError: it is empty, too large, of another format or no complete image.
+
+    Example:
+
+    >>> pixels = decode_image(Path("query.jpg").read_bytes(), "query.jpg")
+    """
+    if not content:
+        raise InputError(f"{name} is empty (0 bytes): {cure}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about size and EXIF, beside our line
             with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
-                return _pixels(image), content
+                return _pixels(image)
     except InputError as error:
-        raise InputError(f"image {path} is not read: {error}") from error
+        raise InputError(f"{name} is not read: {error}") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
-            f"image {path} is no image that can be read ({', '.join(FORMATS)} are): restore or "
-            "remove it"
+            f"{name} is no image that can be read ({', '.join(FORMATS)} are): {cure}"
         ) from error
     except Exception as error:  # a decoder may raise anything on a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"image {path} is broken ({reason}): restore or remove it") from error
+        raise InputError(f"{name} is broken ({reason}): {cure}") from error
 
 
 def _content(path):
@@ -78,12 +100,9 @@ def _content(path):
             f"image {path} has {about.st_size:,} bytes: at most {MAX_BYTES:,} are read"
         )
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read image {path}: {error.strerror}") from error
-    if not content:
-        raise InputError(f"image {path} is empty (0 bytes): restore or remove it")
-    return content
 
 
 def _pixels(image):

@@ -166,11 +166,11 @@ class Gallery:
 
     @classmethod
     def from_parquet(cls, path, parts, model=None, int8=False):
-        """Makes a gallery of the parts that `xreid embed` has written.
+        """Makes a gallery of what `xreid embed` has written.
 
         Args:
             path: a new or empty folder.
-            parts: the folder of the parts.
+            parts: the folder of the parts, or the .npz file.
             model: what they must be of, see `open`; None takes theirs.
             int8: see `create`.
 
@@ -189,6 +189,10 @@ class Gallery:
         with files.whole_folder(path) as building:
             try:
                 for columns, embeddings, about in read_parts(parts):
+                    if about is None:  # an old file does not say whose it is
+                        if model is None:
+                            raise InputError(f"{parts} does not say its model: give the model")
+                        about = about_model(model)
                     if gallery is None:
                         if model is not None:
                             check_model(parts, about, model)
@@ -221,8 +225,11 @@ class Gallery:
 
     @property
     def about(self):
-        """What it is: model, rows, cameras with the hash of their statistics."""
-        return {**self._header, "images": len(self)}
+        """What it is: model, rows, cameras with the hash of their statistics, span of times."""
+        times = self._column("time")[~self._gone]
+        times = times[~np.isnan(times)]
+        span = [float(times.min()), float(times.max())] if len(times) else None
+        return {**self._header, "images": len(self), "time": span}
 
     def refresh(self):
         """Sees what another process has added since it was opened."""
@@ -304,12 +311,9 @@ class Gallery:
         """
         self._check_writable()
         keys = list(dict.fromkeys(texts_of(keys)))
-        found = [self._row_of(key) for key in keys]
-        if None in found:
-            raise InputError(f"{self.path} has no {keys[found.index(None)]!r}: nothing was removed")
+        rows = self._rows_of(keys, ": nothing was removed").astype("<u8")
         if not keys:
             return 0
-        rows = np.array(found, "<u8")
         header = {**self._header, "removed": self._header["removed"] + len(rows)}
         self._write({REMOVED: rows.data}, header)
         return len(rows)
@@ -482,6 +486,13 @@ class Gallery:
                 return int(row)
         return None
 
+    def _rows_of(self, keys, then=""):
+        """(n,) rows of keys; refuses one that is not there."""
+        found = [self._row_of(key) for key in keys]
+        if None in found:
+            raise InputError(f"{self.path} has no {keys[found.index(None)]!r}{then}")
+        return np.array(found, "int64")
+
     def _keys_of(self, rows):
         rows, ends = np.asarray(rows, "int64"), self._maps[ROWS]["key_end"]
         begins = np.where(rows > 0, ends[rows - 1], 0) if len(rows) else rows
@@ -496,14 +507,25 @@ class Gallery:
         self._check_open()
         return self._keys_of(np.flatnonzero(~self._gone))
 
-    def columns(self):
-        """What stands beside all rows, in the order in which they came.
+    def columns(self, keys=None):
+        """What stands beside rows.
+
+        Args:
+            keys: texts, the rows asked for; None: all, in the order in which they came.
 
         Returns:
             A dict of lists: "key", "camera", "time", "rate" and "sha256"; None where a time or rate
             is not known, and 64 zeros for a SHA-256.
+
+        Raises:
+            InputError: a key that is not there.
         """
-        keys, there = self.keys(), np.flatnonzero(~self._gone)
+        self._check_open()
+        if keys is None:
+            there = np.flatnonzero(~self._gone)
+            keys = self._keys_of(there)
+        else:
+            there = self._rows_of(keys)
         rows = self._maps[ROWS][there]
         names = [name for name, _ in sorted(self._header["cameras"].items(), key=_number_of)]
         return {

@@ -1,5 +1,7 @@
 """People cut out of a video whose boxes are known: far ones are searched for among near ones."""
 
+import configparser
+import contextlib
 import csv
 import io
 from collections import defaultdict
@@ -72,9 +74,9 @@ def cut_people(folder, out, gap=50, near=128, far=64, crops=5, visible=0.5, verb
     check_number("near", near, least=far + 1)
     with whole_folder(out) as building:
         boxes = read_boxes(folder, visible)
-        frames = _Frames(folder)
+        frames = Frames(folder)
         size = frames.size
-        inside = [box for box in boxes if _lies_in(box, size)]
+        inside = [box for box in boxes if lies_in(box, size)]
         queries, gallery = choose(inside, gap, near, far, crops)
         if not queries:
             raise InputError(
@@ -95,14 +97,19 @@ def cut_people(folder, out, gap=50, near=128, far=64, crops=5, visible=0.5, verb
             for box, role in by_frame[number]:
                 name = f"{role}/{box.person:04d}_{box.frame:06d}.png"
                 (building / role).mkdir(exist_ok=True)
-                cut = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-                Image.fromarray(np.ascontiguousarray(cut)).save(building / name)
+                Image.fromarray(cut(pixels, box)).save(building / name)
                 rate = max(1, round(near / box.height))
                 camera = FAR if role == "query" else NEAR
                 table.writerow([name, box.person, camera, role, rate, box.frame, box.height])
                 progress.add()
         (building / TABLE).write_text(text.getvalue(), encoding="utf-8")
     return out / TABLE
+
+
+def boxes_of(folder):
+    """The file with the boxes of a sequence, or None."""
+    places = Path(folder) / "gt" / "gt.txt", Path(folder) / "gt.txt"
+    return next((path for path in places if path.is_file()), None)
 
 
 def read_boxes(folder, visible=0.5):
@@ -115,7 +122,7 @@ def read_boxes(folder, visible=0.5):
     Returns:
         List of `Box`.
     """
-    path = next((p for p in (folder / "gt" / "gt.txt", folder / "gt.txt") if p.is_file()), None)
+    path = boxes_of(folder)
     if path is None:
         raise InputError(f"{folder} has no gt/gt.txt, the boxes of people in MOT's format")
     found = []
@@ -184,17 +191,30 @@ def _whole(value):
     return round(value)
 
 
-def _lies_in(box, size):
+def cut(pixels, box):
+    """The pixels of a box, (h, w, 3)."""
+    found = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+    return np.ascontiguousarray(found)
+
+
+def lies_in(box, size):
+    """Whether a box lies in a frame of (height, width), whole."""
     height, width = size
     right, bottom = box.left + box.width, box.top + box.height
     return min(box.left, box.top) >= 0 and right <= width and bottom <= height
 
 
-class _Frames:
-    """The frames of a sequence: a folder of images, or one video."""
+class Frames:
+    """The frames of a sequence: a folder of images, or one video.
+
+    Attributes:
+        images: dict from a number to a path; {} of a video.
+        video: path, or None.
+        size: (height, width) of the first frame.
+    """
 
     def __init__(self, folder):
-        images = folder / "img1"
+        self.folder, images = folder, folder / "img1"
         self.images = {}
         if images.is_dir():
             for path in images.iterdir():
@@ -210,13 +230,31 @@ class _Frames:
         first = min(self.images) if self.images else 1
         self.size = next(pixels for _, pixels in self.read([first])).shape[:2]
 
+    def per_second(self):
+        """How many there are a second, by `seqinfo.ini` or the video; None where nothing says."""
+        found = None
+        if self.video is not None:
+            import av
+
+            with contextlib.suppress(av.FFmpegError), av.open(str(self.video)) as container:
+                found = container.streams.video[0].average_rate
+        about = configparser.ConfigParser()
+        with contextlib.suppress(configparser.Error, OSError, ValueError):
+            about.read(self.folder / "seqinfo.ini", encoding="utf-8")
+            found = about.getfloat("Sequence", "frameRate", fallback=found)
+        return float(found) if found and 0 < found < 1e6 else None
+
+    def path_of(self, number):
+        """The file in which a frame is."""
+        if self.video is None and number not in self.images:
+            raise InputError(f"frame {number} has boxes and no image beside them")
+        return self.images[number] if self.video is None else self.video
+
     def read(self, numbers):
         """Yields (number, pixels) of frames, in order; the first frame is 1."""
         if self.images:
             for number in numbers:
-                if number not in self.images:
-                    raise InputError(f"frame {number} has boxes and no image beside them")
-                yield number, read_image(self.images[number])[0]
+                yield number, read_image(self.path_of(number))[0]
             return
         yield from _of_video(self.video, numbers)
 
