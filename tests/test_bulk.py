@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -10,10 +12,10 @@ import small
 from PIL import Image
 
 import keras_xreid as xr
-from keras_xreid.app import bulk, embed, search
+from keras_xreid.app import bulk, embed, index, pan, search
 from keras_xreid.app import gallery as verb
 
-pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_stopped_and_gone_on(images, model, tmp_path, monkeypatch):
     monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
     out, calls = tmp_path / "parts", []
     made = bulk._part
-    monkeypatch.setattr(bulk, "_part", lambda *a: calls.append(len(a[1])) or made(*a))
+    monkeypatch.setattr(bulk, "_part", lambda *a: calls.append(len(a[2])) or made(*a))
     embed.main(asked(images, out, shard="1/2"))
     assert calls == [4] and [p.name for p in out.glob("*.parquet")] == ["part-000001.parquet"]
     kept = (out / "part-000001.parquet").read_bytes()
@@ -98,6 +100,183 @@ def test_stopped_and_gone_on(images, model, tmp_path, monkeypatch):
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(xr.InputError, match="holds other files"):
         embed.main(asked(images, tmp_path / "full"))
+
+
+def test_parts_of_changed_images_are_made_anew(images, model, tmp_path, monkeypatch, capsys):
+    """By size and time, and then by content; a broken image that was mended, too."""
+    monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
+    folder, out, hashed = images.parent / "images", tmp_path / "parts", []
+    sha256 = bulk.file_sha256
+    monkeypatch.setattr(bulk, "file_sha256", lambda path: hashed.append(path) or sha256(path))
+
+    def age(name, seconds):
+        os.utime(folder / name, (time.time() - seconds,) * 2)
+
+    def made():
+        """The parts that are made anew, and how many files are hashed."""
+        before = {path: path.read_bytes() for path in out.glob("*.parquet")}
+        hashed.clear()
+        embed.main(asked(images, out))
+        return [p.name[5:11] for p in sorted(before) if p.read_bytes() != before[p]], len(hashed)
+
+    for i in range(11):
+        age(f"{i:02d}.png", 100)
+    made()
+    assert made() == ([], 0)
+    age("05.png", 50)  # the same content
+    assert made() == ([], 1)
+    shutil.copy(folder / "06.png", folder / "05.png")
+    age("05.png", 100)  # of another size, at the same time
+    assert (
+        made()[0] == ["000001"] and "part-000001.parquet is made anew: 1" in capsys.readouterr().out
+    )
+    paths, embeddings, _ = zip(*xr.gallery.parquet.read_parts(out), strict=True)
+    assert [path[-6:] for path in paths[1]["path"]] == ["04.png", "05.png", "06.png"]
+    np.testing.assert_array_equal(embeddings[1][1], embeddings[1][2])
+    shutil.copy(folder / "06.png", folder / "07.png")  # it was broken
+    age("07.png", 50)
+    assert made()[0] == ["000001"] and (out / "rejected.csv").read_text() == "path,reason\n"
+    Image.fromarray(np.zeros((*small.SIZE, 3), "uint8")).save(folder / "00.png")
+    size = (folder / "00.png").stat().st_size
+    (folder / "09.png").write_bytes(b"\0" * size)  # just written: its time says nothing yet
+    assert made()[0] == ["000000", "000002"]
+    (folder / "09.png").write_bytes(b"\1" * size)
+    assert made()[0] == ["000002"]
+    embed.main(asked(images, out, shard="1/2"))
+    assert made()[0] == []
+
+
+def sequence(folder, frames=5):
+    """A sequence in MOT's format: two people in each frame, one of whom reaches out of the last."""
+    (folder / "img1").mkdir(parents=True)
+    (folder / "gt").mkdir()
+    lines = []
+    for frame in range(1, frames + 1):
+        pixels = np.random.default_rng(frame).integers(0, 255, (90, 120, 3), "uint8")
+        Image.fromarray(pixels).save(folder / "img1" / f"{frame:06d}.png")
+        lines.append(f"{frame},7,{10 * frame},3,20,40,1,1,1")
+        lines.append(f"{frame},3,{(100 if frame == frames else 50) + 1},21,24,48,1,1,0.9")
+    lines.append("1,9,1,1,20,40,0,1,1")  # does not count
+    (folder / "gt" / "gt.txt").write_text("\n".join(reversed(lines)))
+    (folder / "seqinfo.ini").write_text("[Sequence]\nname=yard\nframeRate=2\n")
+    return folder
+
+
+def test_people_of_a_sequence(model, tmp_path, monkeypatch):
+    """Each box of each frame is a row, and embedded as an image that was cut out."""
+    monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
+    monkeypatch.setattr(bulk, "AT_A_TIME", 3)
+    folder, out, decoded = sequence(tmp_path / "yard"), tmp_path / "v1.2", []
+    read = bulk.mot.read_image
+    monkeypatch.setattr(bulk.mot, "read_image", lambda path: decoded.append(path) or read(path))
+    embed.main(asked(folder, out))
+    assert len(decoded) == 1 + 5  # the first one for the size, and then each once
+    parts = list(xr.gallery.parquet.read_parts(out))
+    boxes = pq.read_table(sorted(out.glob("*.parquet")))["box"].to_pylist()
+    places = [(box["frame"], box["left"], box["top"], box["width"], box["height"]) for box in boxes]
+    wanted = [(f, *box) for f in range(1, 6) for box in ((50, 20, 24, 48), (10 * f - 1, 2, 20, 40))]
+    wanted.remove((5, 50, 20, 24, 48))
+    assert places == wanted
+    paths = [path for columns, _, _ in parts for path in columns["path"]]
+    assert paths[:2] == [f"{folder}/img1/000001.png#xywh={x}" for x in ("50,20,24,48", "9,2,20,40")]
+    columns = parts[1][0]
+    assert columns["person"] == ["3", "7", "3", "7"] and columns["camera"] == ["yard"] * 4
+    assert columns["time"] == [1.0, 1.0, 1.5, 1.5]
+    assert columns["sha256"][0] == bulk.file_sha256(folder / "img1" / "000003.png")
+    assert ",101,21," in (folder / "gt" / "gt.txt").read_text()
+    rejected = (out / "rejected.csv").read_text()
+    assert rejected.count("\n") == 2 and "#xywh=100,20,24,48" in rejected
+    cuts = []
+    for frame, left, top, width, height in wanted:
+        pixels = np.asarray(Image.open(folder / "img1" / f"{frame:06d}.png"))
+        cuts.append(pixels[top : top + height, left : left + width])
+    features = model.embed(xr.prepare_images(cuts, model.image_size), 1)
+    found = np.concatenate([embeddings for _, embeddings, _ in parts])
+    np.testing.assert_allclose(found, features, rtol=1e-5, atol=1e-6)
+    gallery = xr.Gallery.from_parquet(tmp_path / "gallery", out, model)
+    assert gallery.search(features[2:3], k=1, between=(0.5, 0.5)).keys == [[paths[2]]]
+    np.testing.assert_array_equal(index.image_of(paths[2]), cuts[2])  # its picture
+    for name in (
+        f"{folder}/img1/000001.png#xywh=110,20,24,48",
+        f"{folder}/img1/9.png#xywh=1,1,2,2",
+    ):
+        with pytest.raises(xr.InputError):
+            index.image_of(name)
+    shutil.copy(folder / "img1" / "000001.png", folder / "img1" / "000004.png")
+    before = {path: path.read_bytes() for path in out.glob("*.parquet")}
+    embed.main(asked(folder, out))
+    assert [p.name[-9] for p in sorted(before) if p.read_bytes() != before[p]] == ["1"]  # 5 to 8
+    (folder / "img1" / "000002.png").unlink()
+    embed.main(asked(folder, tmp_path / "fewer"))
+    assert (tmp_path / "fewer" / "rejected.csv").read_text().count("frame 2 has boxes") == 2
+    with pytest.raises(xr.InputError, match="a sequence with boxes"):
+        embed.main(asked(folder, tmp_path / "x.npz"))
+
+
+def test_people_of_a_video(model, tmp_path, monkeypatch):
+    """As of its frames; parts that are there are left out."""
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
+    folder = sequence(tmp_path / "yard")
+    (folder / "seqinfo.ini").unlink()
+    with av.open(str(folder / "walk.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 120, 90, "bgr0"
+        for path in sorted((folder / "img1").iterdir()):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.open(path))))
+        container.mux(stream.encode())
+    embed.main(asked(folder, tmp_path / "frames"))
+    shutil.rmtree(folder / "img1")
+    out = tmp_path / "video"
+    embed.main(asked(folder, out, shard="1/3"))
+    embed.main(asked(folder, out))
+    frames, video = (list(xr.gallery.parquet.read_parts(one)) for one in (tmp_path / "frames", out))
+    for (_, a, _), (columns, b, _) in zip(frames, video, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        assert set(columns["sha256"]) == {bulk.file_sha256(folder / "walk.mkv")}
+    columns = video[0][0]
+    assert columns["path"][2] == f"{folder}/walk.mkv#frame=2&xywh=50,20,24,48"
+    assert columns["time"] == [0.0, 0.0, 0.25, 0.25]
+
+
+def test_a_file_of_features_knows_its_model(images, model, tmp_path, monkeypatch):
+    """A gallery of it, and `xreid pan`, refuse what another model made."""
+    monkeypatch.setattr(embed, "weights_sha256", lambda *_: "0" * 64)
+    file, cache = tmp_path / "a.npz", str(tmp_path / "cache")
+    embed.main(asked(images, file, cache=cache))
+    with np.load(file) as found:
+        assert json.loads(str(found["model"])) == xr.gallery.about_model(model)
+        held = dict(found)
+    with xr.Gallery.from_parquet(tmp_path / "gallery", file, model) as gallery:
+        assert len(gallery) == 10 and len(set(gallery.columns()["sha256"])) == 10
+        assert gallery.search(held["features"][:1], k=1).keys == [[str(held["paths"][0])]]
+    with pytest.raises(xr.InputError, match="another model"):
+        xr.Gallery.from_parquet(tmp_path / "other", file, small.shared(small.intact))
+    with pytest.raises(xr.InputError, match="another model"):
+        xr.Gallery.open(tmp_path / "gallery", small.shared(small.intact))
+    changed = {**held, "model": str(held["model"]).replace('"flip"', '"flop"')}
+    np.savez(tmp_path / "b.npz", **changed)
+    with pytest.raises(xr.InputError, match=r"b\.npz and .*a\.npz are of two models"):
+        pan.main(pan.Options(str(tmp_path / "x.weights.h5"), str(file), (str(tmp_path / "b.npz"),)))
+    np.savez(tmp_path / "c.npz", **{**held, "adapted": "{}"})
+    with pytest.raises(xr.InputError, match="statistics of its cameras"):
+        xr.Gallery.from_parquet(tmp_path / "other", tmp_path / "c.npz", model)
+    del held["model"]  # an old file
+    np.savez(tmp_path / "d.npz", **held)
+    with pytest.raises(xr.InputError, match="does not say its model"):
+        xr.Gallery.from_parquet(tmp_path / "other", tmp_path / "d.npz")
+    assert len(xr.Gallery.from_parquet(tmp_path / "other", tmp_path / "d.npz", model)) == 10
+    (tmp_path / "e.npz").write_bytes(file.read_bytes()[:500])
+    with pytest.raises(xr.InputError, match=r"e\.npz is damaged"):
+        xr.Gallery.from_parquet(tmp_path / "third", tmp_path / "e.npz", model)
+
+
+def test_a_folder_may_have_a_dot_in_its_name(images, model, tmp_path):
+    embed.main(asked(images, tmp_path / "runs" / "v1.2"))
+    assert (tmp_path / "runs" / "v1.2" / "part-000000.parquet").is_file()
+    for name in ("x.csv", "x.txt", "x.npy"):
+        with pytest.raises(xr.InputError, match=r"ending in \.npz"):
+            embed.main(asked(images, tmp_path / name))
 
 
 def test_a_gallery_of_parts(images, model, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Bulk embedding into Parquet parts: stopped and gone on, shared among machines."""
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -8,13 +9,15 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 import keras_xreid as xr
 from keras_xreid import files
-from keras_xreid.app.index import check_finite, noting
+from keras_xreid.app.index import SETTLED, check_finite, noting
 from keras_xreid.data.manifest import file_sha256
+from keras_xreid.data.readers import mot
 from keras_xreid.gallery import about_model
 from keras_xreid.gallery.parquet import PLAN, arrow, part_of
 from keras_xreid.progress import Progress
@@ -22,16 +25,112 @@ from keras_xreid.progress import Progress
 PART = 4096  # images a file
 AT_A_TIME = 256  # images a call of the network; the next ones are decoded meanwhile
 REJECTED = "rejected.csv"
+BOX = ("frame", "left", "top", "width", "height")  # pixels, the first of which are 0
 
 
-def embed_in_parts(records, times, out, model, rate, shard=(0, 1), part=PART):
-    """Embeds images into Parquet files, each of which appears only when it is whole.
+class Row(NamedTuple):
+    """An image, not yet read: what a part says of it."""
 
-    A part that is there is not made again. An image that cannot be read is a row of rejected.csv.
+    path: str
+    """What it is called; of a box in a frame, the file and where in it."""
+    file: str
+    person: str | None
+    camera: str
+    time: float | None
+    box: mot.Box | None = None
+
+
+class Images:
+    """Images that are files of their own.
 
     Args:
         records: list of `Record`.
         times: dict from a path to seconds.
+    """
+
+    threads = min(4, os.cpu_count() or 1)
+
+    def __init__(self, records, times):
+        self.rows = [
+            Row(r.path, r.path, None if r.person is None else str(r.person), str(r.camera or ""),
+                times.get(r.path))
+            for r in records
+        ]  # fmt: skip
+
+    def read(self, row, size):
+        """The pixels at a size, and the SHA-256 of the file."""
+        record = xr.Record(row.file, None, 0)
+        return xr.prepare_images([record], size)[0], file_sha256(row.file)
+
+
+class Boxes:
+    """People in the frames of a sequence in MOT's format, cut out as they are asked for.
+
+    The camera is the folder's name, and the person a number of the sequence. Boxes are known by
+    their frame's file and their place: `000001.jpg#xywh=10,20,40,80`, `walk.mp4#frame=1&xywh=...`.
+
+    Args:
+        folder: as of `cut_people`.
+    """
+
+    threads = 1  # a frame is decoded once, and a video from its beginning to its end
+
+    def __init__(self, folder):
+        self.frames, boxes = mot.Frames(Path(folder)), sorted(mot.read_boxes(Path(folder)))
+        rate, camera = self.frames.per_second(), Path(folder).resolve().name
+        self.rows = [
+            Row(self._name(box), str(self._file(box)), str(box.person), camera,
+                None if rate is None else (box.frame - 1) / rate, box)
+            for box in boxes
+        ]  # fmt: skip
+        self._frame = self._sha256 = (None, None)
+        self._stream = None
+
+    def _file(self, box):
+        # One that is not there is said when it is read.
+        images = self.frames.images
+        return images.get(box.frame, "") if images else self.frames.video
+
+    def _name(self, box):
+        frame = "" if self.frames.images else f"frame={box.frame}&"
+        place = f"xywh={box.left},{box.top},{box.width},{box.height}"
+        return f"{self._file(box) or f'frame {box.frame}'}#{frame}{place}"
+
+    def begin(self, rows):
+        """Says which rows will be read, in their order: of a video no other frames are kept."""
+        self._wanted = sorted({row.box.frame for row in rows})
+
+    def read(self, row, size):
+        pixels, box = self._pixels(row.box.frame), row.box
+        if not mot.lies_in(box, pixels.shape[:2]):
+            raise xr.InputError(f"{row.path} is not read: the box reaches out of its frame")
+        if self._sha256[0] != row.file:
+            self._sha256 = row.file, file_sha256(row.file)
+        return xr.prepare_images([mot.cut(pixels, box)], size)[0], self._sha256[1]
+
+    def _pixels(self, number):
+        if self._frame[0] == number:
+            return self._frame[1]
+        if self.frames.images:
+            self._frame = next(self.frames.read([number]))
+            return self._frame[1]
+        if self._stream is None:
+            self._stream = self.frames.read(self._wanted)
+        for frame in self._stream:
+            if frame[0] == number:
+                self._frame = frame
+                return frame[1]
+        raise xr.InputError(f"{self.frames.video} has no frame {number} that can be read")
+
+
+def embed_in_parts(source, out, model, rate, shard=(0, 1), part=PART):
+    """Embeds images into Parquet files, each of which appears only when it is whole.
+
+    A part that is there is made again only where a file of it has changed since. An image that
+    cannot be read is a row of rejected.csv.
+
+    Args:
+        source: `Images` or `Boxes`.
         out: folder; of an earlier run of the same images and model it is gone on with.
         model: the model.
         rate: down-sampling rate of the images.
@@ -44,24 +143,31 @@ def embed_in_parts(records, times, out, model, rate, shard=(0, 1), part=PART):
     Raises:
         InputError: the folder holds other parts, or pyarrow is missing.
     """
-    pa, out = arrow(), Path(out)
+    pa, out, rows = arrow(), Path(out), source.rows
     about = about_model(model)
-    listed = [(r.path, str(r.person), str(r.camera), times.get(r.path)) for r in records]
-    digest = hashlib.sha256(json.dumps(listed).encode())
-    plan = {"images": len(records), "list": digest.hexdigest(), "part": part, "rate": rate,
+    digest = hashlib.sha256(json.dumps(rows).encode())
+    plan = {"images": len(rows), "list": digest.hexdigest(), "part": part, "rate": rate,
             "model": about}  # fmt: skip
     _begin(out, plan)
-    starts = list(range(0, len(records), part))
-    mine = [number for number in range(len(starts)) if number % shard[1] == shard[0]]
-    todo = [number for number in mine if not part_of(out, number).exists()]
-    count = sum(len(records[starts[n] : starts[n] + part]) for n in todo)
-    print(f"{len(records):,} images in {len(starts):,} parts, {len(mine):,} of them here, "
+    parts = [rows[start : start + part] for start in range(0, len(rows), part)]
+    mine = [number for number in range(len(parts)) if number % shard[1] == shard[0]]
+    todo = []
+    for number in mine:
+        path = part_of(out, number)
+        changed = path.exists() and _changed(pa, path, parts[number])
+        if changed:
+            print(f"{path.name} is made anew: {changed:,} of its images have changed")
+        if changed or not path.exists():
+            todo.append(number)
+    count = sum(len(parts[number]) for number in todo)
+    print(f"{len(rows):,} images in {len(parts):,} parts, {len(mine):,} of them here, "
           f"{count:,} images to embed")  # fmt: skip
+    if hasattr(source, "begin"):
+        source.begin([row for number in todo for row in parts[number]])
     progress, began = Progress(f"Embedding {count:,} images", count, show=bool(todo)), time.time()
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(source.threads) as pool:
         for number in todo:
-            chosen = records[starts[number] : starts[number] + part]
-            table = _part(pa, chosen, times, model, rate, about, pool, progress)
+            table = _part(pa, source, parts[number], model, rate, about, pool, progress)
             content = io.BytesIO()
             pa.parquet.write_table(table, content, compression="zstd")
             files.write_bytes_atomic(part_of(out, number), content.getbuffer(), sync=True)
@@ -87,15 +193,57 @@ def _begin(out, plan):
         raise xr.InputError(f"{out} was begun with another {other[0]}: give another --out")
 
 
-def _read(records, size, rejected):
-    """Decodes images, and hashes their files."""
-    found = []
-    for record in records:
-        with noting(rejected, record.path):
-            if not _is_text(record.path):
-                raise xr.InputError(f"{record.path}: the name is not UTF-8, rename the file")
-            pixels = xr.prepare_images([record], size)[0]
-            found.append((record, pixels, file_sha256(record.path)))
+def _changed(pa, path, rows):
+    """How many images of a part are other files than those that it was made of."""
+    with _damaged(pa, path):
+        names = ["path", "bytes", "modified", "sha256"]
+        table = pa.parquet.read_table(path, columns=names)
+        columns = [table[name].to_pylist() for name in names]
+        known = {name: told for name, *told in zip(*columns, strict=True)}
+        told = json.loads(table.schema.metadata[b"rejected"])
+        known |= {name: state for name, (_, *state) in told.items()}
+    found = {}  # of a file, which may hold many images
+
+    def is_new(row):
+        size, modified, sha256 = known.get(row.path, (None, None, None))
+        if (row.file, sha256) not in found:
+            now = _state(row.file)
+            same = now == [size, modified] and modified is not None
+            found[row.file, sha256] = not same and _sha256(row.file) != sha256
+        return found[row.file, sha256]
+
+    return sum(map(is_new, rows))
+
+
+def _state(path):
+    """Size and time of modification; no time of a file that was just written, and may be again."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return [None, None]
+    settled = found.st_mtime_ns < time.time_ns() - SETTLED
+    return [found.st_size, found.st_mtime_ns if settled else None]
+
+
+def _sha256(path):
+    """SHA-256 of a file; None where it cannot be read."""
+    try:
+        return file_sha256(path)
+    except xr.InputError:
+        return None
+
+
+def _read(source, rows, size, rejected):
+    """Decodes images: their rows, pixels, SHA-256, and states of their files before."""
+    found, unreadable = [], {}
+    for row in rows:
+        state = _state(row.file)
+        with noting(unreadable, row.path):
+            if not _is_text(row.path):
+                raise xr.InputError(f"{row.path}: the name is not UTF-8, rename the file")
+            found.append((row, *source.read(row, size), state))
+        if row.path in unreadable:
+            rejected[row.path] = [unreadable[row.path], *state, _sha256(row.file)]
     return found
 
 
@@ -107,48 +255,63 @@ def _is_text(path):
     return True
 
 
-def _part(pa, records, times, model, rate, about, pool, progress):
-    rejected, rows, features = {}, [], []
-    slices = [records[i : i + AT_A_TIME] for i in range(0, len(records), AT_A_TIME)]
-    waiting = [pool.submit(_read, one, model.image_size, rejected) for one in slices[:2]]
+def _part(pa, source, rows, model, rate, about, pool, progress):
+    rejected, told, features = {}, [], []
+    slices = [rows[i : i + AT_A_TIME] for i in range(0, len(rows), AT_A_TIME)]
+
+    def begin(one):
+        return pool.submit(_read, source, one, model.image_size, rejected)
+
+    waiting = [begin(one) for one in slices[:2]]
     for number, one in enumerate(slices):
         read = waiting.pop(0).result()
         if number + 2 < len(slices):  # decoded while the network runs
-            waiting.append(pool.submit(_read, slices[number + 2], model.image_size, rejected))
+            waiting.append(begin(slices[number + 2]))
         if read:
-            found = np.asarray(model.embed(np.stack([pixels for _, pixels, _ in read]), rate))
-            check_finite(found, [record.path for record, _, _ in read])
+            found = np.asarray(model.embed(np.stack([pixels for _, pixels, *_ in read]), rate))
+            check_finite(found, [row.path for row, *_ in read])
             features.append(found)
-            rows += [(record, sha256) for record, _, sha256 in read]
+            told += [(row, sha256, *state) for row, _, sha256, state in read]
         progress.add(len(one))
     width = about["dimension"]
     flat = np.concatenate([*features, np.zeros((0, width), "float32")]).ravel()
-    text, number = pa.string(), pa.float64()
+    rows, sha256, size, modified = zip(*told, strict=True) if told else ((),) * 4
+    place = pa.struct([(name, pa.int32()) for name in BOX])
+    boxes = [
+        None if row.box is None else {name: getattr(row.box, name) for name in BOX} for row in rows
+    ]
     columns = {
-        "path": pa.array([record.path for record, _ in rows], text),
-        "sha256": pa.array([sha256 for _, sha256 in rows], text),
-        "person": pa.array([None if r.person is None else str(r.person) for r, _ in rows], text),
-        "camera": pa.array([str(record.camera or "") for record, _ in rows], text),
-        "time": pa.array([times.get(record.path) for record, _ in rows], number),
+        "path": pa.array([row.path for row in rows], pa.string()),
+        "sha256": pa.array(sha256, pa.string()),
+        "bytes": pa.array(size, pa.int64()),
+        "modified": pa.array(modified, pa.int64()),
+        "person": pa.array([row.person for row in rows], pa.string()),
+        "camera": pa.array([row.camera for row in rows], pa.string()),
+        "time": pa.array([row.time for row in rows], pa.float64()),
         "rate": pa.array([float(rate)] * len(rows), pa.float32()),
-        "model": pa.array([about["weights_sha256"]] * len(rows), text).dictionary_encode(),
+        "box": pa.array(boxes, place),
+        "model": pa.array([about["weights_sha256"]] * len(rows), pa.string()).dictionary_encode(),
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(flat), width),
     }
-    told = {"model": json.dumps(about), "rejected": json.dumps(rejected)}
-    return pa.table(columns, metadata=told)
+    metadata = {"model": json.dumps(about), "rejected": json.dumps(rejected)}
+    return pa.table(columns, metadata=metadata)
+
+
+@contextlib.contextmanager
+def _damaged(pa, path):
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise xr.InputError(f"{path} is damaged ({error}): remove it, and embed again") from error
 
 
 def _collect(pa, out):
     """Writes rejected.csv of all parts that are there."""
     rejected = {}
     for path in sorted(out.glob("part-*.parquet")):
-        try:
-            told = pa.parquet.read_schema(path).metadata
-            rejected |= json.loads(told[b"rejected"])
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-            raise xr.InputError(
-                f"{path} is damaged ({error}): remove it, and embed again"
-            ) from error
+        with _damaged(pa, path):
+            told = json.loads(pa.parquet.read_schema(path).metadata[b"rejected"])
+            rejected |= {name: reason for name, (reason, *_) in told.items()}
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["path", "reason"])

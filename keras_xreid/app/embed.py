@@ -4,17 +4,23 @@
     xreid embed --weights NAME --images people.csv --rates 4 --out features.npz
     xreid embed --images FOLDER --out PARTS [--shard 0/4]
 
-The file holds `features` (n, d) float32, `paths`, `rates` where they are known, and `people` where
-a folder for each person or the CSV names them. `numpy.load("features.npz")["features"]` reads it.
+The file holds `features` (n, d) float32, `paths`, `rates` where they are known, `people` where a
+folder for each person or the CSV names them, and `model`, the network with the hash of its weights.
+`numpy.load("features.npz")["features"]` reads it.
 
-A folder takes any number of images, as Parquet parts of 4,096 (path, sha256, person, camera, time,
-rate, model, embedding). A part appears when it is whole. The same command goes on where it was
-stopped, and `--shard 0/4` to `3/4` share the parts among four processes or machines. Images that
-cannot be read are listed in rejected.csv.
+A folder takes any number of images, as Parquet parts of 4,096 (path, sha256, bytes, modified,
+person, camera, time, rate, box, model, embedding). A part appears when it is whole. The same
+command goes on where it was stopped, and makes parts of changed images anew. `--shard 0/4` to `3/4`
+share the parts among four processes or machines. Images that cannot be read are listed in
+rejected.csv.
+
+Of a sequence in MOT's format (gt/gt.txt, and img1/000001.jpg or one video) people are cut out of
+their boxes, into Parquet parts. The camera is the folder's name.
 """
 
 import dataclasses
 import io
+import json
 import re
 from pathlib import Path
 
@@ -33,13 +39,19 @@ from keras_xreid.app.index import (
     embed_once,
     own_images,
 )
+from keras_xreid.data.readers.mot import boxes_of
+from keras_xreid.gallery import about_model
 from keras_xreid.progress import Progress
+
+# Endings that no folder has; of these .npz is written.
+FILES = (".npz", ".npy", ".csv", ".txt", ".json", ".parquet", ".h5", ".pkl", ".mat", ".pt")
 
 
 @dataclasses.dataclass
 class Options:
     images: str
-    """Folder of images, folder with a folder for each person, or a CSV with a column path."""
+    """Folder of images, folder with a folder for each person, or a CSV with a column path; for
+    Parquet parts also a sequence in MOT's format."""
     out: str
     """The .npz file to write, or the folder of Parquet parts."""
     weights: str | None = None
@@ -63,14 +75,16 @@ class Options:
 
 def main(options):
     out = Path(options.out)
-    if not out.suffix:
+    if out.is_dir() or out.suffix not in FILES:  # "runs/v1.2" is a folder
         in_parts(options, out)
         return
-    if out.suffix != ".npz" or out.is_dir():
+    if out.suffix != ".npz":
         raise xr.InputError(f"cannot write {out}: give a file ending in .npz, or a folder")
+    if boxes_of(options.images):
+        raise xr.InputError(f"{options.images} is a sequence with boxes: give a folder as --out")
     if out.exists() and not options.overwrite:
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
-    records = own_images(options.images)
+    records, told = own_images(options.images), {}
     model = xr.load(options.weights)
     sha256 = weights_sha256(options.weights)
     if options.shrink and options.adapted:
@@ -80,16 +94,20 @@ def main(options):
     elif options.adapted:
         adapted = xr.CameraStatistics.load(options.adapted)
         cameras = cameras_of(records, options.camera)
-        records, _, features, _ = embed_by_camera(
+        records, told["sha256"], features, _ = embed_by_camera(
             model, records, cameras, adapted, options.cache, sha256, options.rates
         )
+        told["adapted"] = json.dumps(adapted.about())
     else:
         folder = cache_folder(options.cache, sha256, model, options.rates)
-        records, _, features, _ = embed_once(model, records, folder, options.rates)
+        records, told["sha256"], features, _ = embed_once(model, records, folder, options.rates)
     content = io.BytesIO()
     people = np.array([record.person or "" for record in records])
     paths = np.array([record.path for record in records])
-    told = {} if options.rates is None else {"rates": np.full(len(paths), options.rates, "float32")}
+    if options.rates is not None:
+        told["rates"] = np.full(len(paths), options.rates, "float32")
+    if not getattr(model, "gallery_at_query_rate", False):  # those are of no gallery
+        told["model"] = json.dumps(about_model(model))
     np.savez(content, features=features, paths=paths, people=people, **told)
     files.write_bytes_atomic(out, content.getvalue())
     print(f"{len(paths)} images, {features.shape[1]} numbers each: {out}")
@@ -103,9 +121,12 @@ def in_parts(options, out):
         raise xr.InputError(f"--shard is {options.shard}: give i/n with i from 0 to n - 1, as 0/4")
     if options.shrink or options.rates is None:
         raise xr.InputError("a folder takes images as they are: give --rates, and no --shrink")
-    records, times = own_images(options.images), times_of(options.images)
+    if boxes_of(options.images):
+        source = bulk.Boxes(options.images)
+    else:
+        source = bulk.Images(own_images(options.images), times_of(options.images))
     model = xr.load(options.weights)
-    count, rejected = bulk.embed_in_parts(records, times, out, model, options.rates, shard)
+    count, rejected = bulk.embed_in_parts(source, out, model, options.rates, shard)
     print(f"{count:,} images embedded, {rejected:,} rejected (rejected.csv): {out}")
 
 

@@ -72,6 +72,9 @@ def learn(o, out):
     place = {path: row for row, path in enumerate(hr["paths"])}
     parts = []
     for path, part in zip(o.lr, lr, strict=True):
+        models = {str(file["model"]) for file in (part, hr) if "model" in file}
+        if len(models) > 1:
+            raise xr.InputError(f"{path} and {o.hr} are of two models: embed both with one")
         if "rates" not in part:
             raise xr.InputError(f"{path} has no rates: add the down-sampling rate of each row")
         rows = [(row, place[name]) for row, name in enumerate(part["paths"]) if name in place]

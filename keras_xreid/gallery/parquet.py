@@ -1,7 +1,9 @@
-"""Parquet parts of embeddings, as `xreid embed` writes them."""
+"""Embeddings as `xreid embed` writes them: Parquet parts, or one .npz file."""
 
 import json
 from pathlib import Path
+
+import numpy as np
 
 from keras_xreid import files
 from keras_xreid.errors import InputError, check_number
@@ -28,9 +30,14 @@ def part_of(out, number):
 def read_parts(out):
     """Yields the parts of a folder, in order, as (columns, embeddings, about the model).
 
+    A .npz file is one part; what it says of its model is None if it is an old one.
+
     Raises:
         InputError: a damaged part, or a missing one of those that were planned.
     """
+    if Path(out).suffix == ".npz" and Path(out).is_file():
+        yield _read_npz(out)
+        return
     pa, out = arrow(), Path(out)
     if (out / PLAN).is_file():
         plan = files.read_json(out / PLAN)
@@ -54,3 +61,25 @@ def read_parts(out):
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): remove it, and embed again") from error
         yield columns, embeddings, about
+
+
+def _read_npz(path):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "adapted" in file:
+                raise InputError(
+                    f"{path} was embedded with statistics of its cameras: make the gallery with "
+                    "xreid gallery add --adapted"
+                )
+            about = json.loads(str(file["model"])) if "model" in file else None
+            embeddings, paths = file["features"], file["paths"].tolist()
+            columns = {"path": paths, **dict.fromkeys(("sha256", "time", "rate"))}
+            columns |= {"person": None, "camera": ""}
+            columns |= {name: file[name].tolist() for name in ("sha256",) if name in file}
+            if "rates" in file:
+                columns["rate"] = np.broadcast_to(file["rates"], len(paths)).tolist()
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive raises this and that
+        raise InputError(f"{path} is damaged ({error}): embed again") from error
+    return columns, embeddings, about
