@@ -76,7 +76,9 @@ def main(o):
     with opened(o, model) as gallery:
         page = served(Desk(model, gallery, o.max_mb), o.host, o.port)
         try:
-            print(f"{len(gallery):,} images at http://{o.host}:{o.port} (Ctrl-C ends it)")
+            print(
+                f"{len(gallery):,} images at http://{o.host}:{o.port} (Ctrl-C ends it)", flush=True
+            )
             if o.host not in HERE:
                 print("Everybody who reaches this machine sees the gallery: there is no password.")
             threading.Event().wait()
@@ -121,7 +123,8 @@ class Desk:
     def __init__(self, model, gallery, max_mb=10):
         self.model, self.gallery, self.max_mb = model, gallery, max_mb
         about = gallery.about
-        self.cameras = sorted(filter(None, about["cameras"]))
+        # 2 before 10.
+        self.cameras = sorted(filter(None, about["cameras"]), key=lambda name: (len(name), name))
         self.time = about["time"]
 
     def answer(self, image, rate, cameras, first, last, top):
