@@ -455,7 +455,8 @@ def test_killed_while_rows_are_added(tmp_path):
         ours, theirs = fork.Pipe()
         child = fork.Process(target=adds, args=(path, theirs))
         child.start()
-        time.sleep(rng.uniform(0.05, 0.4))
+        assert ours.poll(60)  # however busy the machine is, some rows are added
+        time.sleep(rng.uniform(0, 0.35))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         theirs.close()
@@ -469,7 +470,7 @@ def test_killed_while_rows_are_added(tmp_path):
         assert there[: len(acknowledged)] == acknowledged
         assert len(there) - len(acknowledged) in (0, 5) and gallery.verify() == []
         acknowledged = there
-    assert len(acknowledged) > 20
+    assert len(acknowledged) >= 20
 
 
 @pytest.mark.skipif(os.name == "nt", reason="fork is a POSIX matter")
