@@ -192,6 +192,88 @@ def test_rates_not_trained_on_are_hollow(folder, tmp_path, monkeypatch):
     assert [line["hollow"] for line in drawn] == [{2, 3, 4, 8}, {8}, {3, 4}]
 
 
+# --- the figure of costs ---
+
+
+def test_points_of_the_figure_of_costs(folder, tmp_path, monkeypatch):
+    """Each score stands at its own time, its error is by hand, and who has none is named."""
+    drawn = []
+    monkeypatch.setattr(
+        compare.figures, "rank_against_cost", lambda path, points, xlabel: drawn.extend(points)
+    )
+    found = hits()
+    made_run(folder / "a", query_ms=20.0)
+    made_queries(folder / "a", found)
+    flip = {"mean_lr": {"rank1": 71.0}, "standard_error": {"2": 1.0, "3": 1.5, "4": 2.0}}
+    made_run(folder / "b", "intact", query_ms=40.5, flip=flip)
+    made_queries(folder / "b", found)  # nothing of mirror images
+    for seed, ms in enumerate((10.0, 14.0)):
+        made_run(folder / f"c{seed}", "rain", 70.0 + 4 * seed, seed=seed, query_ms=ms)
+    made_run(folder / "d", "cadnet")
+    rows, page = compared(tmp_path, *sorted(folder.iterdir()))
+    of_each = 100 * found[:, 1:4].mean(axis=1)  # a query's hits at 2, 3 and 4
+    error = pytest.approx(of_each.std(ddof=1) / 40**0.5)
+    assert drawn == [
+        {"label": "baseline", "x": 20.0, "rank1": 60.0, "error": error},
+        {"label": "intact", "x": 40.5, "rank1": 71.0, "error": 1.5},
+        {"label": "rain", "x": 12.0, "rank1": 52.0, "error": pytest.approx(8**0.5)},
+    ]
+    assert [row["query_ms"] for row in rows] == ["20.0", "40.5", "12.0", ""]
+    assert "(costs.png)" in page and "| query ms |" in page and "| 40.5 |" in page
+    assert "Not in the figure of milliseconds of a query, which they do not say: cadnet." in page
+    assert "mirror images are averaged, for that is what was timed: intact." in page
+
+
+def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch):
+    """Their embeddings were timed, and not a query; a folder of the same name goes first."""
+    drawn = []
+    monkeypatch.setattr(compare.figures, "rank_against_cost", lambda *told: drawn.append(told[1:]))
+    keys = ("system", "dataset", "split", "per_rate", "mean_lr", "standard_error", "queries")
+    card = {k: v for k, v in made_run(folder / "a").items() if k in keys}
+    card |= {"train_rates": [2, 3, 4], "images_seen": {"reid": 64}, "to_embed": None}
+    cards = {
+        "one": {**card, "embedded_per_second": 40.0, "parameters": 7, "flip": None},
+        "two": {**card, "embedded_per_second": 50.0, "to_embed": {"parameters": 5, "flops": 9}},
+    }
+    monkeypatch.setattr(xr, "published", lambda: cards, raising=False)
+    rows, page = compared(tmp_path, "one", "two", folder / "a")
+    assert [row["variant"] for row in rows] == ["weights one", "weights two", ""]
+    assert [row["parameters"] for row in rows] == ["7", "5", "1500000"]
+    ((points, xlabel),) = drawn
+    assert [(p["label"], p["x"], p["error"]) for p in points] == [
+        ("one", 25.0, 2.25), ("two", 20.0, 2.25),
+    ]  # fmt: skip
+    assert xlabel == "milliseconds of an image, embedded with others"
+    assert f"Not in the figure of {xlabel}, which they do not say: baseline." in page
+    monkeypatch.chdir(folder.parent)
+    made_run(folder.parent / "one", "rain")
+    assert compare.read_run("one")["system"] == "rain"
+
+
+def test_the_front_is_what_a_cost_buys(tmp_path):
+    places = [(20, 60), (10, 50), (10, 40), (30, 60), (30, 70), (25, 55), (40, 69)]
+    points = [{"label": f"{x}", "x": x, "rank1": y, "error": None} for x, y in places]
+    front = compare.figures.front_of(points)
+    assert [(p["x"], p["rank1"]) for p in front] == [(10, 50), (20, 60), (30, 70)]
+    compare.figures.rank_against_cost(tmp_path / "costs.png", points)
+    with Image.open(tmp_path / "costs.png") as image:
+        assert image.size[1] == 440 and len(image.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_adapted_scores_are_told_from_plain_ones(folder, tmp_path):
+    said = "adapted on unlabelled gallery images, queries not looked at"
+    for name, adapted in (("plain", None), ("to", {"on": said, "images": {"1": 256}})):
+        made_run(folder / name, weights="NAME", adapted=adapted)
+        made_queries(folder / name, hits())
+    rows, page = compared(tmp_path, *sorted(folder.iterdir()))
+    assert [row["variant"] for row in rows] == ["weights NAME", "weights NAME, adapted"]
+    assert (
+        "Not like for like, batch normalization: as trained (baseline, weights NAME); "
+        f"{said} (baseline, weights NAME, adapted)."
+    ) in page
+    assert len(paired(tmp_path)) == 7  # and yet judged, for the queries are the same
+
+
 # --- paired differences ---
 
 
@@ -337,6 +419,25 @@ def test_one_network_costs_the_same_in_every_system():
     """With a classifier inside the network, as the baseline has it, or behind it."""
     baseline = embedding_cost(xr.Baseline(5, "tiny"))
     assert baseline == embedding_cost(xr.RAIN(9, "tiny")) != embedding_cost(xr.CADNet(5, "tiny"))
+
+
+@on_torch
+def test_weights_scored_again_cost_what_their_run_says(tmp_path):
+    """Neither classifier nor verifier, which only training needs; and a query is timed."""
+    from test_adaptation import made_data
+
+    from keras_xreid.app import evaluate
+
+    model, scores = small.shared(small.adaptive), tmp_path / "scores"
+    scores.mkdir()
+    options = evaluate.Options("NAME", rates=(1, 2))
+    evaluate.score(options, model, [made_data()], {}, scores, 0.0)
+    (row,), _ = compared(tmp_path, scores)
+    parameters = model.network.count_params()
+    assert int(row["parameters"]) == parameters == embedding_cost(model)[0]
+    judges = model.classifier.count_params() + model.verifier.count_params()
+    assert parameters + judges == model.count_params()
+    assert float(row["query_ms"]) > 0 and float(row["flops"]) > 0
 
 
 def test_what_cannot_be_counted_is_left_open(folder, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import small
+from test_adaptation import made_data
 
 import keras_xreid as xr
 from keras_xreid.data.rate import bands
@@ -39,3 +41,33 @@ def test_as_they_are(people):
     assert 1 <= xr.estimate_rate(flat)[0] <= 16
     with pytest.raises(xr.InputError, match="expected uint8"):
         xr.estimate_rate(images / 255.0)
+
+
+# --- what a wrong rate costs: tests/benchmarks/rate.py ---
+
+
+def test_a_wrong_rate_is_scored_as_evaluate_does():
+    rate = pytest.importorskip("rate")
+    model, data = small.shared(small.adaptive), made_data()
+    found = rate.wrong_rates(model, data)
+    for told, scores in found.items():
+        told_rates = dict.fromkeys(rate.TRUE, told)
+        result = xr.evaluate(model, data, rate.TRUE, told_rates=told_rates, verbose=False)
+        assert scores == [result.scores["per_rate"][f"{r}"]["rank1"] for r in rate.TRUE]
+    assert found[4] == found[8] and found[1] != found[4]
+
+
+@pytest.mark.parametrize("make", [small.baseline, small.rain, small.cadnet, small.distilled])
+def test_these_systems_do_not_use_the_rate(make):
+    model, images = small.shared(make), small.couples()["lr"]
+    query, other = (model.embed(images, rate) for rate in (1, 8))
+    np.testing.assert_array_equal(query, other)
+    first, second = (model.distances(query, other, query_rates=rate) for rate in (1, 8))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_intact_asks_only_whether_an_image_is_small():
+    model, images = small.shared(small.intact), small.couples()["lr"]
+    high, low, lower = (model.embed(images, rate) for rate in (1, 2, 8))
+    np.testing.assert_array_equal(low, lower)
+    assert np.abs(high - low).max() > 1e-3 * np.abs(high).max()

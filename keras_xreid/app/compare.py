@@ -4,12 +4,16 @@
     xreid compare --run "baseline --train-on hr+lr" --run rain -- --epochs 5
     xreid compare --run rain --run cadnet --seeds 0 1 2 -- --preset paper
 
-A run is a finished run folder, or a recipe with its options, which is run into --out first; what
+A run is a finished run folder, a folder that xreid evaluate --out wrote, the name of published
+weights, whose card is read, or a recipe with its options, which is run into --out first; what
 follows `--` are options of every recipe. A finished run is not run again, an interrupted one goes
 on where it was. Runs that differ in nothing but their seed share a row.
 
 Rows on the same queries and gallery are judged pair by pair, by their queries.csv: the difference,
 its interval, and one of the words better, worse, no difference shown.
+
+costs.png draws mean LR against the milliseconds of a query; of cards, which say none, against those
+of an image that is embedded with others.
 """
 
 import csv
@@ -41,6 +45,10 @@ from keras_xreid.report.tables import NOT_MEASURED, markdown, text_table
 # Options that say on what a run was done, which the footnotes tell, or where and how fast.
 flops = later("keras_xreid.evaluation.flops")
 
+COSTS = {
+    "query_ms": "milliseconds of a query",
+    "embed_ms": "milliseconds of an image, embedded with others",
+}
 NOT_A_VARIANT = (
     "data", "data_dir", "split", "fold", "protocol", "split_id", "rates", "query_rates", "seed",
     "workers", "compiled", "reid", "out", "resume", "overwrite", "command", "changed",
@@ -58,18 +66,21 @@ SHARED = tuple(
 @dataclasses.dataclass
 class Options:
     folders: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Folders of finished runs."""
+    """Folders of finished runs or of xreid evaluate, or names of published weights."""
     run: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A recipe with its own options, "rain --levels 5"; give --run once for each."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of each --run."""
     out: str = "runs/compare"
-    """Folder for compare.md, compare.csv, paired.csv, compare.png and the runs of --run."""
+    """Folder for compare.md, compare.csv, paired.csv, figures and the runs of --run."""
 
 
 def read_run(folder):
     """The metrics of a finished run, with its folder; refuses what is not finished."""
+    card = xr.published().get(str(folder))
     folder = Path(folder)
+    if card and not folder.exists():
+        return {**card, "weights": str(folder), "folder": folder}
     begun = (folder / "options.json").exists()
     if begun and not (folder / "report.md").exists():
         raise xr.InputError(f"the run in {folder} is not finished: go on with it with --resume")
@@ -126,6 +137,8 @@ def variants(runs):
                 words.append(spelled(name, value))
         if "weights" in run:  # scores of xreid evaluate
             own.append(f"weights {run['weights']}")
+        if adapted_on(run):
+            own.append("adapted")
         texts.append(", ".join(filter(None, [*(own or words), *shared])))
     return texts
 
@@ -156,6 +169,11 @@ def joined(runs):
                 )
         rows.append(row_of(system, variant, members))
     return rows
+
+
+def adapted_on(run):
+    """What a run's statistics of batch normalization were measured on; None: as trained."""
+    return (run.get("adapted") or {}).get("on")
 
 
 def people_of(run):
@@ -200,9 +218,55 @@ def row_of(system, variant, runs):
         "mINP": mean(scores.get("mINP") for scores in lr),
         "parameters": cost["parameters"] or runs[0].get("parameters"),
         "flops": cost["flops"],
+        "query_ms": mean(run.get("query_ms") for run in runs),
+        "embed_ms": mean(
+            1000 / run["embedded_per_second"] if run.get("embedded_per_second") else None
+            for run in runs
+        ),
         "images": mean(images_of(run) for run in runs),
         "seconds": mean(run.get("seconds") for run in runs),
     }
+
+
+def flip_of(row):
+    """Mean LR of averages of image and mirror image; None where the model makes none."""
+    values = [((run.get("flip") or {}).get("mean_lr") or {}).get("rank1") for run in row["runs"]]
+    return None if None in values else statistics.mean(values)
+
+
+def at_its_cost(row, cost):
+    """A point of the figure of costs: what a query costs, and the mean LR that it buys.
+
+    A model that averages mirror images is timed so, and so are its scores taken.
+    """
+    flip = flip_of(row)
+    error = row["mean_lr_error"]
+    if len(row["runs"]) == 1:
+        error = error_of_mean(row["runs"][0], "plain" if flip is None else "flip")
+    label = row["variant"].removeprefix("weights ") if "weights" in row["runs"][0] else row["name"]
+    rank1 = row["mean_lr"] if flip is None else flip
+    return {"label": label, "x": row[cost], "rank1": rank1, "error": error}
+
+
+def error_of_mean(run, variant):
+    """The standard error of a run's mean LR over its queries; None where it is not known.
+
+    Without the queries' own scores it is what it is at most: the mean of the rates' errors.
+    """
+    path, hits = run["folder"] / "queries.csv", {}
+    rates = [rate for rate in rates_of_mean(run).split() if rate in run["per_rate"]]
+    try:
+        found = read_queries(path, variant) if path.exists() else {}
+    except xr.InputError:  # from before mirror images were written
+        found = {}
+    for (query, rate), (_, rank1, *_) in found.items():
+        if rate in rates:
+            hits.setdefault(query, []).append(rank1)
+    if len(hits) > 1 and all(len(of_query) == len(rates) for of_query in hits.values()):
+        return statistics.stdev(map(statistics.mean, hits.values())) / len(hits) ** 0.5
+    scores = run if variant == "plain" else run["flip"]
+    errors = [(scores.get("standard_error") or {}).get(rate) for rate in rates]
+    return None if None in errors or not errors else statistics.mean(errors)
 
 
 def start_of(row):
@@ -249,7 +313,8 @@ def table(rows):
     rates = sorted({rate for row in rows for rate in row["rank1"]}, key=float)
     mixed = ["all queries"] if any(row["mixed"] is not None for row in rows) else []
     header = ["system", "variant", *(f"r = {rate}" for rate in rates), *mixed, "mean LR"]
-    header += ["mAP", "mINP", "parameters", "GFLOPs", "images", "min"]
+    timed = any(row["query_ms"] is not None for row in rows)
+    header += ["mAP", "mINP", "parameters", "GFLOPs", *["query ms"][:timed], "images", "min"]
 
     def score(value, error=None):
         text = NOT_MEASURED if value is None else f"{value:.1f}"
@@ -260,6 +325,7 @@ def table(rows):
         counts = [
             (row["parameters"], 1e6, ".2f", " M"),
             (row["flops"], 1e9, ".2f", ""),
+            *[(row["query_ms"], 1, ".1f", "")][:timed],
             (row["images"], 1, ",.0f", ""),
             (row["seconds"], 60, ".1f", ""),
         ]
@@ -311,6 +377,8 @@ def footnotes(rows):
         "preset": of_runs("preset"),
         "backend": of_runs("backend"),
     }
+    if any(adapted_on(run) for row in rows for run in row["runs"]):
+        told["batch normalization"] = lambda row: adapted_on(row["runs"][0]) or "as trained"
     same, different = [], []
     for what, value_of in told.items():
         values = {}
@@ -360,6 +428,7 @@ def as_csv(rows):
         "mINP",
         "parameters",
         "flops",
+        "query_ms",
         "images",
         "seconds",
     )
@@ -500,6 +569,34 @@ def draw(path, rows):
     figures.rank_lines(path, lines, note=note + ("; hollow: rate not trained on" if hollow else ""))
 
 
+def drawn_at(rows):
+    """The cost that most rows say, and those rows that have a place in the figure of it."""
+
+    def there(cost):
+        return [row for row in rows if None not in (row[cost], row["mean_lr"])]
+
+    cost = max(COSTS, key=lambda cost: len(there(cost)))
+    return cost, there(cost)
+
+
+def notes_on_costs(rows):
+    """What the figure of costs shows, and which rows have no place in it."""
+    cost, drawn = drawn_at(rows)
+    left = [row for row in rows if not any(row is one for one in drawn)]
+    notes = []
+    if any(row["query_ms"] is not None for row in rows):
+        notes.append("Query ms: one query alone, on the machine that scored the row.")
+    if len(drawn) > 1 and (flips := [row for row in drawn if flip_of(row) is not None]):
+        notes.append(
+            "In the figure of costs mirror images are averaged, for that is what was timed: "
+            f"{called(flips, rows)}."
+        )
+    if len(drawn) > 1 and left:
+        told = called(left, rows)
+        notes.append(f"Not in the figure of {COSTS[cost]}, which they do not say: {told}.")
+    return notes
+
+
 def main(options, shared=()):
     if shared and not options.run:
         raise xr.InputError("what follows -- are options of recipes: give --run RECIPE too")
@@ -524,7 +621,7 @@ def compare(options, shared, out, runs):
             runs.append(read_run(folder))
     rows = joined(runs)
     header, cells = table(rows)
-    notes = footnotes(rows)
+    notes = footnotes(rows) + notes_on_costs(rows)
     print("\n".join(["", text_table(header, cells, left=2), "", *notes]))
     pairs, not_judged = judged(rows)
     below = [*(PAIRED_NOTES if pairs else ()), *not_judged]
@@ -539,6 +636,11 @@ def compare(options, shared, out, runs):
     page = ["# Systems side by side", markdown(header, cells, left=2)]
     if (out / "compare.png").exists():
         page.append("![Rank-1 against rate](compare.png)")
+    cost, drawn = drawn_at(rows)
+    if len(drawn) > 1:
+        points = [at_its_cost(row, cost) for row in drawn]
+        figures.rank_against_cost(out / "costs.png", points, COSTS[cost])
+        page.append(f"![Rank-1 against {COSTS[cost]}](costs.png)")
     page.append("\n".join(f"- {note}" for note in notes))
     if below:
         page.append("## Paired differences")
@@ -548,7 +650,7 @@ def compare(options, shared, out, runs):
     write_page(out / "compare.html", text)
     files.write_text_atomic(out / "compare.md", text)
     files.write_text_atomic(out / "paired.csv", paired_csv(pairs))
-    print(f"\nWritten to {out}: compare.md, compare.html, compare.csv, paired.csv, compare.png")
+    print(f"\nWritten to {out}: compare.md, compare.html, compare.csv, paired.csv, figures")
 
 
 def cli():

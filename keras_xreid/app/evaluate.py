@@ -18,9 +18,10 @@ from keras_xreid.app.settings import NAMES, Protocol, strength_of
 from keras_xreid.data.rate import ESTIMATED
 from keras_xreid.data.resolution import DEGRADATIONS
 from keras_xreid.evaluation.queries import write_queries
+from keras_xreid.evaluation.speed import query_ms
 from keras_xreid.report.tables import score_table, text_table
 
-keras = later("keras")
+keras, flops = later("keras"), later("keras_xreid.evaluation.flops")
 
 
 @dataclasses.dataclass
@@ -278,6 +279,8 @@ def score(options, model, sets, told, folder, began):
         "short_run": bool(options.limit),
         "images_per_second": None,
         "parameters": model.count_params(),
+        "to_embed": flops.cost_of(model),
+        "query_ms": query_ms(model, result, adapted=adapted),
         "seconds": time.perf_counter() - began,
         **results,
     }

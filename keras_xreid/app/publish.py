@@ -31,7 +31,7 @@ from keras_xreid.report import report
 from keras_xreid.report.runs import read_metrics
 from keras_xreid.report.tables import NOT_MEASURED, markdown, markdown_table
 
-keras, run_module = later("keras"), later("keras_xreid.app.run")
+keras, flops = later("keras"), later("keras_xreid.evaluation.flops")
 
 FILE_BYTES, ALL_BYTES = 16e6, 72e6
 LICENCES = {
@@ -247,7 +247,7 @@ def publish(options, run, out, metrics):
         )
     entry = {
         **{name: {**metrics, **found}.get(name) for name in KEPT},
-        "to_embed": run_module.cost_of(model),
+        "to_embed": flops.cost_of(model),
         "train_rates": train_rates,
         "data": metrics["data"],
         "command": command_of(metrics, began),

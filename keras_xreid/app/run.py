@@ -16,7 +16,7 @@ from keras_xreid.app.settings import defaults, flag, plain, strength_of
 from keras_xreid.data.batches import check_people
 from keras_xreid.data.decoded import decode
 from keras_xreid.data.resolution import lr_rates, rate_range
-from keras_xreid.evaluation.flops import embedding_cost
+from keras_xreid.evaluation.flops import cost_of
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.ranking import counted_queries
 from keras_xreid.evaluation.speed import query_ms
@@ -49,15 +49,6 @@ def adam(model, rate, critics=None):
     first, *judges = model.phases()
     made = {part: keras.optimizers.Adam(rate) for part in first.updates}
     return made | {part: keras.optimizers.Adam(critics) for p in judges for part in p.updates}
-
-
-def cost_of(model):
-    """Parameters and operations of an embedding, for metrics.json; None where not countable."""
-    try:
-        parameters, flops = embedding_cost(model)
-    except (xr.InputError, NotImplementedError, TypeError, ValueError):
-        return None  # a run of hours is not lost for that
-    return {"parameters": parameters, "flops": flops}
 
 
 class Run:

@@ -343,13 +343,11 @@ def show_main(table, found, folder):
         return Section(title, [(["row", "rank-1"], [[label, NOT_RUN] for label in found])], [])
     header, lines = compare.table(rows)
     at = header.index("mean LR") + 1
-    for name, title_of in (("mean LR, flip", flip_of), ("query ms", query_ms_of)):
-        values = [title_of(row) for row in rows]
-        if any(value is not None for value in values):
-            place = at if name == "mean LR, flip" else header.index("GFLOPs") + 1
-            header.insert(place, name)
-            for line, value in zip(lines, values, strict=True):
-                line.insert(place, NOT_MEASURED if value is None else f"{value:.1f}")
+    values = [compare.flip_of(row) for row in rows]
+    if any(value is not None for value in values):
+        header.insert(at, "mean LR, flip")
+        for line, value in zip(lines, values, strict=True):
+            line.insert(at, NOT_MEASURED if value is None else f"{value:.1f}")
     if any(row["mixed"] is not None for row in rows):
         header.append("paper's rank-1")
         for line, row in zip(lines, rows, strict=True):
@@ -369,15 +367,6 @@ def show_main(table, found, folder):
     compare.draw(folder / "main.png", [row for row in rows if row["rank1"]])
     below = ["\n".join(notes), beside_papers(all_runs(found))]
     return Section(title, shown, below, ("main.png",))
-
-
-def flip_of(row):
-    values = [((run.get("flip") or {}).get("mean_lr") or {}).get("rank1") for run in row["runs"]]
-    return None if None in values else statistics.mean(values)
-
-
-def query_ms_of(row):
-    return row["runs"][0].get("query_ms")
 
 
 def printed_rank1(row):

@@ -69,6 +69,22 @@ def embedding_cost(model):
     return sum(math.prod(w.shape) for w in weights.values()), flops
 
 
+def cost_of(model):
+    """The same for metrics.json; a run of hours is not lost for what cannot be counted.
+
+    Args:
+        model: a `ReIDModel`.
+
+    Returns:
+        A dict of "parameters" and "flops", or None where they cannot be counted.
+    """
+    try:
+        parameters, flops = embedding_cost(model)
+    except (InputError, NotImplementedError, TypeError, ValueError):
+        return None
+    return {"parameters": parameters, "flops": flops}
+
+
 def _cost(outputs):
     """The layers that these symbolic tensors come from, and their operations."""
     nodes, ahead = {}, list(outputs)

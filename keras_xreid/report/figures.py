@@ -312,6 +312,81 @@ def rank_lines(path, lines, xlabel="downsampling rate r", note="bars: ± one sta
     return path
 
 
+def rank_against_cost(path, points, xlabel="milliseconds of a query"):
+    """Draws rank-1 against cost, a named point for each system, and the front.
+
+    On the front are those that no other one beats at the same cost or less: their markers are
+    filled, and a line of steps shows the best that a cost buys.
+
+    Args:
+        path: PNG to write.
+        points: list of dictionaries of "label", "x" (the cost), "rank1" (in percent) and "error"
+            (None where it is not known).
+        xlabel: what x is.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+
+    >>> points = [{"label": "RAIN", "x": 12.5, "rank1": 61.0, "error": 2.0}]
+    >>> rank_against_cost("costs.png", points)
+    """
+    points = sorted(points, key=lambda point: point["x"])
+    front = front_of(points)
+    names = [textwrap.wrap(point["label"], 40) for point in points]
+    longest = max(len(row) for rows in names for row in rows)
+    with _figure(path, 84 + 476 + 40 + 10 * longest, 440) as figure:
+        axes = _axes(figure, 84, 40, 476, 334)
+        end = 1.08 * points[-1]["x"]
+        axes.step(
+            [*(point["x"] for point in front), end],
+            [*(point["rank1"] for point in front), front[-1]["rank1"]],
+            where="post", color=BLACK, lw=1, ls="--", zorder=2,
+        )  # fmt: skip
+        for number, point in enumerate(points):
+            colour = COLOURS[number % len(COLOURS)]
+            axes.errorbar(
+                point["x"], point["rank1"], point["error"], color=colour, capsize=2,
+                elinewidth=0.8, marker=MARKERS[number % len(MARKERS)], ms=6, mew=1.2,
+                mfc=colour if any(point is one for one in front) else "white", zorder=3,
+            )  # fmt: skip
+        axes.set_xlim(0, end)
+        bottom, top = axes.get_ylim()
+        gap = 0.065 * (top - bottom) * max(map(len, names))
+        heights = _apart([point["rank1"] for point in points], gap)
+        heights += max(0, bottom - min(heights))
+        for number, (point, height) in enumerate(zip(points, heights, strict=True)):
+            colour = COLOURS[number % len(COLOURS)]
+            thin = {"arrowstyle": "-", "color": colour, "lw": 0.4, "alpha": 0.6, "shrinkB": 6}
+            axes.annotate(
+                "\n".join(names[number]), (point["x"], point["rank1"]), (1.02 * end, height),
+                color=colour, va="center", annotation_clip=False, arrowprops=thin,
+            )  # fmt: skip
+        axes.set_ylim(bottom, top)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("rank-1 (%), mean LR")
+        axes.grid(axis="y", lw=0.4, color="#DDDDDD")
+        axes.set_axisbelow(True)
+        note = "filled: none is better at this cost or less"
+        if any(point["error"] is not None for point in points):
+            note = "bars: ± one standard error; " + note
+        axes.set_title(note, loc="left", color=GREY, fontsize=7)
+    return path
+
+
+def front_of(points):
+    """Those points that no other one beats at the same cost or less, the cheapest first."""
+    front = []
+    for point in sorted(points, key=lambda point: (point["x"], -point["rank1"])):
+        if not front or point["rank1"] > front[-1]["rank1"]:
+            front.append(point)
+    return front
+
+
 def _apart(values, gap):
     """Moves values as little as possible, in squares, until each two are `gap` apart."""
     order = np.argsort(values, kind="stable")

@@ -52,10 +52,12 @@ KINDS = {
     "per_rate": COUNTS, "mean_lr": SCORES, "mixed": SCORES, "standard_error": SCORES,
     "image_quality": COUNTS, "images_seen": SCORES, "to_embed": SCORES, "data": COUNTS,
     "queries_per_rate": SCORES, "options": (object, 1), "summary": (object, 1),
+    "adapted": (object, 1), "embedded_per_second": (float, 0),
 }  # fmt: skip
 INSIDE = {
     "enlarged": {name: KINDS[name] for name in ("per_rate", "mean_lr", "mixed", "image_quality")},
-    "flip": {name: KINDS[name] for name in ("per_rate", "mean_lr")},
+    "flip": {name: KINDS[name] for name in ("per_rate", "mean_lr", "standard_error")},
+    "adapted": {"on": (str, 0)},
     "options": {
         **dict.fromkeys(("preset", "data", "data_dir", "command", "weights", "reid"), (str, 0)),
         **dict.fromkeys(("rates", "train_rates"), (list, 0)),

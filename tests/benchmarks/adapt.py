@@ -14,9 +14,12 @@ model makes them.
 import argparse
 import dataclasses
 import hashlib
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
+import keras
 import numpy as np
 
 import keras_xreid as xr
@@ -77,11 +80,14 @@ def main():
         f"{options.weights} on {options.data} {options.split}, {len(data.query)} queries, gallery "
         f"images of cameras {' '.join(cameras)}: {count}"
     )
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = Path(folder) / "manifest.jsonl"
+        sha256 = xr.write_manifest(manifest, xr.manifest_rows(data, rates))
+    print(f"Seed 0, {keras.backend.backend()}, manifest {sha256[:16]}")
     titles = " | ".join(f"r = {rate:g}" for rate in rates)
     print(f"| statistics from | score | {titles} | measured in |\n|{' --- |' * (len(rates) + 3)}")
 
-    def row(name, adapted, began):
-        seconds = time.perf_counter() - began
+    def row(name, adapted, seconds):
         scores = xr.evaluate(kept, data, rates, verbose=False, adapted=adapted).scores
         per_rate = (scores["flip"] or scores)["per_rate"]
         for score in ("rank1", "mAP"):
@@ -103,12 +109,13 @@ def main():
             for seed in range(options.seeds):
                 began = time.perf_counter()
                 adapted = measured(most=most, seed=seed)
-                found.append(row(f"{most} images a camera, seed {seed}", adapted, began))
+                seconds = time.perf_counter() - began
+                found.append(row(f"{most} images a camera, seed {seed}", adapted, seconds))
             mean = " | ".join(f"{value:.1f}" for value in np.mean(found, axis=0))
             print(f"| {most} images a camera, mean | rank1 | {mean} | |", flush=True)
         return
     if "published" in options.rows:
-        row("training people, as published", None, time.perf_counter())
+        row("training people, as published", None, 0)
     for what in ("camera", "together"):
         wanted = [name for name in options.rows if name.startswith(what)]
         if not wanted:
@@ -120,10 +127,11 @@ def main():
             name, adapted = "all cameras together", measured("all", most=512)
             values = dict.fromkeys(cameras, adapted.values["all"])
             adapted = dataclasses.replace(adapted, values=values)
+        seconds = time.perf_counter() - began
         if f"{what}-rate" in wanted:
-            row(f"{name}, each rate", adapted, began)
+            row(f"{name}, each rate", adapted, seconds)
         if what in wanted:
-            row(f"{name}, HR images", high(adapted), began)
+            row(f"{name}, HR images", high(adapted), seconds)
 
 
 if __name__ == "__main__":
