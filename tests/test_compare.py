@@ -195,12 +195,21 @@ def test_rates_not_trained_on_are_hollow(folder, tmp_path, monkeypatch):
 # --- the figure of costs ---
 
 
-def test_points_of_the_figure_of_costs(folder, tmp_path, monkeypatch):
+@pytest.fixture
+def points(monkeypatch):
+    """What the figure of costs was drawn of: [(points, what the cost is)]."""
+    drawn, draw = [], compare.figures.rank_against_cost
+
+    def keep(path, *told):
+        drawn.append(told)
+        return draw(path, *told)
+
+    monkeypatch.setattr(compare.figures, "rank_against_cost", keep)
+    return drawn
+
+
+def test_points_of_the_figure_of_costs(folder, tmp_path, points):
     """Each score stands at its own time, its error is by hand, and who has none is named."""
-    drawn = []
-    monkeypatch.setattr(
-        compare.figures, "rank_against_cost", lambda path, points, xlabel: drawn.extend(points)
-    )
     found = hits()
     made_run(folder / "a", query_ms=20.0)
     made_queries(folder / "a", found)
@@ -213,7 +222,7 @@ def test_points_of_the_figure_of_costs(folder, tmp_path, monkeypatch):
     rows, page = compared(tmp_path, *sorted(folder.iterdir()))
     of_each = 100 * found[:, 1:4].mean(axis=1)  # a query's hits at 2, 3 and 4
     error = pytest.approx(of_each.std(ddof=1) / 40**0.5)
-    assert drawn == [
+    assert points[0][0] == [
         {"label": "baseline", "x": 20.0, "rank1": 60.0, "error": error},
         {"label": "intact", "x": 40.5, "rank1": 71.0, "error": 1.5},
         {"label": "rain", "x": 12.0, "rank1": 52.0, "error": pytest.approx(8**0.5)},
@@ -224,10 +233,8 @@ def test_points_of_the_figure_of_costs(folder, tmp_path, monkeypatch):
     assert "mirror images are averaged, for that is what was timed: intact." in page
 
 
-def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch):
+def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch, points):
     """Their embeddings were timed, and not a query; a folder of the same name goes first."""
-    drawn = []
-    monkeypatch.setattr(compare.figures, "rank_against_cost", lambda *told: drawn.append(told[1:]))
     keys = ("system", "dataset", "split", "per_rate", "mean_lr", "standard_error", "queries")
     card = {k: v for k, v in made_run(folder / "a").items() if k in keys}
     card |= {"train_rates": [2, 3, 4], "images_seen": {"reid": 64}, "to_embed": None}
@@ -239,8 +246,8 @@ def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch):
     rows, page = compared(tmp_path, "one", "two", folder / "a")
     assert [row["variant"] for row in rows] == ["weights one", "weights two", ""]
     assert [row["parameters"] for row in rows] == ["7", "5", "1500000"]
-    ((points, xlabel),) = drawn
-    assert [(p["label"], p["x"], p["error"]) for p in points] == [
+    ((drawn, xlabel),) = points
+    assert [(p["label"], p["x"], p["error"]) for p in drawn] == [
         ("one", 25.0, 2.25), ("two", 20.0, 2.25),
     ]  # fmt: skip
     assert xlabel == "milliseconds of an image, embedded with others"
