@@ -82,7 +82,8 @@ def trained(name, records):
         "distilled": (small.distilled, xr.PairBatches, {}, {}),
     }[name]  # fmt: skip
     model, batches = make(**given), batches_of(kind, records, **more)
-    parts = {part for phase in model.phases() for part in phase.updates}
+    # In one order in all processes, which a set has not.
+    parts = dict.fromkeys(part for phase in model.phases() for part in phase.updates)
     model.compile({part: OPTIMIZERS.get(name, sgd)() for part in parts}, l2=1e-3)
     before = model.get_weights()
     norms = [TermNorms(batches)] if name == "rain" else []
