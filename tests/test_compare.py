@@ -244,14 +244,15 @@ def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch, poin
     }
     monkeypatch.setattr(xr, "published", lambda: cards, raising=False)
     rows, page = compared(tmp_path, "one", "two", folder / "a")
-    assert [row["variant"] for row in rows] == ["weights one", "weights two", ""]
+    a = "backbone resnet_tiny, backend torch"
+    assert [row["variant"] for row in rows] == ["weights one", "weights two", a]
     assert [row["parameters"] for row in rows] == ["7", "5", "1500000"]
     ((drawn, xlabel),) = points
     assert [(p["label"], p["x"], p["error"]) for p in drawn] == [
         ("one", 25.0, 2.25), ("two", 20.0, 2.25),
     ]  # fmt: skip
     assert xlabel == "milliseconds of an image, embedded with others"
-    assert f"Not in the figure of {xlabel}, which they do not say: baseline." in page
+    assert f"Not in the figure of {xlabel}, which they do not say: baseline, {a}." in page
     monkeypatch.chdir(folder.parent)
     made_run(folder.parent / "one", "rain")
     assert compare.read_run("one")["system"] == "rain"
@@ -429,16 +430,19 @@ def test_one_network_costs_the_same_in_every_system():
 
 
 @on_torch
-def test_weights_scored_again_cost_what_their_run_says(tmp_path):
+def test_weights_scored_again_cost_what_their_run_says(tmp_path, monkeypatch):
     """Neither classifier nor verifier, which only training needs; and a query is timed."""
     from test_adaptation import made_data
 
     from keras_xreid.app import evaluate
 
-    model, scores = small.shared(small.adaptive), tmp_path / "scores"
+    model, scores = small.adaptive(backbone="resnet_tiny"), tmp_path / "scores"
     scores.mkdir()
-    options = evaluate.Options("NAME", rates=(1, 2))
-    evaluate.score(options, model, [made_data()], {}, scores, 0.0)
+    options, data = evaluate.Options("NAME", rates=(1, 2)), made_data()
+    monkeypatch.chdir(tmp_path)
+    for record in data.query + data.gallery:
+        Image.new("RGB", (32, 64)).save(record.path)
+    evaluate.score(options, model, [data], {}, scores, 0.0)
     (row,), _ = compared(tmp_path, scores)
     parameters = model.network.count_params()
     assert int(row["parameters"]) == parameters == embedding_cost(model)[0]
