@@ -269,6 +269,20 @@ def test_many_batches_through_fit():
     assert int(model.optimizers["generator"].iterations) == 6
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others always do so")
+def test_a_number_below_1e_38_is_zero_in_training_alone():
+    small, seen = keras.ops.convert_to_tensor(np.float32(1e-39)), []
+
+    class Seen(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(float(small * 1.0))
+
+    model = Chase()
+    model.compile(sgd())
+    model.fit(Repeat(ONE), verbose=0, callbacks=[Seen()])
+    assert seen == [0.0] and float(small * 1.0) > 0
+
+
 def test_a_phase_without_anything_to_train_is_no_error():
     model = Chase()
     model.compile(sgd())

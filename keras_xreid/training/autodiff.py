@@ -171,6 +171,26 @@ def default_jit_compile():
     return BACKEND == "jax"
 
 
+@contextlib.contextmanager
+def small_as_zero():
+    """Inside, numbers below 1e-38 are zero, as they always are on TensorFlow and JAX.
+
+    Processors are many times slower with them. L2 and Adam make dead channels so small: without
+    this the last epochs of a run of EfficientNet-Lite0 took four times as long on PyTorch.
+    """
+    if BACKEND != "torch":
+        yield
+        return
+    import torch
+
+    before = (torch.tensor(1e-39) * 1.0).item() == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
 def after_training():
     """Lets go of what was kept for the next train step."""
     _last_gradients.clear()

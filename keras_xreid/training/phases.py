@@ -271,7 +271,7 @@ class PhasedModel(keras.Model):
             callbacks = [guard, *keras.tree.flatten(callbacks or [])]
         processes.same_weights([*self.variables, *self.optimizer.variables])
         try:
-            with processes.quiet(), self._own_share_of(x):
+            with processes.quiet(), self._own_share_of(x), autodiff.small_as_zero():
                 return super().fit(
                     x, None, batch_size, epochs, verbose, callbacks, validation_split,
                     validation_data, shuffle, **kwargs,
