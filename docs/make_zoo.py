@@ -21,7 +21,7 @@ HEAD = """# Zoo
 ```python
 import keras_xreid as xr
 
-model = xr.load("intact_lite0_market1501_501")
+model = xr.load("intact_strong_market1501_501")
 print(type(model).__name__, model.image_size)
 ```
 

@@ -1,7 +1,7 @@
 """Lists the published weights: what each was trained on, its scores and its size.
 
 xreid weights
-xreid weights intact_lite0_market1501_501
+xreid weights intact_strong_market1501_501
 """
 
 import dataclasses
