@@ -73,11 +73,8 @@ def trained(name, records):
     make, kind, given, more = {
         "intact": (small.intact, xr.PairBatches, {"match": 1.0, "pixel_scale": 1.0}, {}),
         "rain": (small.rain, xr.PairBatches, {}, {}),
-        "strong rain": (small.rain, xr.PairBatches, {"neck": True, "joint": True}, {"workers": 1}),
-        "cadnet": (small.cadnet, xr.PairBatches, {}, {"independent": True}),
         "adaptive": (small.adaptive, xr.PairBatches, {"neck": True}, {}),
         "baseline": (small.baseline, xr.ImageBatches, {"neck": True, "label_smoothing": 0.1}, {}),
-        "octuplet": (small.baseline, xr.PairBatches, {"octuplet": 1.0}, {}),
         "thinned": (thinned, xr.ImageBatches, {"octuplet": 0.0}, {}),
         "distilled": (small.distilled, xr.PairBatches, {}, {}),
     }[name]  # fmt: skip
