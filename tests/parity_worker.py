@@ -15,14 +15,14 @@ def features(found):
     for name, model in (("rain", rain()), ("cadnet", cadnet()), ("adaptive", adaptive())):
         batch = levels()
         found[f"embed/{name}"] = model.embed(batch["lr"], rates=batch["rate"])
-    for name in ("resnet_tiny", "osnet_x0_25", "efficientnet_lite0"):
+    for name in ("osnet_x0_25", "efficientnet_lite0"):
         baseline = fill(xr.Baseline(5, backbone=name, image_size=SIZE))
         found[f"embed/{name}"] = baseline.embed(pairs()["hr"])
 
 
 def phases_of_intact(found):
     """Each phase's loss terms and gradients from the same weights on the same batch."""
-    model = intact()
+    model = intact(backbone="resnet_tiny")
     found["embed/intact"] = model.embed(pairs()["lr"], rates=4)
     found["recover/intact"] = model.recover(pairs()["lr"])
     model.compile(jit_compile=False)
