@@ -1,7 +1,7 @@
 """Gradients and the train-step signature on each backend.
 
-This file, `fast_torch/` and `keras_xreid/_backend.py` are the only ones that name a backend. A
-new backend is one more function here.
+Beside this file `fast_torch/`, `processes.py`, `collectives.py` and `keras_xreid/_backend.py` name
+a backend, and no others. A new backend is one more function here.
 """
 
 import contextlib
