@@ -69,7 +69,7 @@ def thinned(**given):
 
 
 def trained(name, records):
-    """A toy after its steps: weights by name, the logs, and how far the farthest weight went."""
+    """A toy after its steps: weights by place, the logs, and how far the farthest weight went."""
     make, kind, given, more = {
         "intact": (small.intact, xr.PairBatches, {"match": 1.0, "pixel_scale": 1.0}, {}),
         "rain": (small.rain, xr.PairBatches, {}, {}),
@@ -85,7 +85,8 @@ def trained(name, records):
     before = model.get_weights()
     norms = [TermNorms(batches)] if name == "rain" else []
     told = model.fit(batches, epochs=1, verbose=0, callbacks=norms).history
-    found = {v.path: keras.ops.convert_to_numpy(v) for v in model.weights}
+    # By place: the number in a name counts the layers that the process built before.
+    found = {f"{i} {v.name}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.weights)}
     logs = {f"log {term}": values[-1] for term, values in told.items()}
     moved = zip(before, model.get_weights(), strict=True)
     return {**found, **logs, "log moved": max(np.abs(a - b).max() for a, b in moved)}
