@@ -1,5 +1,8 @@
 """The engine: what a phase updates, what it leaves alone, and how it is saved."""
 
+import os
+import platform
+
 import h5py
 import keras
 import numpy as np
@@ -281,6 +284,35 @@ def test_a_number_below_1e_38_is_zero_in_training_alone():
     model.compile(sgd())
     model.fit(Repeat(ONE), verbose=0, callbacks=[Seen()])
     assert seen == [0.0] and float(small * 1.0) > 0
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch" or platform.libc_ver()[0] != "glibc",
+    reason="only PyTorch on glibc is told",
+)
+def test_memory_is_kept_in_training_alone(monkeypatch):
+    """Pages fetched anew for what has just been freed, by the system's count."""
+    import resource  # not there on Windows
+
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+
+    def pages():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            # More than what glibc learns to keep by itself, and no multiple of a huge page.
+            keras.ops.ones((40, 1 << 20), "float32")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    class Seen(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            pages()
+            seen.append(pages())
+
+    seen, model = [], Chase()
+    model.compile(sgd())
+    model.fit(Repeat(ONE), verbose=0, callbacks=[Seen()])
+    assert seen[0] < 50 < pages()
 
 
 def test_a_phase_without_anything_to_train_is_no_error():

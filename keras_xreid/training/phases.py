@@ -271,13 +271,12 @@ class PhasedModel(keras.Model):
             callbacks = [guard, *keras.tree.flatten(callbacks or [])]
         processes.same_weights([*self.variables, *self.optimizer.variables])
         try:
-            with processes.quiet(), self._own_share_of(x), autodiff.small_as_zero():
+            with processes.quiet(), self._own_share_of(x), autodiff.training():
                 return super().fit(
                     x, None, batch_size, epochs, verbose, callbacks, validation_split,
                     validation_data, shuffle, **kwargs,
                 )  # fmt: skip
         finally:
-            autodiff.after_training()
             object.__setattr__(self, "_looked_up", None)
 
     @contextlib.contextmanager
