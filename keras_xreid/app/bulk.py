@@ -123,7 +123,7 @@ class Boxes:
         raise xr.InputError(f"{self.frames.video} has no frame {number} that can be read")
 
 
-def embed_in_parts(source, out, model, rate, shard=(0, 1), part=PART):
+def embed_in_parts(source, out, model, rate, shard=(0, 1), part=PART, *, engine=None):
     """Embeds images into Parquet files, each of which appears only when it is whole.
 
     A part that is there is made again only where a file of it has changed since. An image that
@@ -136,6 +136,7 @@ def embed_in_parts(source, out, model, rate, shard=(0, 1), part=PART):
         rate: down-sampling rate of the images.
         shard: (i, n): this process makes the parts i, i + n, i + 2 n, ...
         part: images a file.
+        engine: makes the parts elsewhere, as `on_ray.made`; this process does, if not given.
 
     Returns:
         (images embedded now, images rejected in all parts that are there).
@@ -165,17 +166,37 @@ def embed_in_parts(source, out, model, rate, shard=(0, 1), part=PART):
     if hasattr(source, "begin"):
         source.begin([row for number in todo for row in parts[number]])
     progress, began = Progress(f"Embedding {count:,} images", count, show=bool(todo)), time.time()
-    with ThreadPoolExecutor(source.threads) as pool:
-        for number in todo:
-            table = _part(pa, source, parts[number], model, rate, about, pool, progress)
-            content = io.BytesIO()
-            pa.parquet.write_table(table, content, compression="zstd")
-            files.write_bytes_atomic(part_of(out, number), content.getbuffer(), sync=True)
+    work = [(part_of(out, number), parts[number]) for number in todo]
+    if engine is None:
+        for path, some in work:
+            make_part(source, path, some, model, rate, about, progress.add)
+    elif work:
+        for images in engine(source, work, rate, about):
+            progress.add(images)
     rejected = _collect(pa, out)
     if count:
         seconds = time.time() - began
         print(f"{count / seconds:.1f} images/s")
     return count, rejected
+
+
+def make_part(source, path, rows, model, rate, about, add=lambda images: None):
+    """Embeds the images of one part, and writes it whole.
+
+    Args:
+        source: `Images` or `Boxes`.
+        path: the part's file.
+        rows: list of `Row`.
+        model: the model.
+        rate: down-sampling rate of the images.
+        about: what `about_model` says of the model.
+        add: called with the number of images that were embedded since it was called last.
+    """
+    pa, content = arrow(), io.BytesIO()
+    with ThreadPoolExecutor(source.threads) as pool:
+        table = _part(pa, source, rows, model, rate, about, pool, add)
+    pa.parquet.write_table(table, content, compression="zstd")
+    files.write_bytes_atomic(path, content.getbuffer(), sync=True)
 
 
 def _begin(out, plan):
@@ -255,7 +276,7 @@ def _is_text(path):
     return True
 
 
-def _part(pa, source, rows, model, rate, about, pool, progress):
+def _part(pa, source, rows, model, rate, about, pool, add):
     rejected, told, features = {}, [], []
     slices = [rows[i : i + AT_A_TIME] for i in range(0, len(rows), AT_A_TIME)]
 
@@ -272,7 +293,7 @@ def _part(pa, source, rows, model, rate, about, pool, progress):
             check_finite(found, [row.path for row, *_ in read])
             features.append(found)
             told += [(row, sha256, *state) for row, _, sha256, state in read]
-        progress.add(len(one))
+        add(len(one))
     width = about["dimension"]
     flat = np.concatenate([*features, np.zeros((0, width), "float32")]).ravel()
     rows, sha256, size, modified = zip(*told, strict=True) if told else ((),) * 4

@@ -2,7 +2,7 @@
 
     xreid embed --images FOLDER --out features.npz
     xreid embed --weights NAME --images people.csv --rates 4 --out features.npz
-    xreid embed --images FOLDER --out PARTS [--shard 0/4]
+    xreid embed --images FOLDER --out PARTS [--shard 0/4] [--engine ray --workers 4]
 
 The file holds `features` (n, d) float32, `paths`, `rates` where they are known, `people` where a
 folder for each person or the CSV names them, and `model`, the network with the hash of its weights.
@@ -11,7 +11,8 @@ folder for each person or the CSV names them, and `model`, the network with the 
 A folder takes any number of images, as Parquet parts of 4,096 (path, sha256, bytes, modified,
 person, camera, time, rate, box, model, embedding). A part appears when it is whole. The same
 command goes on where it was stopped, and makes parts of changed images anew. `--shard 0/4` to `3/4`
-share the parts among four processes or machines. Images that cannot be read are listed in
+share the parts among four processes or machines. `--engine ray --workers 4` has Ray share them, on
+this machine or on the cluster of RAY_ADDRESS. Images that cannot be read are listed in
 rejected.csv.
 
 Of a sequence in MOT's format (gt/gt.txt, and img1/000001.jpg or one video) people are cut out of
@@ -19,16 +20,18 @@ their boxes, into Parquet parts. The camera is the folder's name.
 """
 
 import dataclasses
+import functools
 import io
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 import keras_xreid as xr
 from keras_xreid import app, files
-from keras_xreid.app import bulk
+from keras_xreid.app import bulk, on_ray
 from keras_xreid.app.export import weights_sha256
 from keras_xreid.app.gallery import times_of
 from keras_xreid.app.index import (
@@ -40,6 +43,7 @@ from keras_xreid.app.index import (
     own_images,
 )
 from keras_xreid.data.readers.mot import boxes_of
+from keras_xreid.errors import check_number
 from keras_xreid.gallery import about_model
 from keras_xreid.progress import Progress
 
@@ -67,6 +71,10 @@ class Options:
     """With --adapted: the camera of all images, where nothing else tells it."""
     shard: str = "0/1"
     """i/n, of a folder: make every n-th part, beginning with the i-th (from 0)."""
+    engine: Literal["ray"] | None = None
+    """Of a folder: have the parts made by workers of Ray, rather than here."""
+    workers: int = 2
+    """With --engine: how many workers make parts at a time."""
     cache: str = "~/.cache/keras_xreid"
     """Folder that keeps the embeddings; it may be deleted at any time."""
     overwrite: bool = False
@@ -80,6 +88,8 @@ def main(options):
         return
     if out.suffix != ".npz":
         raise xr.InputError(f"cannot write {out}: give a file ending in .npz, or a folder")
+    if options.engine:
+        raise xr.InputError("--engine makes Parquet parts: give a folder as --out")
     if boxes_of(options.images):
         raise xr.InputError(f"{options.images} is a sequence with boxes: give a folder as --out")
     if out.exists() and not options.overwrite:
@@ -125,8 +135,13 @@ def in_parts(options, out):
         source = bulk.Boxes(options.images)
     else:
         source = bulk.Images(own_images(options.images), times_of(options.images))
+    engine = None
+    if options.engine:
+        check_number("--workers", options.workers)
+        on_ray.imported()
+        engine = functools.partial(on_ray.made, weights=options.weights, workers=options.workers)
     model = xr.load(options.weights)
-    count, rejected = bulk.embed_in_parts(source, out, model, options.rates, shard)
+    count, rejected = bulk.embed_in_parts(source, out, model, options.rates, shard, engine=engine)
     print(f"{count:,} images embedded, {rejected:,} rejected (rejected.csv): {out}")
 
 
