@@ -353,11 +353,14 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
     about = json.loads(told("info"))
     assert about["images"] == 9 and set(about["cameras"]) == {"0", "1", "2"}
     assert "9 images, all as they were written" in told("verify")
+    assert "1 removed images gave back 0.0 MB, 9 in" in told("compact")
     assert "1 images added, 10 in" in told("add", images)
     for options, words in (
         (("add", place), "add takes one folder"),
         (("remove", place), "remove takes images"),
         (("info", place, ("a.jpg",)), "info takes a gallery alone"),
+        (("compact", place, ("a.jpg",)), "compact takes a gallery alone"),
+        (("compact", str(tmp_path / "none")), "no gallery"),
         (("remove", place, ("nobody.jpg",)), "nothing was removed"),
         (("info", str(tmp_path / "none")), "no gallery"),
     ):

@@ -1,5 +1,6 @@
 """A gallery finds what a slow search finds, and holds what was acknowledged."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -428,6 +429,132 @@ def test_interrupted_after_the_rows_were_written(tmp_path, monkeypatch):
         gallery.add(vectors(1, seed=2), ["late"])
     gallery.add(vectors(1, seed=2), ["later"])
     assert gallery.keys() == [*names(5), "late", "later"] and gallery.verify() == []
+
+
+# --- compacting ----------------------------------------------------------------------------------
+
+
+def data_of(path):
+    """The files of a gallery's rows, by the names that they had at first."""
+    found = {p.name.rpartition("-")[2]: p.read_bytes() for p in path.iterdir()}
+    return {name: found[name] for name in sorted(set(found) - {memory.HEADER, memory.LOCK})}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("int8", [False, True])
+def test_compacted_as_if_removed_rows_had_never_been(tmp_path, kind, int8, monkeypatch):
+    """Byte by byte, twice; who reads meanwhile goes on, and what is added then is there."""
+    monkeypatch.setattr(memory, "BLOCK", 16)
+    about, n = KINDS[kind], 100
+    gallery = filled(tmp_path / "g", about, n, int8=int8)
+    assert gallery.compact() == 0 and not list(gallery.path.glob("1-*"))
+    reader = xr.Gallery.open(gallery.path)
+    queries, gone = vectors(3, seed=1), [0, 3, 4, 17, 50, 99]
+    for generation, part in enumerate((gone[:4], gone[4:]), start=1):
+        before = reader.search(queries, 1, k=200)
+        gallery.remove([f"k{i}" for i in part])
+        size = sum(p.stat().st_size for p in gallery.path.iterdir())
+        assert gallery.compact() == len(part) and gallery.about["removed"] == 0
+        assert sum(p.stat().st_size for p in gallery.path.iterdir()) < size
+        assert {p.name.partition("-")[0] for p in gallery.path.glob("*-*")} == {str(generation)}
+        again = reader.search(queries, 1, k=200)
+        assert again.keys == before.keys  # of the old files
+        np.testing.assert_array_equal(again.distances, before.distances)
+        reader.refresh()
+        assert len(reader) == len(gallery) == n - sum(map(len, (gone[:4], gone[4:])[:generation]))
+    kept = [i for i in range(n) if i not in gone]
+    fresh = xr.Gallery.create(tmp_path / "fresh", about, int8=int8)
+    fresh.add(vectors(n)[kept], [f"k{i}" for i in kept], [i % 3 for i in kept], kept, 1)
+    assert data_of(gallery.path) == data_of(fresh.path) and gallery.verify() == []
+    for one in (gallery, fresh):
+        with pytest.raises(xr.InputError, match="'k1' already"):
+            one.add(vectors(1), ["k1"])
+        one.add(vectors(1, seed=9), ["k3"])  # free again
+        one.remove(["k7"])
+    assert data_of(gallery.path) == data_of(fresh.path)
+    for options in ({}, {"only_cameras": [1], "between": (10, 60)}):
+        reader.refresh()
+        ours, theirs = (one.search(queries, 2, 9, **options) for one in (reader, fresh))
+        assert ours.keys == theirs.keys
+        np.testing.assert_array_equal(ours.distances, theirs.distances)
+    gallery.remove(gallery.keys())
+    gallery.compact()
+    assert len(gallery) == 0 and set(map(len, data_of(gallery.path).values())) == {0}
+    gallery.add(vectors(1), ["first"])
+    assert xr.Gallery.open(gallery.path).keys() == ["first"]
+
+
+def test_opened_while_it_was_compacted(tmp_path):
+    """The header was read before, and the files it names are gone: the newer one is taken."""
+    gallery = filled(tmp_path / "g", n=5)
+    gallery.remove("k0")
+    old = dict(gallery._header)
+    gallery.compact()
+    assert xr.Gallery(gallery.path, old).keys() == names(5)[1:]
+    with pytest.raises(xr.InputError, match="open to read"):
+        xr.Gallery.open(gallery.path).compact()
+
+
+def test_no_room_to_compact(tmp_path, monkeypatch):
+    gallery, sync = filled(tmp_path / "g", n=5), os.fsync
+    gallery.remove("k0")
+    before = {p.name: p.read_bytes() for p in gallery.path.iterdir()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(xr.InputError, match="No space left"):
+        gallery.compact()
+    assert {p.name: p.read_bytes() for p in gallery.path.iterdir()} == before
+    monkeypatch.setattr(os, "fsync", sync)
+    assert gallery.keys() == names(5)[1:] and gallery.compact() == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX matter")
+def test_killed_while_it_is_compacted(tmp_path, monkeypatch):
+    """At each step that the disk sees: the old or the new is there, whole, and nothing else."""
+    fork, ends = multiprocessing.get_context("fork"), []
+
+    def compacts(path, moment):
+        left = [moment]
+
+        def counted(function):
+            def call(*arguments, **options):
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **options)
+
+            return call
+
+        gallery = xr.Gallery.open(path, write=True)
+        for owner, name in ((os, "fsync"), (os, "replace"), (type(path), "unlink")):
+            setattr(owner, name, counted(getattr(owner, name)))
+        gallery.compact()
+
+    for moment in range(99):
+        path = tmp_path / str(moment)
+        with filled(path, n=20) as gallery:
+            gallery.remove(["k0", "k11"])
+        child = fork.Process(target=compacts, args=(path, moment))
+        child.start()
+        child.join()
+        wanted = [key for key in names(20) if key not in ("k0", "k11")]
+        reader = xr.Gallery.open(path)
+        assert reader.keys() == wanted and reader.verify() == []
+        ends.append(reader.about["generation"])
+        with xr.Gallery.open(path, write=True) as again:
+            prefixes = {p.name.rpartition("-")[0] for p in path.glob("*.*") if p.name[0] != "."}
+            assert prefixes == {"1", ""} if ends[-1] else prefixes == {""}
+            assert reader.search(vectors(1), k=30).keys[0] == again.search(vectors(1), k=30).keys[0]
+            assert again.compact() == (0 if ends[-1] else 2)
+            again.add(vectors(1), ["k0"])
+            assert again.verify() == [] and len(again) == 19
+        if not child.exitcode:
+            break
+    # Three files, the header, its name and its folder; then the old ones go.
+    assert ends[:4] == [0] * 4 and ends[-4:] == [1] * 4 and sorted(ends) == ends
 
 
 def test_no_gallery_for_embeddings_of_each_rate():

@@ -11,7 +11,7 @@ VERBS = {
     "train": "train a system; `xreid train` lists them",
     "evaluate": "score published or own weights on a data set",
     "search": "search a gallery of your own images",
-    "gallery": "keep a gallery on disk: add, remove, info, verify",
+    "gallery": "keep a gallery on disk: add, remove, info, verify, compact",
     "demo": "search a gallery in the browser, on this machine alone",
     "embed": "turn images into feature vectors: one file, or Parquet parts",
     "pan": "move embeddings of low-resolution queries to their high-resolution place",

@@ -5,11 +5,12 @@
     xreid gallery remove GALLERY one.jpg two.jpg
     xreid gallery info GALLERY
     xreid gallery verify GALLERY
+    xreid gallery compact GALLERY
 
 IMAGES is a folder, a folder with a folder for each person, or a CSV with a column path and, if
 known, camera and time (seconds). What was added is there, also if the command is stopped: the same
 command goes on, and embeds what has changed. One process adds at a time, and any number search
-meanwhile.
+meanwhile. What was removed, or has changed, gives its room back to `compact`.
 """
 
 import csv
@@ -35,7 +36,7 @@ from keras_xreid.progress import Progress
 
 @dataclasses.dataclass
 class Options:
-    what: tyro.conf.Positional[Literal["add", "remove", "info", "verify"]]
+    what: tyro.conf.Positional[Literal["add", "remove", "info", "verify", "compact"]]
     """What to do."""
     gallery: tyro.conf.Positional[str]
     """Folder of the gallery."""
@@ -59,9 +60,10 @@ def main(o):
         raise xr.InputError("add takes one folder or CSV: xreid gallery add GALLERY IMAGES")
     if o.what == "remove" and not o.images:
         raise xr.InputError("remove takes images: xreid gallery remove GALLERY one.jpg two.jpg")
-    if o.what in ("info", "verify") and o.images:
+    if o.what in ("info", "verify", "compact") and o.images:
         raise xr.InputError(f"{o.what} takes a gallery alone")
-    {"add": add, "remove": remove, "info": info, "verify": verify}[o.what](o)
+    jobs = {"add": add, "remove": remove, "info": info, "verify": verify, "compact": compact}
+    jobs[o.what](o)
 
 
 def key_of(path):
@@ -193,6 +195,17 @@ def verify(o):
             "and add them again"
         )
     print(f"{len(gallery):,} images, all as they were written")
+
+
+def compact(o):
+    def size():
+        return sum(path.stat().st_size for path in Path(o.gallery).iterdir())
+
+    with xr.Gallery.open(o.gallery, write=True) as gallery:
+        before = size()
+        count = gallery.compact()
+        print(f"{count:,} removed images gave back {(before - size()) / 1e6:.1f} MB, "
+              f"{len(gallery):,} in {o.gallery}")  # fmt: skip
 
 
 def cli():

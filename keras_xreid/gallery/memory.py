@@ -119,7 +119,7 @@ class Gallery:
         path = Path(path)
         about = dict(model) if isinstance(model, dict) else about_model(model)
         header = {"version": VERSION, "model": about, "int8": bool(int8), "rows": 0,
-                  "key_bytes": 0, "removed": 0, "cameras": {}}  # fmt: skip
+                  "key_bytes": 0, "removed": 0, "cameras": {}, "generation": 0}  # fmt: skip
         _check_header(path, header)
         _refuse_full(path)
         with files.writing(path):
@@ -159,7 +159,9 @@ class Gallery:
             for left in path.glob(".*.tmp"):  # of a writer that was killed
                 left.unlink(missing_ok=True)
             # Once more: another writer may have ended in between.
-            return cls(path, _header(path), lock)
+            gallery = cls(path, _header(path), lock)
+            _clear(path, gallery._header)
+            return gallery
         except BaseException:
             _unlocked(lock)
             raise
@@ -298,7 +300,7 @@ class Gallery:
         self._known = np.insert(self._known, np.searchsorted(self._known, hashes), hashes)
 
     def remove(self, keys):
-        """Removes rows; their room stays taken.
+        """Removes rows; their room stays taken until `compact`.
 
         Args:
             keys: texts, or one.
@@ -318,13 +320,67 @@ class Gallery:
         self._write({REMOVED: rows.data}, header)
         return len(rows)
 
+    def compact(self):
+        """Gives the room of removed rows back; what is searched stays the same.
+
+        The rows that are left are copied, which needs their room once more meanwhile. After a crash
+        the gallery is the old or the new one. Who has it open goes on reading the old files, until
+        `refresh`.
+
+        Returns:
+            How many removed rows there were.
+
+        Raises:
+            InputError: the gallery is not open to write.
+            DiskError: there is no room for the copy.
+
+        Example:
+
+        >>> gallery.remove(keys)
+        >>> gallery.compact()
+        """
+        self._check_writable()
+        old, kept = self._header, np.flatnonzero(~self._gone)
+        if not old["removed"]:
+            return 0
+        sizes = np.diff(self._maps[ROWS]["key_end"], prepend=np.uint64(0))[kept]
+        header = {**old, "rows": len(kept), "removed": 0, "key_bytes": int(sizes.sum())}
+        header["generation"] += 1
+        ends = np.cumsum(sizes, dtype="uint64")
+        try:
+            needed = sum(_sizes(header)[name] for name in self._maps)  # the others are not there
+            with files.writing(_file(self.path, EMBEDDINGS, header), needed, reserve=True):
+                for name in self._maps:
+                    with open(_file(self.path, name, header), "wb") as file:
+                        for start in range(0, len(kept), BLOCK):
+                            part = slice(start, start + BLOCK)
+                            file.write(self._copied(name, kept[part], ends[part]))
+                        file.flush()
+                        os.fsync(file.fileno())
+            _commit(self.path, header)
+        except BaseException:
+            _clear(self.path, _header(self.path))
+            raise
+        self._use(header)
+        _clear(self.path, header)
+        return old["removed"]
+
+    def _copied(self, name, rows, ends):
+        """What a file holds of some rows, whose keys end elsewhere now."""
+        if name == KEYS:
+            return b"".join(map(_bytes, self._keys_of(rows)))
+        found = self._maps[name][rows]
+        if name == ROWS:
+            found["key_end"] = ends
+        return found.data
+
     def _write(self, parts, header):
         """Appends to the files, and then says so in the header: the rows are there from then on."""
         sizes = _sizes(self._header)
         needed = sum(len(memoryview(content).cast("B")) for content in parts.values())
-        with files.writing(self.path / EMBEDDINGS, needed, reserve=True):
+        with files.writing(_file(self.path, EMBEDDINGS, header), needed, reserve=True):
             for name, content in parts.items():
-                with open(self.path / name, "ab") as file:
+                with open(_file(self.path, name, header), "ab") as file:
                     # What a process that was killed has left behind.
                     file.truncate(sizes[name])
                     file.write(content)
@@ -453,6 +509,15 @@ class Gallery:
     # --- the files -----------------------------------------------------------------------------
 
     def _use(self, header):
+        try:
+            self._use_files(header)
+        except InputError:  # a writer may have compacted them away in between
+            newer = _header(self.path)
+            if newer["generation"] == header["generation"]:
+                raise
+            self._use(newer)
+
+    def _use_files(self, header):
         self._header = header
         about, n = header["model"], header["rows"]
         self.metric = Metric(about["kind"], tuple(about["lengths"]), tuple(about["rates"]))
@@ -465,11 +530,11 @@ class Gallery:
             shapes |= {CODES: ("i1", (n, width)), SCALES: ("<f4", (n,))}
         self._maps = {}
         for name, (kind, shape) in shapes.items():
-            self._maps[name] = _map(self.path / name, kind, shape)
-        self._gone = np.zeros(n, bool)
-        gone = _map(self.path / REMOVED, "<u8", (header["removed"],))
+            self._maps[name] = _map(_file(self.path, name, header), kind, shape)
+        self._gone, removed = np.zeros(n, bool), _file(self.path, REMOVED, header)
+        gone = _map(removed, "<u8", (header["removed"],))
         if len(gone) and gone.max() >= n:
-            raise InputError(f"{self.path / REMOVED} is damaged: it names rows that are not there")
+            raise InputError(f"{removed} is damaged: it names rows that are not there")
         self._gone[gone] = True
         self._columns = {}
 
@@ -733,11 +798,28 @@ def _sizes(header):
     }  # fmt: skip
 
 
+def _file(path, name, header):
+    """Where a file lies: under another name after each `compact`."""
+    generation = header["generation"]
+    return path / (f"{generation}-{name}" if generation else name)
+
+
+def _clear(path, header):
+    """Removes the files of other generations: compacted away, or of a writer that was killed."""
+    names = _sizes(header)
+    own = {_file(path, name, header) for name in names}
+    for other in path.iterdir():
+        generation, _, name = other.name.rpartition("-")
+        if name in names and other not in own and (generation.isdecimal() or not generation):
+            with contextlib.suppress(OSError):  # Windows keeps what a reader has open
+                other.unlink()
+
+
 def _header(path):
     """A gallery's header, whose fields are what they have to be."""
     if not (path / HEADER).is_file():
         raise InputError(f"no gallery at {path}: make one with xreid gallery add")
-    header = files.read_json(path / HEADER)
+    header = {"generation": 0, **files.read_json(path / HEADER)}
     _check_header(path, header)
     return header
 
@@ -750,7 +832,7 @@ def _check_header(path, header):
                 f"{VERSION}: update it"
             )
         model = header["model"]
-        whole = [header[name] for name in ("rows", "key_bytes", "removed")]
+        whole = [header[name] for name in ("rows", "key_bytes", "removed", "generation")]
         numbers = [camera["number"] for camera in header["cameras"].values()]
         right = all(type(n) is int and n >= 0 for n in (*whole, *model["lengths"], *numbers))
         right &= model["kind"] in ("cosine", "euclidean", "squared")
