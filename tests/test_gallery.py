@@ -15,7 +15,7 @@ import pytest
 import small
 
 import keras_xreid as xr
-from keras_xreid.gallery import memory
+from keras_xreid.gallery import memory, nearest, store, told
 from keras_xreid.gallery.metric import Metric
 
 D = 8
@@ -79,7 +79,7 @@ def slow(about, query, gallery, rate):
 @pytest.mark.parametrize("kind", KINDS)
 def test_finds_what_a_slow_search_finds(tmp_path, kind, engine, monkeypatch):
     """Over blocks, several queries of several rates, with and without filters."""
-    monkeypatch.setattr(memory, "BLOCK", 32)
+    monkeypatch.setattr(nearest, "BLOCK", 32)
     about, n = KINDS[kind], 300
     gallery, queries = filled(tmp_path / "g", about, engine=engine), vectors(7, seed=1)
     rates = np.array([1, 2, 3, 4, 8, 2.4, 3.5])
@@ -103,7 +103,7 @@ def test_finds_what_a_slow_search_finds(tmp_path, kind, engine, monkeypatch):
 
 
 def test_equal_rows_come_in_the_order_in_which_they_were_added(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "BLOCK", 4)
+    monkeypatch.setattr(nearest, "BLOCK", 4)
     gallery = xr.Gallery.create(tmp_path / "g", COSINE)
     gallery.add(np.repeat(vectors(1), 20, 0), names(20))
     assert gallery.search(vectors(1), k=6).keys == [names(6)]
@@ -259,11 +259,11 @@ def test_a_gallery_knows_its_model(tmp_path):
 
 def test_critics_are_no_part_of_what_embeds():
     model = small.intact()
-    before = memory.about_model(model)["weights_sha256"]
+    before = told.about_model(model)["weights_sha256"]
     model.discriminator.set_weights([w + 1 for w in model.discriminator.get_weights()])
-    assert memory.about_model(model)["weights_sha256"] == before
+    assert told.about_model(model)["weights_sha256"] == before
     model.generator.set_weights([w + 1 for w in model.generator.get_weights()])
-    assert memory.about_model(model)["weights_sha256"] != before
+    assert told.about_model(model)["weights_sha256"] != before
 
 
 @both
@@ -294,7 +294,7 @@ def test_codes_of_8_bits(tmp_path):
         ours, theirs = (one.search(queries, k=7, **options) for one in (gallery, exact))
         assert ours.keys == theirs.keys
         np.testing.assert_allclose(ours.distances, theirs.distances, atol=1e-6)
-    codes, scales = memory._codes(np.float32([[1, -2, 0.5]]))
+    codes, scales = nearest.codes_of(np.float32([[1, -2, 0.5]]))
     np.testing.assert_array_equal(codes, [[64, -127, 32]])
     assert scales[0] == pytest.approx(2 / 127)
 
@@ -327,7 +327,7 @@ def test_what_was_not_acknowledged_is_not_there(tmp_path):
     """A process that was killed leaves bytes behind the committed ones: the next go there."""
     gallery = filled(tmp_path / "g", n=5)
     gallery.close()
-    for name in (memory.EMBEDDINGS, memory.ROWS, memory.KEYS):
+    for name in (store.EMBEDDINGS, store.ROWS, store.KEYS):
         with open(gallery.path / name, "ab") as file:
             file.write(b"half of a row")
     assert len(xr.Gallery.open(gallery.path)) == 5
@@ -341,26 +341,26 @@ def test_what_was_not_acknowledged_is_not_there(tmp_path):
 def test_damage_is_found(tmp_path):
     gallery = filled(tmp_path / "g", n=5)
     gallery.close()
-    content = bytearray((gallery.path / memory.EMBEDDINGS).read_bytes())
+    content = bytearray((gallery.path / store.EMBEDDINGS).read_bytes())
     content[4 * D * 2 + 1] ^= 1  # a bit of the third row
-    (gallery.path / memory.EMBEDDINGS).write_bytes(content)
+    (gallery.path / store.EMBEDDINGS).write_bytes(content)
     assert xr.Gallery.open(gallery.path).verify() == ["k2"]
-    (gallery.path / memory.EMBEDDINGS).write_bytes(content[:-4])
+    (gallery.path / store.EMBEDDINGS).write_bytes(content[:-4])
     with pytest.raises(xr.InputError, match="cut short"):
         xr.Gallery.open(gallery.path)
-    header = json.loads((gallery.path / memory.HEADER).read_text())
+    header = json.loads((gallery.path / store.HEADER).read_text())
     for name, value in (
         ("rows", -1), ("rows", "5"), ("model", {}), ("version", 9), ("int8", 3), ("rows", 2**64),
         ("cameras", {"0": {"number": 7, "statistics": None}}), ("cameras", {"0": {"number": 0}}),
     ):  # fmt: skip
-        (gallery.path / memory.HEADER).write_text(json.dumps({**header, name: value}))
+        (gallery.path / store.HEADER).write_text(json.dumps({**header, name: value}))
         with pytest.raises(xr.InputError, match=r"damaged|version 9"):
             xr.Gallery.open(gallery.path)
     with pytest.raises(xr.InputError, match="no gallery"):
         xr.Gallery.open(tmp_path)
 
 
-@pytest.mark.parametrize("name", [memory.NORMS, memory.CODES, memory.SCALES, memory.ROWS])
+@pytest.mark.parametrize("name", [store.NORMS, store.CODES, store.SCALES, store.ROWS])
 def test_damage_beside_the_embeddings_is_found(tmp_path, name):
     """What is computed and kept decides ranks, too; what was removed is nobody's loss."""
     gallery = filled(tmp_path / "g", KINDS["cosine on prefixes"], n=5, int8=True)
@@ -387,7 +387,7 @@ def test_made_after_a_process_that_was_killed(tmp_path):
     """A lock and unfinished files are no gallery; a writer clears the latter away."""
     path = tmp_path / "g"
     path.mkdir()
-    for name in (memory.LOCK, f".{memory.HEADER}.123.tmp"):
+    for name in (store.LOCK, f".{store.HEADER}.123.tmp"):
         (path / name).write_text("{")
     filled(path, n=5).close()
     xr.Gallery.open(path, write=True).close()
@@ -401,14 +401,14 @@ def test_made_after_a_process_that_was_killed(tmp_path):
 
 def test_made_by_two_at_once(tmp_path, monkeypatch):
     """Who gets the lock second finds a gallery, and leaves it alone."""
-    path, locked = tmp_path / "g", memory._locked
+    path, locked = tmp_path / "g", store.locked
 
     def late(place):
-        monkeypatch.setattr(memory, "_locked", locked)
+        monkeypatch.setattr(store, "locked", locked)
         filled(path, n=5).close()
         return locked(place)
 
-    monkeypatch.setattr(memory, "_locked", late)
+    monkeypatch.setattr(store, "locked", late)
     with pytest.raises(xr.InputError, match="is there already"):
         xr.Gallery.create(path, COSINE)
     assert len(xr.Gallery.open(path, write=True)) == 5
@@ -437,7 +437,7 @@ def test_interrupted_after_the_rows_were_written(tmp_path, monkeypatch):
 def data_of(path):
     """The files of a gallery's rows, by the names that they had at first."""
     found = {p.name.rpartition("-")[2]: p.read_bytes() for p in path.iterdir()}
-    return {name: found[name] for name in sorted(set(found) - {memory.HEADER, memory.LOCK})}
+    return {name: found[name] for name in sorted(set(found) - {store.HEADER, store.LOCK})}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -559,7 +559,7 @@ def test_killed_while_it_is_compacted(tmp_path, monkeypatch):
 
 def test_no_gallery_for_embeddings_of_each_rate():
     with pytest.raises(xr.InputError, match="OnePerRate embeds the gallery anew"):
-        memory.about_model(small.one_per_rate())
+        told.about_model(small.one_per_rate())
 
 
 def adds(path, pipe):

@@ -30,7 +30,8 @@ from keras_xreid.app.index import AT_A_TIME, cameras_of, check_finite, noting, o
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.files import harmless
-from keras_xreid.gallery.memory import HEADER, new_cameras
+from keras_xreid.gallery.store import HEADER
+from keras_xreid.gallery.told import new_cameras
 from keras_xreid.progress import Progress
 
 

@@ -8,8 +8,8 @@ import os
 import keras_xreid as xr
 from keras_xreid.app import later
 from keras_xreid.app.bulk import make_part
-from keras_xreid.gallery.memory import check_model
 from keras_xreid.gallery.parquet import PLAN
+from keras_xreid.gallery.told import check_model
 
 keras = later("keras")
 

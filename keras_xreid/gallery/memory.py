@@ -1,11 +1,7 @@
 """The embedded gallery: float32 in a memory map, searched exactly, with no dependency."""
 
-import collections
-import contextlib
 import hashlib
-import json
 import os
-import re
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -14,24 +10,25 @@ import numpy as np
 
 from keras_xreid import files
 from keras_xreid.errors import InputError, check_number
-from keras_xreid.gallery.metric import Metric
+from keras_xreid.gallery import store
+from keras_xreid.gallery.metric import Metric, unit
+from keras_xreid.gallery.nearest import BLOCK, Rows, codes_of, nearest
 from keras_xreid.gallery.parquet import read_parts
+from keras_xreid.gallery.store import CODES, EMBEDDINGS, KEYS, NORMS, REMOVED, ROW, ROWS, SCALES
+from keras_xreid.gallery.told import (
+    about_model,
+    bytes_of,
+    check_between,
+    check_embeddings,
+    check_model,
+    names_of,
+    new_cameras,
+    texts_of,
+    told_of,
+)
 
-HEADER, LOCK, VERSION = "gallery.json", ".lock", 1
-EMBEDDINGS, ROWS, KEYS, REMOVED = "embeddings.f32", "rows.bin", "keys.txt", "removed.u64"
-NORMS, CODES, SCALES = "norms.f32", "codes.i8", "scales.f32"
-ROW = np.dtype([
-    ("hash", "<u8"), ("time", "<f8"), ("key_end", "<u8"), ("camera", "<i4"), ("rate", "<f4"),
-    ("crc", "<u4"), ("sha256", "u1", 32),
-])  # fmt: skip
 TOLD = np.dtype([(name, ROW[name]) for name in ("time", "camera", "rate", "sha256")])
-BLOCK = 16384  # rows a product; the scores of 64 queries are 4 MB then
 QUERIES = 256  # at a time
-LARGE = 1e15
-HEX = re.compile(r"[0-9a-fA-F]{64}")
-RESCORED = 1000  # candidates of int8 codes that are measured in float32
-GATHERED = 0.5  # of all rows: if fewer are allowed, they are copied together first
-GATHER = 512  # rows that are copied at a time
 
 
 class Found(NamedTuple):
@@ -44,38 +41,6 @@ class Found(NamedTuple):
 
     keys: list
     distances: list
-
-
-def about_model(model):
-    """What a gallery must know of the model whose embeddings it holds.
-
-    Args:
-        model: a `ReIDModel`.
-
-    Returns:
-        A dict: "system", "weights_sha256" (of the weights that embed), "image_size", "dimension",
-        "flip", "kind", "lengths" and "rates" (see `Metric`).
-
-    Raises:
-        InputError: a system that embeds the gallery anew at each query's rate.
-    """
-    from keras_xreid.adaptation import weights_sha256  # with Keras, which a help text does without
-
-    if getattr(model, "gallery_at_query_rate", False):
-        raise InputError(
-            f"{type(model).__name__} embeds the gallery anew at each query's rate: no gallery can "
-            "hold its embeddings, take another system"
-        )
-    width = model.embed(np.zeros((0, *model.image_size, 3), "uint8")).shape[1]
-    kind = {"1 - cosine": "cosine", "Euclidean": "euclidean", "squared Euclidean": "squared"}
-    lengths, rates = [width], []
-    if getattr(model, "varying_length", False):
-        lengths, rates = np.cumsum(model.sizes).tolist(), [float(rate) for rate in model.rates]
-    return {
-        "system": type(model).__name__, "weights_sha256": weights_sha256(model),
-        "image_size": list(model.image_size), "dimension": width, "flip": bool(model.flip),
-        "kind": kind[model.metric], "lengths": lengths, "rates": rates,
-    }  # fmt: skip
 
 
 class Gallery:
@@ -118,18 +83,18 @@ class Gallery:
         """
         path = Path(path)
         about = dict(model) if isinstance(model, dict) else about_model(model)
-        header = {"version": VERSION, "model": about, "int8": bool(int8), "rows": 0,
+        header = {"version": store.VERSION, "model": about, "int8": bool(int8), "rows": 0,
                   "key_bytes": 0, "removed": 0, "cameras": {}, "generation": 0}  # fmt: skip
-        _check_header(path, header)
-        _refuse_full(path)
+        store.check_header(path, header)
+        store.refuse_full(path)
         with files.writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path)
+        lock = store.locked(path)
         try:
-            _refuse_full(path)  # once more: another process may have made one in between
-            _commit(path, header)
+            store.refuse_full(path)  # once more: another process may have made one in between
+            store.commit(path, header)
         except BaseException:
-            _unlocked(lock)
+            store.unlocked(lock)
             raise
         return cls(path, header, lock)
 
@@ -149,21 +114,21 @@ class Gallery:
             InputError: no gallery, of another model, damaged, or written by another process.
         """
         path = Path(path)
-        header = _header(path)
+        header = store.header_of(path)
         if model is not None:
             check_model(path, header["model"], model)
-        lock = _locked(path) if write else None
+        lock = store.locked(path) if write else None
         if not write:
             return cls(path, header)
         try:
             for left in path.glob(".*.tmp"):  # of a writer that was killed
                 left.unlink(missing_ok=True)
             # Once more: another writer may have ended in between.
-            gallery = cls(path, _header(path), lock)
-            _clear(path, gallery._header)
+            gallery = cls(path, store.header_of(path), lock)
+            store.clear(path, gallery._header)
             return gallery
         except BaseException:
-            _unlocked(lock)
+            store.unlocked(lock)
             raise
 
     @classmethod
@@ -187,7 +152,7 @@ class Gallery:
         >>> gallery = Gallery.from_parquet("gallery", "embedded")
         """
         path, gallery = Path(path), None
-        _refuse_full(path)
+        store.refuse_full(path)
         with files.whole_folder(path) as building:
             try:
                 for columns, embeddings, about in read_parts(parts):
@@ -213,7 +178,7 @@ class Gallery:
         """Lets another process write."""
         self._maps = {}
         if self._lock is not None:
-            _unlocked(self._lock)
+            store.unlocked(self._lock)
             self._lock = None
 
     def __enter__(self):
@@ -235,7 +200,7 @@ class Gallery:
 
     def refresh(self):
         """Sees what another process has added since it was opened."""
-        header = _header(self.path)
+        header = store.header_of(self.path)
         if header != self._header:
             self._use(header)
 
@@ -277,19 +242,19 @@ class Gallery:
         rows["camera"] = [table[name]["number"] for name in cameras]
         digests = b"".join(bytes.fromhex(one or "0" * 64) for one in sha256)
         rows["sha256"] = np.frombuffer(digests, "u1").reshape(n, 32)
-        texts = [_bytes(key) for key in keys]
+        texts = [bytes_of(key) for key in keys]
         ends = np.cumsum([len(text) for text in texts], dtype="uint64")
         rows["key_end"] = ends + np.uint64(self._header["key_bytes"])
         if not n:
             return
         parts = {KEYS: b"".join(texts)}
         if self.metric.stores_unit:
-            embeddings = _unit(embeddings)
+            embeddings = unit(embeddings)
         parts[EMBEDDINGS] = embeddings.data
         if self.metric.stores_unit is False:
             parts[NORMS] = self.metric.norms(embeddings).data
         if self._header["int8"]:
-            codes, scales = _codes(embeddings)
+            codes, scales = codes_of(embeddings)
             parts |= {CODES: codes.data, SCALES: scales.data}
         rows["crc"] = _crcs(embeddings, texts, rows)
         parts[ROWS] = rows.data
@@ -348,27 +313,27 @@ class Gallery:
         header["generation"] += 1
         ends = np.cumsum(sizes, dtype="uint64")
         try:
-            needed = sum(_sizes(header)[name] for name in self._maps)  # the others are not there
-            with files.writing(_file(self.path, EMBEDDINGS, header), needed, reserve=True):
+            needed = sum(map(store.sizes_of(header).get, self._maps))
+            with files.writing(store.file_of(self.path, EMBEDDINGS, header), needed, reserve=True):
                 for name in self._maps:
-                    with open(_file(self.path, name, header), "wb") as file:
+                    with open(store.file_of(self.path, name, header), "wb") as file:
                         for start in range(0, len(kept), BLOCK):
                             part = slice(start, start + BLOCK)
                             file.write(self._copied(name, kept[part], ends[part]))
                         file.flush()
                         os.fsync(file.fileno())
-            _commit(self.path, header)
+            store.commit(self.path, header)
         except BaseException:
-            _clear(self.path, _header(self.path))
+            store.clear(self.path, store.header_of(self.path))
             raise
         self._use(header)
-        _clear(self.path, header)
+        store.clear(self.path, header)
         return old["removed"]
 
     def _copied(self, name, rows, ends):
         """What a file holds of some rows, whose keys end elsewhere now."""
         if name == KEYS:
-            return b"".join(map(_bytes, self._keys_of(rows)))
+            return b"".join(map(bytes_of, self._keys_of(rows)))
         found = self._maps[name][rows]
         if name == ROWS:
             found["key_end"] = ends
@@ -376,17 +341,17 @@ class Gallery:
 
     def _write(self, parts, header):
         """Appends to the files, and then says so in the header: the rows are there from then on."""
-        sizes = _sizes(self._header)
+        sizes = store.sizes_of(self._header)
         needed = sum(len(memoryview(content).cast("B")) for content in parts.values())
-        with files.writing(_file(self.path, EMBEDDINGS, header), needed, reserve=True):
+        with files.writing(store.file_of(self.path, EMBEDDINGS, header), needed, reserve=True):
             for name, content in parts.items():
-                with open(_file(self.path, name, header), "ab") as file:
+                with open(store.file_of(self.path, name, header), "ab") as file:
                     # What a process that was killed has left behind.
                     file.truncate(sizes[name])
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-        _commit(self.path, header)
+        store.commit(self.path, header)
         self._use(header)
 
     def _check_writable(self):
@@ -430,6 +395,7 @@ class Gallery:
         self._check_open()
         allowed = self._allowed(only_cameras, between)
         levels = self.metric.levels(rates, len(queries))
+        there = Rows(*map(self._maps.get, (EMBEDDINGS, NORMS, CODES, SCALES)))
         keys, distances = [None] * len(queries), [None] * len(queries)
         for level in np.unique(levels):
             mine = np.flatnonzero(levels == level)
@@ -437,52 +403,12 @@ class Gallery:
                 part = mine[start : start + QUERIES]
                 query, own = self.metric.query(queries[part], level)
                 for place, (scores, rows) in zip(
-                    part, self._nearest(query, level, k, allowed), strict=True
+                    part, nearest(self.metric, there, query, level, k, allowed), strict=True
                 ):
                     keys[place] = self._keys_of(rows)
                     length = own[part == place][0]
                     distances[place] = self.metric.distances(scores, length).astype("float32")
         return Found(keys, distances)
-
-    def _nearest(self, query, level, k, allowed):
-        """For each query the k best scores and their rows, the best first; of equals the older."""
-        coarse = self._header["int8"]
-        best = _Best(len(query), max(k, RESCORED) if coarse else k)
-        n, matrix = self._header["rows"], self._maps[CODES if coarse else EMBEDDINGS]
-        if allowed is not None and np.count_nonzero(allowed) < GATHERED * n:
-            chosen = np.flatnonzero(allowed)
-            # One buffer that stays in the processor's cache: memory is read once.
-            buffer = np.empty((min(len(chosen), GATHER), matrix.shape[1]), matrix.dtype)
-            for start in range(0, len(chosen), GATHER):
-                rows = chosen[start : start + GATHER]
-                block = buffer[: len(rows)]
-                np.take(matrix, rows, axis=0, out=block, mode="clip")
-                best.add(self._scores(query, block, rows, level, coarse), rows)
-        else:
-            for start in range(0, n, BLOCK):
-                rows = slice(start, min(start + BLOCK, n))
-                scores = self._scores(query, matrix[rows], rows, level, coarse)
-                free = None if allowed is None else allowed[rows]
-                best.add(scores, np.arange(rows.start, rows.stop), free)
-        found = best.sorted()
-        if coarse:
-            found = [
-                _sorted(self._exact(one[None], rows, level)[0], rows, k)
-                for one, (_, rows) in zip(query, found, strict=True)
-            ]
-        return found
-
-    def _scores(self, query, block, rows, level, coarse):
-        norms = self._maps.get(NORMS)
-        norms = None if norms is None else norms[rows]
-        if not coarse:
-            return self.metric.scores(query, block, norms, level)
-        found = self.metric.products(query, block.astype("float32"), level)
-        found *= self._maps[SCALES][rows]
-        return self.metric.refine(found, norms, level)
-
-    def _exact(self, query, rows, level):
-        return self._scores(query, self._maps[EMBEDDINGS][rows], rows, level, False)
 
     def _allowed(self, only_cameras, between):
         """(rows,) bool of those to search; None for all."""
@@ -512,7 +438,7 @@ class Gallery:
         try:
             self._use_files(header)
         except InputError:  # a writer may have compacted them away in between
-            newer = _header(self.path)
+            newer = store.header_of(self.path)
             if newer["generation"] == header["generation"]:
                 raise
             self._use(newer)
@@ -530,9 +456,9 @@ class Gallery:
             shapes |= {CODES: ("i1", (n, width)), SCALES: ("<f4", (n,))}
         self._maps = {}
         for name, (kind, shape) in shapes.items():
-            self._maps[name] = _map(_file(self.path, name, header), kind, shape)
-        self._gone, removed = np.zeros(n, bool), _file(self.path, REMOVED, header)
-        gone = _map(removed, "<u8", (header["removed"],))
+            self._maps[name] = store.mapped(store.file_of(self.path, name, header), kind, shape)
+        self._gone, removed = np.zeros(n, bool), store.file_of(self.path, REMOVED, header)
+        gone = store.mapped(removed, "<u8", (header["removed"],))
         if len(gone) and gone.max() >= n:
             raise InputError(f"{removed} is damaged: it names rows that are not there")
         self._gone[gone] = True
@@ -615,13 +541,13 @@ class Gallery:
             part = slice(start, min(start + BLOCK, self._header["rows"]))
             embeddings, rows = maps[EMBEDDINGS][part], maps[ROWS][part]
             keys = self._keys_of(range(part.start, part.stop))
-            bad = np.array(_crcs(embeddings, map(_bytes, keys), rows)) != rows["crc"]
+            bad = np.array(_crcs(embeddings, map(bytes_of, keys), rows)) != rows["crc"]
             bad |= np.array([_hash(key) for key in keys], "uint64") != rows["hash"]
             if NORMS in maps:
                 norms = self.metric.norms(embeddings)
                 bad |= ~np.isclose(norms, maps[NORMS][part], rtol=1e-4, atol=0).all(1)
             if CODES in maps:
-                codes, scales = _codes(embeddings)
+                codes, scales = codes_of(embeddings)
                 bad |= np.abs(codes.astype("int16") - maps[CODES][part]).max(1) > 1
                 bad |= ~np.isclose(scales, maps[SCALES][part], rtol=1e-4, atol=0)
             bad &= ~self._gone[part]
@@ -637,279 +563,6 @@ def _number_of(camera):
     return camera[1]["number"]
 
 
-def check_model(place, known, model):
-    """Refuses a model that is not the one whose embeddings a gallery holds.
-
-    Args:
-        place: the gallery, in words.
-        known: what it says of its model.
-        model: a `ReIDModel`, or what `about_model` says of one.
-    """
-    about = dict(model) if isinstance(model, dict) else about_model(model)
-    for name, theirs in known.items():
-        if about.get(name) != theirs:
-            raise InputError(
-                f"{place} holds embeddings of another model (its {name} is {theirs}, here it is "
-                f"{about.get(name)}): make a gallery of its own for this one"
-            )
-
-
-def check_embeddings(embeddings, width):
-    """Embeddings as (n, width) float32; refuses others, and what is not finite."""
-    embeddings = np.ascontiguousarray(embeddings, "float32")
-    if embeddings.ndim != 2 or embeddings.shape[1] != width:
-        raise InputError(f"embeddings of shape {embeddings.shape}: give (n, {width})")
-    # The square of a larger number is no float32. Of NaN both are False.
-    if embeddings.size and not -LARGE < embeddings.min() <= embeddings.max() < LARGE:
-        raise InputError("an embedding is not finite (NaN) or too large: the weights are damaged")
-    return embeddings
-
-
-def told_of(n, keys, camera, time, rate, sha256):
-    """What stands beside n embeddings, see `Gallery.add`; refuses what is no such thing.
-
-    Returns:
-        Lists of n keys, cameras' names, times, rates and SHA-256; None where one is not known.
-    """
-    keys = texts_of(keys)
-    if len(keys) != n:
-        raise InputError(f"{len(keys)} keys for {n} embeddings")
-    if len(set(keys)) < n:
-        twice = collections.Counter(keys).most_common(1)[0][0]
-        raise InputError(f"key {twice!r} is given twice: each image has a key of its own")
-    cameras = [_name(one) for one in _each(camera, n, "cameras")]
-    times = [_number("time", one) for one in _each(time, n, "times")]
-    rates = [_number("rate", one) for one in _each(rate, n, "rates")]
-    low = [one for one in rates if one is not None and one < 1]
-    if low:
-        raise InputError(f"rate {low[0]:g} is below 1: give 1 (high resolution) or more")
-    sha256 = [None if one is None else str(one) for one in _each(sha256, n, "hashes")]
-    for one in sha256:
-        if one is not None and not HEX.fullmatch(one):
-            raise InputError(f"{one[:80]!r} is no SHA-256: give 64 hexadecimal digits")
-    return keys, cameras, times, rates, sha256
-
-
-def texts_of(keys):
-    """Keys as a list of texts that a file can hold."""
-    keys = [keys] if isinstance(keys, str) else [str(key) for key in keys]
-    for key in keys:
-        try:
-            right = _bytes(key).decode("utf-8", "surrogateescape") == key
-        except UnicodeEncodeError:
-            right = False
-        if not right:
-            raise InputError(f"key {key!r} cannot be written as UTF-8: give another")
-    return keys
-
-
-def names_of(cameras, known, place):
-    """Names of cameras to search, of one or several; refuses those that a gallery has not."""
-    if isinstance(cameras, (str, int, float, np.generic)):
-        cameras = [cameras]
-    names = [_name(camera) for camera in cameras]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        there = ", ".join(sorted(known)) or "none"
-        raise InputError(f"no camera {unknown[0]} in {place}: it has {there}")
-    return names
-
-
-def check_between(between):
-    """The first and the last second of a span, None where it is open."""
-    try:
-        first, last = (None if one is None else float(one) for one in between)
-    except (TypeError, ValueError):
-        raise InputError(f"between is {between}: give the first and the last second") from None
-    ends = [-np.inf if first is None else first, np.inf if last is None else last]
-    if not ends[0] <= ends[1]:  # of NaN, too
-        raise InputError(f"between is {first} to {last}: no second lies in it")
-    return first, last
-
-
-def new_cameras(known, names, statistics):
-    """The table of cameras with new ones; refuses statistics that have changed.
-
-    Args:
-        known: dict from a camera's name to {"number", "statistics"}.
-        names: set of the names in a batch.
-        statistics: dict from a camera to the hash of its adapted statistics.
-    """
-    table, told = dict(known), {_name(camera): value for camera, value in statistics.items()}
-    for name in sorted(names):
-        entry = table.setdefault(name, {"number": len(table), "statistics": told.get(name)})
-        if entry["statistics"] != told.get(name):
-            raise InputError(
-                f"rows of camera {name} have the statistics {entry['statistics']}, and these "
-                f"{told.get(name)}: embed that camera's images anew"
-            )
-    return table
-
-
-class _Best:
-    """The best scores of each query so far."""
-
-    def __init__(self, queries, k):
-        self.k = k
-        self.scores = [np.empty(0, "float32")] * queries
-        self.rows = [np.empty(0, "int64")] * queries
-        self.least = np.full(queries, -np.inf, "float32")
-
-    def add(self, scores, rows, allowed=None):
-        """Looks at the scores (q, n) of some rows, in ascending order; `allowed` is (n,) bool."""
-        # Nearly all are worse than the k best of the blocks before, and are never sorted.
-        hits = scores > self.least[:, None]
-        if allowed is not None:
-            hits &= allowed
-        for query in np.flatnonzero(hits.any(1)):
-            new = np.flatnonzero(hits[query])
-            values = np.concatenate([self.scores[query], scores[query, new]])
-            places = np.concatenate([self.rows[query], rows[new]])
-            if len(values) > self.k:
-                # The k-th best value; of those that equal it the older rows stay.
-                least = np.partition(values, len(values) - self.k)[len(values) - self.k]
-                above = values > least
-                equal = np.flatnonzero(values == least)[: self.k - np.count_nonzero(above)]
-                above[equal] = True
-                values, places = values[above], places[above]
-                self.least[query] = least
-            self.scores[query], self.rows[query] = values, places
-
-    def sorted(self):
-        return [
-            _sorted(scores, rows, self.k)
-            for scores, rows in zip(self.scores, self.rows, strict=True)
-        ]
-
-
-def _sorted(scores, rows, k):
-    order = np.lexsort((rows, -scores))[:k]
-    return scores[order], rows[order]
-
-
-def _sizes(header):
-    """The bytes that each file has, of what is committed."""
-    n, model = header["rows"], header["model"]
-    width = model["lengths"][-1]
-    return {
-        EMBEDDINGS: 4 * width * n, ROWS: ROW.itemsize * n, KEYS: header["key_bytes"],
-        NORMS: 4 * len(model["lengths"]) * n, CODES: width * n, SCALES: 4 * n,
-        REMOVED: 8 * header["removed"],
-    }  # fmt: skip
-
-
-def _file(path, name, header):
-    """Where a file lies: under another name after each `compact`."""
-    generation = header["generation"]
-    return path / (f"{generation}-{name}" if generation else name)
-
-
-def _clear(path, header):
-    """Removes the files of other generations: compacted away, or of a writer that was killed."""
-    names = _sizes(header)
-    own = {_file(path, name, header) for name in names}
-    for other in path.iterdir():
-        generation, _, name = other.name.rpartition("-")
-        if name in names and other not in own and (generation.isdecimal() or not generation):
-            with contextlib.suppress(OSError):  # Windows keeps what a reader has open
-                other.unlink()
-
-
-def _header(path):
-    """A gallery's header, whose fields are what they have to be."""
-    if not (path / HEADER).is_file():
-        raise InputError(f"no gallery at {path}: make one with xreid gallery add")
-    header = {"generation": 0, **files.read_json(path / HEADER)}
-    _check_header(path, header)
-    return header
-
-
-def _check_header(path, header):
-    try:
-        if header["version"] != VERSION:
-            raise InputError(
-                f"{path} is a gallery of version {header['version']}; this keras_xreid reads "
-                f"{VERSION}: update it"
-            )
-        model = header["model"]
-        whole = [header[name] for name in ("rows", "key_bytes", "removed", "generation")]
-        numbers = [camera["number"] for camera in header["cameras"].values()]
-        right = all(type(n) is int and n >= 0 for n in (*whole, *model["lengths"], *numbers))
-        right &= model["kind"] in ("cosine", "euclidean", "squared")
-        right &= len(model["rates"]) == (0 if len(model["lengths"]) == 1 else len(model["lengths"]))
-        right &= list(model["lengths"]) == sorted(model["lengths"]) and model["lengths"][-1] > 0
-        right &= header["removed"] <= header["rows"] and type(header["int8"]) is bool
-        right &= sorted(numbers) == list(range(len(numbers)))
-        right &= all("statistics" in camera for camera in header["cameras"].values())
-        right &= all(type(rate) in (int, float) for rate in model["rates"])
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"{path / HEADER} is damaged ({error}): restore it") from error
-    if not right:
-        raise InputError(f"{path / HEADER} is damaged: its numbers do not fit: restore it")
-
-
-def _refuse_full(path):
-    """Refuses a folder with files, but those of a process that was killed as it began."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file: give a new folder")
-    if path.is_dir() and any(p.name != LOCK and p.suffix != ".tmp" for p in path.iterdir()):
-        raise InputError(f"{path} is there already: open it, or give a new folder")
-
-
-def _commit(path, header):
-    """Replaces the header, on the disk when this returns."""
-    content = json.dumps(header, indent=1).encode()
-    files.write_bytes_atomic(path / HEADER, content, sync=True)
-
-
-def _map(path, kind, shape):
-    """The committed part of a file, read as it is needed."""
-    if 0 in shape:
-        return np.empty(shape, kind)
-    try:
-        return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
-    except (OSError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{path} is damaged or cut short ({error}): restore it") from error
-
-
-def _locked(path):
-    """Locks a gallery for this process; the system takes the lock away when it ends, however."""
-    with files.writing(path / LOCK):
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)
-    try:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            import msvcrt
-
-            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-    except OSError:
-        os.close(lock)
-        raise InputError(f"{path} is being written by another process: wait for it") from None
-    return lock
-
-
-def _unlocked(lock):
-    """Lets a lock go, also where a process that was forked meanwhile still holds its file."""
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(lock, fcntl.LOCK_UN)
-    os.close(lock)
-
-
-def _codes(embeddings):
-    """Embeddings in 8 bits, and what a step of each row is worth."""
-    scales = np.maximum(np.abs(embeddings).max(1), 1e-12) / 127
-    return np.rint(embeddings / scales[:, None]).astype("int8"), scales.astype("<f4")
-
-
-def _unit(embeddings):
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-
-
 def _crcs(embeddings, texts, rows):
     """A checksum for each row: of its embedding, its key and what stands beside it."""
     told = np.empty(len(rows), TOLD)
@@ -922,47 +575,11 @@ def _crcs(embeddings, texts, rows):
     ]
 
 
-def _bytes(key):
-    return key.encode("utf-8", "surrogateescape")
-
-
 def _hash(key):
-    return int.from_bytes(hashlib.blake2b(_bytes(key), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(bytes_of(key), digest_size=8).digest(), "little")
 
 
 def _member(known, values):
     """Which values are in a sorted array."""
     places = np.minimum(np.searchsorted(known, values), max(0, len(known) - 1))
     return known[places] == values if len(known) else np.zeros(len(values), bool)
-
-
-def _name(camera):
-    """A camera's name: 2, 2.0 and "2" are one; none, if it is not known."""
-    if camera is None or camera != camera:
-        return ""
-    if isinstance(camera, (float, np.floating)) and float(camera).is_integer():
-        camera = int(camera)
-    return str(camera)
-
-
-def _number(what, value):
-    """A number, or None where it is not known."""
-    if value is None or value != value:
-        return None
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        found = np.inf
-    if not np.isfinite(found):
-        raise InputError(f"{what} is {str(value)[:80]!r}: give a number")
-    return found
-
-
-def _each(values, n, what):
-    """n values, where one may stand for all."""
-    if values is None or isinstance(values, (str, bytes)) or np.ndim(values) == 0:
-        return [values] * n
-    values = list(values)
-    if len(values) != n:
-        raise InputError(f"{len(values)} {what} for {n} embeddings: give one, or one for each")
-    return values

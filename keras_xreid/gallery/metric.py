@@ -100,3 +100,8 @@ class Metric:
             return np.maximum(1 - scores, 0)
         squared = np.maximum(np.square(own) - 2 * scores, 0)
         return squared if self.kind == "squared" else np.sqrt(squared)
+
+
+def unit(embeddings):
+    """Embeddings of length 1."""
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), TINY)

@@ -14,9 +14,9 @@ import uuid
 import numpy as np
 
 from keras_xreid.errors import InputError, check_number
-from keras_xreid.gallery.memory import (
-    Found,
-    _unit,
+from keras_xreid.gallery.memory import Found
+from keras_xreid.gallery.metric import Metric, unit
+from keras_xreid.gallery.told import (
     about_model,
     check_between,
     check_embeddings,
@@ -26,7 +26,6 @@ from keras_xreid.gallery.memory import (
     texts_of,
     told_of,
 )
-from keras_xreid.gallery.metric import Metric
 
 AT_A_TIME = 1000  # points a request
 SECONDS = 600  # that an exact search may take; the client's own 5 are few
@@ -250,7 +249,7 @@ def _stored(metric, embeddings):
     if metric.kind == "cosine":
         names = [WHOLE] if len(metric.lengths) == 1 else [f"first-{n}" for n in metric.lengths]
         return {
-            name: _unit(embeddings[:, :length])
+            name: unit(embeddings[:, :length])
             for name, length in zip(names, metric.lengths, strict=True)
         }
     halves = np.square(metric.norms(embeddings)) / -2
