@@ -43,7 +43,7 @@ from keras_xreid.models.base import (
     features_to_compare,
     high_and_low,
     one_for_each,
-    predict,
+    predict_first,
     preset_or,
 )
 from keras_xreid.models.baseline import pairs_within
@@ -257,7 +257,7 @@ class Adaptive(ReIDModel):
 
     def _embed(self, images, rates, batch_size):
         rates = np.full(len(images), self.rates[-1]) if rates is None else rates
-        return predict(self.network, [images, self.levels_of(rates)], batch_size)[0]
+        return predict_first(self.network, [images, self.levels_of(rates)], batch_size)
 
     def distances(self, query_features, gallery_features, query_rates=None):
         """Squared Euclidean distances on what a query of its level has (Eq. 2).

@@ -9,7 +9,7 @@ from keras import layers, ops
 from keras_xreid import adaptation
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
-from keras_xreid.training import autodiff, batch_statistics, fast_torch
+from keras_xreid.training import autodiff, batch_statistics, fast_torch, inference
 from keras_xreid.training.phases import PhasedModel
 
 # What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
@@ -345,7 +345,7 @@ class ReIDModel(PhasedModel):
                 fast_torch.enable()
 
     def _embed(self, images, rates, batch_size):
-        """Embeds float images in [0, 1]; `rates` is (n,) or None. Systems say how."""
+        """Embeds images, uint8 or float in [0, 1]; `rates` is (n,) or None. Systems say how."""
         raise TypeError(f"{type(self).__name__} does not say how it embeds")
 
     def _checked(self, images):
@@ -371,10 +371,11 @@ class ReIDModel(PhasedModel):
 
     @staticmethod
     def _in_chunks(function, images, rates, batch_size):
-        # A bounded part at a time is float32: a whole gallery would take four times its uint8 size.
+        # A bounded part at a time is copied, and other threads wait no longer than for that.
         step, results = 16 * batch_size, []
         for start in range(0, max(1, len(images)), step):  # none are a part, too: of shape (0, d)
-            part = as_float(images[start : start + step])
+            part = images[start : start + step]
+            part = part if part.dtype == np.uint8 else as_float(part)
             rate = None if rates is None else rates[start : start + step]
             results.append(np.asarray(function(part, rate), dtype="float32"))
         return np.concatenate(results)
@@ -416,16 +417,34 @@ def check_loss_weights(*weights):
         )
 
 
-def predict(part, images, batch_size):
-    """Runs a functional part in inference mode; a list of float32 arrays, one an output."""
-    if not len(images[0] if isinstance(images, (list, tuple)) else images):
+def predict(part, images, batch_size, first=False):
+    """Runs a functional part in inference mode; a list of float32 arrays, one an output.
+
+    Args:
+        part: a functional `keras.Model`.
+        images: array, uint8 or float in [0, 1], or a list of arrays, one an input.
+        batch_size: int, images a forward pass; does not change the result.
+        first: bool, whether the first output alone is wanted.
+    """
+    given = list(images) if isinstance(images, (list, tuple)) else [images]
+    if not len(given[0]):
         return [np.zeros((0, *output.shape[1:]), "float32") for output in part.outputs]
+    if not batch_statistics.taking():
+        return inference.run(part, given, batch_size, as_float, first)
+    # Layers behave otherwise for a while, and change: Keras knows how.
+    part = inference.network_of(part, first)
+    given = [as_float(x) if x.dtype == np.uint8 else x for x in given]
     if part._jit_compile is None:
         part.jit_compile = autodiff.default_jit_compile()
     batch_statistics.trace_anew(part)
-    outputs = part.predict(images, batch_size=batch_size, verbose=0)
+    outputs = part.predict(given if len(given) > 1 else given[0], batch_size=batch_size, verbose=0)
     outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     return [np.asarray(output, dtype="float32") for output in outputs]
+
+
+def predict_first(part, images, batch_size):
+    """As `predict`, the first output alone: of a network no logits, which nobody asked for."""
+    return predict(part, images, batch_size, first=True)[0]
 
 
 def as_float(images):

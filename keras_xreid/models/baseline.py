@@ -10,7 +10,7 @@ from keras_xreid.models.base import (
     ReIDModel,
     as_float,
     high_and_low,
-    predict,
+    predict_first,
     preset_or,
 )
 from keras_xreid.training.phases import Phase
@@ -144,7 +144,7 @@ class Baseline(ReIDModel):
         return {"embedding": self.embedding(images)}
 
     def _embed(self, images, rates, batch_size):
-        return predict(self.network, images, batch_size)[0]
+        return predict_first(self.network, images, batch_size)
 
     def get_config(self):
         # Neither `weights` nor `last_stride`'s default matter to a model whose weights follow.

@@ -29,7 +29,7 @@ from keras import ops
 from keras_xreid import losses
 from keras_xreid.errors import InputError
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import ReIDModel, as_float, predict, preset_or
+from keras_xreid.models.base import ReIDModel, as_float, predict_first, preset_or
 from keras_xreid.models.baseline import PRESETS, pairs_within
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
@@ -153,7 +153,7 @@ class Distilled(ReIDModel):
         return {"embedding": self.embedding(images)}
 
     def _embed(self, images, rates, batch_size):
-        return predict(self.network, images, batch_size)[0]
+        return predict_first(self.network, images, batch_size)
 
     def get_config(self):
         return {

@@ -20,6 +20,8 @@ text also speaks of regularising D with Eq. 8; Algorithm 1 and Figure 2 say G on
 followed.
 """
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -30,7 +32,7 @@ from keras_xreid.layers.association import Association
 from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import build_generator
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import STRONG, ReIDModel, as_float, predict, preset_or
+from keras_xreid.models.base import STRONG, ReIDModel, as_float, predict, predict_first, preset_or
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 
@@ -156,6 +158,11 @@ class INTACT(ReIDModel):
                 # fc's deviation is near 1, so that phi from D to R starts there.
                 first_scale=self.first_scale if association == "r-to-d" else 1.0,
             )  # fmt: skip
+        image = keras.Input((*self.image_size, 3), name="image")
+        # Inside of a function, for Keras would save the network again.
+        self._recover_and_embed = functools.partial(
+            predict_first, keras.Model(image, self.embedding(image))
+        )
         self.built = True
 
     def default_optimizers(self):
@@ -265,10 +272,14 @@ class INTACT(ReIDModel):
 
     def _embed(self, images, rates, batch_size):
         low = np.ones(len(images), bool) if rates is None else rates > 1
+        if low.all():
+            return self._recover_and_embed(images, batch_size)
+        high = predict_first(self.reid, images[~low], batch_size)
+        features = np.empty((len(images), high.shape[1]), "float32")
+        features[~low] = high
         if low.any():
-            images = images.copy()
-            images[low] = self._recover(images[low], batch_size)
-        return predict(self.reid, images, batch_size)[0]
+            features[low] = self._recover_and_embed(images[low], batch_size)
+        return features
 
     def get_config(self):
         return {

@@ -24,11 +24,11 @@ from keras_xreid.errors import InputError, check_number
 from keras_xreid.layers.head import build_reid_network
 from keras_xreid.models.base import (
     ReIDModel,
-    as_float,
     as_numpy,
     features_to_compare,
     one_for_each,
     predict,
+    predict_first,
     preset_or,
 )
 from keras_xreid.models.baseline import PRESETS as OF_BASELINE
@@ -218,7 +218,7 @@ class Panned(ReIDModel):
         progress = Progress(f"Embedding {views * len(pairs)} batches of pairs", views * len(pairs))
         for number in range(views * len(pairs)):
             batch = pairs.batch(*divmod(number, len(pairs)))
-            both = [predict(self.network, as_float(batch[k]), 64)[0] for k in ("lr", "hr")]
+            both = [predict_first(self.network, batch[k], 64) for k in ("lr", "hr")]
             parts.append((*both, batch["rate"]))
             progress.add()
         feature, target, rate = map(np.concatenate, zip(*parts, strict=True))
@@ -237,7 +237,7 @@ class Panned(ReIDModel):
         return {"embedding": self.embedding(images, level)}
 
     def _embed(self, images, rates, batch_size):
-        features = predict(self.network, images, batch_size)[0]
+        features = predict_first(self.network, images, batch_size)
         return features if rates is None else self.panning.move(features, rates)
 
     def get_config(self):

@@ -1,7 +1,7 @@
 """Gradients and the train-step signature on each backend.
 
-Beside this file `fast_torch/`, `processes.py`, `collectives.py` and `keras_xreid/_backend.py` name
-a backend, and no others. A new backend is one more function here.
+Beside this file `fast_torch/`, `inference.py`, `processes.py`, `collectives.py` and
+`keras_xreid/_backend.py` name a backend, and no others. A new backend is one more function here.
 """
 
 import contextlib
