@@ -175,7 +175,7 @@ def close(ours, theirs):
 
 
 @on_torch
-@pytest.mark.parametrize("backbone", ["resnet_tiny", "osnet_x0_25"])
+@pytest.mark.parametrize("backbone", ["resnet_tiny", "osnet_x0_25", "efficientnet_lite0"])
 def test_reid_networks_are_ours(backbone):
     import handwritten
 
@@ -250,7 +250,9 @@ def test_intact_trains_as_ours():
 
 
 @on_torch
-@pytest.mark.parametrize("backbone", ["resnet50", "osnet_x1_0", "resnet_tiny"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet50", "osnet_x1_0", "resnet_tiny", "efficientnet_lite0"]
+)
 def test_as_many_parameters_and_operations(backbone):
     import handwritten
     import torch

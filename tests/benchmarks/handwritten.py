@@ -134,6 +134,47 @@ def osnet(widths=(64, 256, 384, 512)):
     return nn.Sequential(*layers, conv_bn_relu(inputs, inputs))
 
 
+class Inverted(nn.Module):
+    """EfficientNet's block: wide inside, a convolution of each channel, narrow outside."""
+
+    def __init__(self, inputs, outputs, kernel, stride, expansion):
+        super().__init__()
+        wide = inputs * expansion
+        layers = lite_conv(inputs, wide) if expansion > 1 else []
+        layers += lite_conv(wide, wide, kernel, stride, groups=wide)
+        layers += lite_conv(wide, outputs)[:-1]
+        self.adds, self.body = stride == 1 and inputs == outputs, nn.Sequential(*layers)
+
+    def forward(self, x):
+        y = self.body(x)
+        if self.adds:
+            y += x
+        return y
+
+
+def lite_conv(inputs, outputs, kernel=1, stride=1, groups=1):
+    around = kernel - stride  # TensorFlow's "same": the odd line of zeros is below and right
+    before, after = around // 2, around - around // 2
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, before, groups=groups, bias=False)
+    zeros = []
+    if before != after:
+        zeros, conv.padding = [nn.ZeroPad2d((before, after, before, after))], (0, 0)
+    return [*zeros, conv, nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU6(inplace=True)]
+
+
+def lite0():
+    """EfficientNet-Lite0 up to its last feature map; the sixth stage has stride 1."""
+    layers, inputs = lite_conv(3, 32, 3, 2), 32
+    for depth, kernel, stride, expansion, outputs in (
+        (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112), (4, 5, 1, 6, 192), (1, 3, 1, 6, 320),
+    ):  # fmt: skip
+        for index in range(depth):
+            layers.append(Inverted(inputs, outputs, kernel, 1 if index else stride, expansion))
+            inputs = outputs
+    return nn.Sequential(*layers, *lite_conv(inputs, 1280))
+
+
 class ReID(nn.Module):
     """From images in [0, 1] to the embedding and the logits of the people trained on."""
 
@@ -144,6 +185,8 @@ class ReID(nn.Module):
             self.maps, features = resnet(bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), 4), 2048
         elif backbone == "resnet_tiny":
             self.maps, features = resnet(basic_block, (2, 2, 2, 2), (64, 96, 160, 256), 1), 256
+        elif backbone == "efficientnet_lite0":
+            self.maps, features = lite0(), 1280
         else:
             width = {"osnet_x1_0": 1.0, "osnet_x0_25": 0.25}[backbone]
             widths = [int(width * w) for w in (64, 256, 384, 512)]
@@ -153,6 +196,8 @@ class ReID(nn.Module):
             )
         self.classifier = nn.Linear(features, people)
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        if backbone == "efficientnet_lite0":
+            mean, std = (127 / 255,) * 3, (128 / 255,) * 3
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 

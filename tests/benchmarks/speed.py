@@ -8,20 +8,21 @@
 Each contender waits in a process of its own with its model ready (cases.py). In every
 round each is timed once, in turn and for about --seconds, so that a machine that slows down hits
 all alike; ratios are taken within a round. Printed and written to --out are medians and the
-smallest and largest round. The four network cases take about 12 minutes on two cores with torch
+smallest and largest round. The five network cases take about 15 minutes on two cores with torch
 and tensorflow.
 
 Contenders: `handwritten` (handwritten.py), `torch`, `torch-plain` (torch without the fast
 path), `tensorflow`, `jax`; those that are not installed are left out.
 
-Cases and tasks: `resnet50`, `osnet_x1_0`, `tiny` (a Baseline each) and `intact`: `train`, one step
-from a uint8 batch to updated weights through `fit`, and `embed`, from uint8 images to NumPy
-features. `passes` and `optimizer` are the parts of INTACT's train step on torch, run in a plain
-loop: what is left over is the engine. `input`: batches from image files, with two workers, beside
-a torch DataLoader; `first` is the first epoch, decoding included, the others the epochs after it.
-`input-train`: ResNet-50 trained on real batches beside one cached batch. `adaptive`: what masks and
-vectors of varying length cost a tiny network, in `embed` and in `match`, the distances of 1,000
-queries of four rates to 16,000 gallery images.
+Cases and tasks: `resnet50`, `osnet_x1_0`, `tiny`, `efficientnet_lite0` (a Baseline each) and
+`intact`: `train`, one step from a uint8 batch to updated weights through `fit`, and `embed`, from
+uint8 images to NumPy features; `--tasks embed predict` adds Keras's `predict`. `passes` and
+`optimizer` are the parts of INTACT's train step on torch, run in a plain loop: what is left over is
+the engine. `input`: batches from image files, with two workers, beside a torch DataLoader; `first`
+is the first epoch, decoding included, the others the epochs after it. `input-train`: ResNet-50
+trained on real batches beside one cached batch. `adaptive`: what masks and vectors of varying
+length cost a tiny network, in `embed` and in `match`, the distances of 1,000 queries of four rates
+to 16,000 gallery images.
 
 Operations are those of convolutions and matrix products, 2 for a multiply-add; the peak is that
 of one big matrix product in the same run. Peak memory is what the train step adds to a process
@@ -53,9 +54,11 @@ DISTURBED = 0.1
 @dataclasses.dataclass
 class Options:
     cases: tuple[str, ...] = CASES
-    """resnet50, osnet_x1_0, tiny, intact, input, input-train, adaptive."""
+    """resnet50, osnet_x1_0, tiny, efficientnet_lite0, intact, input, input-train, adaptive."""
     contenders: tuple[str, ...] = tuple(CONTENDERS)
     """handwritten, torch, torch-plain, tensorflow, jax; ratios need handwritten."""
+    tasks: tuple[str, ...] = ("train", "embed")
+    """Of the network cases: train, embed, predict (as embed, by Keras's predict of each part)."""
     batch_size: int | None = None
     """Images a step; 16 at 256x128 and 32 at 128x64 if not given."""
     precision: str = "float32"
@@ -159,6 +162,7 @@ def check(o):
     for name, values, known in (
         ("case", o.cases, CASES),
         ("contender", o.contenders, tuple(CONTENDERS)),
+        ("task", o.tasks, ("train", "embed", "predict")),
         ("precision", (o.precision,), ("float32", "mixed_bfloat16")),
     ):
         unknown = [value for value in values if value not in known]
@@ -232,7 +236,12 @@ class Case:
         train, embed = ([(t, c, c, t) for c in self.workers] for t in ("train", "embed"))
         if self.name == "intact" and "torch" in self.workers:
             train += [(task, "torch", "torch", task) for task in ("passes", "optimizer")]
-        return [train, embed] if train else []
+        if "predict" in self.options.tasks:
+            ours = [c for c in self.workers if c != "handwritten"]
+            embed += [("embed", f"{c} by predict", c, "predict") for c in ours]
+        train = train if "train" in self.options.tasks else []
+        embed = embed if {"embed", "predict"} & set(self.options.tasks) else []
+        return [turns for turns in (train, embed) if turns]
 
     def measure(self):
         """Warms up, then runs the rounds; a list of measurements."""
