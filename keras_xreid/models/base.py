@@ -45,6 +45,7 @@ class ReIDModel(PhasedModel):
     metric = "1 - cosine"  # of `distances`, in words
     batch_names = ("hr", "lr", "person")  # what a batch to train on has
     keeps_statistics = ("generator",)  # parts that `adapt` leaves alone, beside the critics
+    _folded = False  # whether it came from `for_inference`
     query_levels = 0  # how many levels of resolution `graph` is told apart; 0: it is told none
 
     def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
@@ -110,6 +111,7 @@ class ReIDModel(PhasedModel):
         Args:
             batch: a dict of arrays or tensors.
         """
+        self._refuse_folded()
         names = tuple(batch) if isinstance(batch, dict) else (type(batch).__name__,)
         lacking = [name for name in self.batch_names if name not in names]
         if lacking:
@@ -168,6 +170,7 @@ class ReIDModel(PhasedModel):
         if rates is not None:
             rates = one_for_each(rates, len(images))
         if adapted is not None:
+            self._refuse_folded()
 
             def of_group(part, rate):
                 return self.embed(part, rate, batch_size, flip)
@@ -209,7 +212,34 @@ class ReIDModel(PhasedModel):
         >>> adapted = model.adapt(records)
         >>> features = model.embed(images, rates=4, cameras=2, adapted=adapted)
         """
+        self._refuse_folded()
         return adaptation.adapt(self, images, cameras, rates, **options)
+
+    def for_inference(self):
+        """A copy that embeds faster: batch normalization is folded into the layers before it.
+
+        Embeddings are those of this model but for rounding. Weights that change afterwards are not
+        seen; the copy is neither trained nor adapted to cameras.
+
+        Returns:
+            A model of the same system.
+
+        Example:
+
+        >>> fast = model.for_inference()
+        >>> features = fast.embed(images, rates=4)
+        """
+        copy = type(self).from_config(self.get_config())
+        copy.set_weights(self.get_weights())
+        copy._folded = True
+        inference.fold(copy)
+        return copy
+
+    def _refuse_folded(self):
+        if self._folded:
+            raise InputError(
+                "this model came from for_inference: train and adapt the one that it came from"
+            )
 
     def distances(self, query_features, gallery_features, query_rates=None):
         """Distances by which a gallery is ranked: 1 - cosine of the embeddings.

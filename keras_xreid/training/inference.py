@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xreid.training import autodiff
+from keras_xreid.training import autodiff, folding
 
 BACKEND = keras.backend.backend()
 
@@ -62,6 +62,20 @@ def network_of(part, first):
     return _of(part).first if first and len(part.outputs) > 1 else part
 
 
+def fold(model):
+    """From now on the functional models in a model are run with folded batch normalization.
+
+    It is folded when they are run first: what changes later is not seen.
+    """
+    for layer in model._flatten_layers():
+        if hasattr(layer, "_nodes_by_depth"):
+            object.__setattr__(layer, "_folds", True)
+
+
+def _folds(part):
+    return any(getattr(layer, "_folds", False) for layer in (part, *part.layers))
+
+
 class _Function:
     """What was traced of a functional model.
 
@@ -82,6 +96,8 @@ class _Function:
         key = (first, eagerly, jit, *((x.shape[1:], x.dtype.name) for x in inputs))
         if key not in self.steps:
             network = network_of(self.part, first)
+            if _folds(self.part):
+                network = folding.folded(network)
 
             def function(*tensors):
                 # Of images alone: levels are integers as well.
@@ -94,7 +110,9 @@ class _Function:
                 return [ops.cast(x, "float32") for x in keras.tree.flatten(found)]
 
             kind = {"torch": _torch, "tensorflow": _tensorflow, "jax": _jax}[BACKEND]
-            self.steps[key] = kind(function, self.variables, inputs, jit and not eagerly, eagerly)
+            self.steps[key] = kind(
+                function, network.variables, inputs, jit and not eagerly, eagerly
+            )
         return self.steps[key]
 
 
