@@ -164,6 +164,7 @@ class CameraStatistics:
         Raises:
             InputError: rates or cameras are not known, or it is another model.
         """
+        model.refuse_folded()
         if rates is None:
             raise InputError(
                 "statistics are of a camera and a rate: say which rates the images have"
@@ -289,6 +290,7 @@ def adapt(
     Raises:
         InputError: no images, another number of cameras, or a model without batch normalization.
     """
+    model.refuse_folded()
     rates = sorted(set(rates))
     check_rates(rates)
     check_number("most, the images of a camera,", most)

@@ -255,13 +255,13 @@ def write_bytes_atomic(path, content, sync=False):
                     os.fsync(file.fileno())
             os.replace(temporary, path)
             if sync:
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
 
 
-def _sync_folder(folder):
+def sync_folder(folder):
     """Makes names in a folder last."""
     with contextlib.suppress(OSError):  # Windows has no descriptor of a folder
         descriptor = os.open(folder, os.O_RDONLY)

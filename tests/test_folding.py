@@ -93,6 +93,9 @@ def test_a_folded_model_is_neither_trained_nor_adapted():
         lambda: fast.fit(small.Repeat(small.images()), verbose=0),
         lambda: fast.adapt(records, "door"),
         lambda: fast.embed(images(), 1, cameras="door", adapted=adapted),
+        lambda: adapted.by_group(fast, fast.embed, images(), np.ones(5), "door"),
+        lambda: fast.set_weights(model.get_weights()),  # embed would not see them
+        lambda: fast.load_weights("weights.h5"),
     ):
         with pytest.raises(InputError, match="for_inference"):
             refused()

@@ -165,3 +165,10 @@ def test_a_file_holds_each_weight_once(tmp_path):
     with h5py.File(tmp_path / "model.weights.h5") as file:
         file.visititems(lambda _, x: stored.append(x) if isinstance(x, h5py.Dataset) else None)
     assert len(stored) == len(model.weights)
+
+
+def test_a_network_put_in_place_of_another_is_seen():
+    model = small.intact()
+    model.embed(images(), RATES)
+    model.reid = small.fill(small.intact(), seed=1).reid
+    np.testing.assert_allclose(model.embed(images(), RATES), by_layers(model, images()), atol=1e-5)

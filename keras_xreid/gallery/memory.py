@@ -322,6 +322,7 @@ class Gallery:
                             file.write(self._copied(name, kept[part], ends[part]))
                         file.flush()
                         os.fsync(file.fileno())
+            files.sync_folder(self.path)  # the new names, before the header that counts them
             store.commit(self.path, header)
         except BaseException:
             store.clear(self.path, store.header_of(self.path))

@@ -111,7 +111,7 @@ class ReIDModel(PhasedModel):
         Args:
             batch: a dict of arrays or tensors.
         """
-        self._refuse_folded()
+        self.refuse_folded()
         names = tuple(batch) if isinstance(batch, dict) else (type(batch).__name__,)
         lacking = [name for name in self.batch_names if name not in names]
         if lacking:
@@ -170,7 +170,6 @@ class ReIDModel(PhasedModel):
         if rates is not None:
             rates = one_for_each(rates, len(images))
         if adapted is not None:
-            self._refuse_folded()
 
             def of_group(part, rate):
                 return self.embed(part, rate, batch_size, flip)
@@ -212,14 +211,13 @@ class ReIDModel(PhasedModel):
         >>> adapted = model.adapt(records)
         >>> features = model.embed(images, rates=4, cameras=2, adapted=adapted)
         """
-        self._refuse_folded()
         return adaptation.adapt(self, images, cameras, rates, **options)
 
     def for_inference(self):
         """A copy that embeds faster: batch normalization is folded into the layers before it.
 
-        Embeddings are those of this model but for rounding. Weights that change afterwards are not
-        seen; the copy is neither trained nor adapted to cameras.
+        Embeddings are those of this model but for rounding. The copy takes no other weights: it is
+        neither trained nor adapted to cameras.
 
         Returns:
             A model of the same system.
@@ -235,10 +233,20 @@ class ReIDModel(PhasedModel):
         inference.fold(copy)
         return copy
 
-    def _refuse_folded(self):
+    def set_weights(self, weights):
+        self.refuse_folded()
+        super().set_weights(weights)
+
+    def load_weights(self, filepath, **kwargs):
+        self.refuse_folded()
+        super().load_weights(filepath, **kwargs)
+
+    def refuse_folded(self):
+        """Raises an `InputError` where this model came from `for_inference`."""
         if self._folded:
             raise InputError(
-                "this model came from for_inference: train and adapt the one that it came from"
+                "this model came from for_inference: give weights to the one that it came from, "
+                "and train and adapt that one"
             )
 
     def distances(self, query_features, gallery_features, query_rates=None):
@@ -463,7 +471,7 @@ def predict(part, images, batch_size, first=False):
         return inference.run(part, given, batch_size, as_float, first)
     # Layers behave otherwise for a while, and change: Keras knows how.
     part = inference.network_of(part, first)
-    given = [as_float(x) if x.dtype == np.uint8 else x for x in given]
+    given = [as_float(x) if x.dtype == np.uint8 and x.ndim == 4 else x for x in given]
     if part._jit_compile is None:
         part.jit_compile = autodiff.default_jit_compile()
     batch_statistics.trace_anew(part)

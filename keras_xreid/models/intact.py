@@ -20,8 +20,6 @@ text also speaks of regularising D with Eq. 8; Algorithm 1 and Figure 2 say G on
 followed.
 """
 
-import functools
-
 import keras
 import numpy as np
 from keras import ops
@@ -105,6 +103,7 @@ class INTACT(ReIDModel):
     """
 
     critics = ("discriminator", "association")
+    _joined = None  # what `recovering` made last, and of which parts
     recovery_can_be_left_out = True  # C embeds an image that was not recovered, too
 
     PRESETS = PRESETS
@@ -158,11 +157,6 @@ class INTACT(ReIDModel):
                 # fc's deviation is near 1, so that phi from D to R starts there.
                 first_scale=self.first_scale if association == "r-to-d" else 1.0,
             )  # fmt: skip
-        image = keras.Input((*self.image_size, 3), name="image")
-        # Inside of a function, for Keras would save the network again.
-        self._recover_and_embed = functools.partial(
-            predict_first, keras.Model(image, self.embedding(image))
-        )
         self.built = True
 
     def default_optimizers(self):
@@ -270,15 +264,24 @@ class INTACT(ReIDModel):
     def _recover(self, images, batch_size):
         return np.clip(predict(self.generator, images, batch_size)[0], 0.0, 1.0)
 
+    def recovering(self):
+        """G, then C, as one functional model of LR images."""
+        parts = self.generator, self.reid
+        if self._joined is None or self._joined()[0] != parts:
+            image = keras.Input((*self.image_size, 3), name="image")
+            joined = parts, keras.Model(image, self.embedding(image))
+            self._joined = lambda: joined  # a function, for Keras would save the network again
+        return self._joined()[1]
+
     def _embed(self, images, rates, batch_size):
         low = np.ones(len(images), bool) if rates is None else rates > 1
         if low.all():
-            return self._recover_and_embed(images, batch_size)
+            return predict_first(self.recovering(), images, batch_size)
         high = predict_first(self.reid, images[~low], batch_size)
         features = np.empty((len(images), high.shape[1]), "float32")
         features[~low] = high
         if low.any():
-            features[low] = self._recover_and_embed(images[low], batch_size)
+            features[low] = predict_first(self.recovering(), images[low], batch_size)
         return features
 
     def get_config(self):

@@ -18,10 +18,13 @@ from keras_xreid.training import (
 
 BACKEND = keras.backend.backend()
 
-# Options of glibc's `mallopt` by their number in malloc.h, for training and as they are by default:
-# when freed memory goes back to the system, how much is asked for beyond what is needed, and how
-# many blocks may have pages of their own.
-MALLOPT = ((-1, -1, 128 << 10), (-2, 256 << 20, 128 << 10), (-4, 0, 65536))
+# Options of glibc's `mallopt` by their number in malloc.h, in training and afterwards: how much
+# freed memory is kept, how much is asked for beyond what is needed, from which size on blocks have
+# pages of their own, and how many may have. Once one is set, glibc adapts them no more. So those
+# afterwards are the most that it comes to by itself.
+MALLOPT = (
+    (-1, -1, 64 << 20), (-2, 256 << 20, 128 << 10), (-3, 32 << 20, 32 << 20), (-4, 0, 65536),
+)  # fmt: skip
 
 
 def _torch(loss, variables, kept, state):
@@ -180,7 +183,7 @@ def training():
 
     Freed memory is taken again, in place of new pages of the system. Each step takes and frees the
     same gigabytes, and new pages were a sixth of RAIN's time. It is glibc that keeps it: nothing
-    changes on other systems, or where the user has set one of its `MALLOC_` variables.
+    changes on other systems, or where the user has told glibc by its variables.
     """
     if BACKEND != "torch":
         yield
@@ -188,17 +191,19 @@ def training():
     import torch
 
     before = (torch.tensor(1e-39) * 1.0).item() == 0.0
-    told = any(name.startswith("MALLOC_") for name in os.environ)
+    told = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(
+        name.startswith("MALLOC_") and name.endswith("_") for name in os.environ
+    )
     glibc = None if told or platform.libc_ver()[0] != "glibc" else ctypes.CDLL(None)
     torch.set_flush_denormal(True)
-    for option, kept, _ in MALLOPT if glibc else ():
-        glibc.mallopt(option, kept)
+    for option, inside, _ in MALLOPT if glibc else ():
+        glibc.mallopt(option, inside)
     try:
         yield
     finally:
         torch.set_flush_denormal(before)
-        for option, _, default in MALLOPT if glibc else ():
-            glibc.mallopt(option, default)
+        for option, _, afterwards in MALLOPT if glibc else ():
+            glibc.mallopt(option, afterwards)
         if glibc:
             glibc.malloc_trim(0)
 

@@ -45,9 +45,13 @@ def run(part, inputs, batch_size, scale, first=False):
     found = []
     for start in range(0, count, batch_size):
         batch = [_filled(x[start : start + batch_size], rows) for x in inputs]
-        found.append(step(*map(ops.convert_to_tensor, batch)))
-    outputs = (map(ops.convert_to_numpy, outputs) for outputs in zip(*found, strict=True))
-    return [np.concatenate(list(output))[:count] for output in outputs]
+        found.append([ops.convert_to_numpy(x) for x in step(*map(ops.convert_to_tensor, batch))])
+    return [np.concatenate(outputs)[:count] for outputs in zip(*found, strict=True)]
+
+
+def _is_uint8_image(x):
+    """Levels are integers as well."""
+    return keras.backend.standardize_dtype(x.dtype) == "uint8" and len(x.shape) == 4
 
 
 def _filled(x, rows):
@@ -100,12 +104,7 @@ class _Function:
                 network = folding.folded(network)
 
             def function(*tensors):
-                # Of images alone: levels are integers as well.
-                kinds = [keras.backend.standardize_dtype(x.dtype) for x in tensors]
-                given = [
-                    scale(x) if kind == "uint8" else x
-                    for x, kind in zip(tensors, kinds, strict=True)
-                ]
+                given = [scale(x) if _is_uint8_image(x) else x for x in tensors]
                 found = network(given if len(given) > 1 else given[0], training=False)
                 return [ops.cast(x, "float32") for x in keras.tree.flatten(found)]
 

@@ -379,7 +379,7 @@ class Ours(Contender):
         for part in embedding if compiled else ():
             part.jit_compile = True
         if compiled and not network["backbone"]:
-            self.model._recover_and_embed.args[0].jit_compile = True
+            self.model.recovering().jit_compile = True
         self.embedding = embedding
         self.parameters = int(sum(np.prod(v.shape) for v in self.model.trainable_variables))
         flops = self.count * sum(forward_flops(part) for part in embedding)
