@@ -103,7 +103,7 @@ class INTACT(ReIDModel):
     """
 
     critics = ("discriminator", "association")
-    _joined = None  # what `recovering` made last, and of which parts
+    _recoverer = None  # what `recovering` made last, and of which parts
     recovery_can_be_left_out = True  # C embeds an image that was not recovered, too
 
     PRESETS = PRESETS
@@ -267,11 +267,11 @@ class INTACT(ReIDModel):
     def recovering(self):
         """G, then C, as one functional model of LR images."""
         parts = self.generator, self.reid
-        if self._joined is None or self._joined()[0] != parts:
+        if self._recoverer is None or self._recoverer()[0] != parts:
             image = keras.Input((*self.image_size, 3), name="image")
             joined = parts, keras.Model(image, self.embedding(image))
-            self._joined = lambda: joined  # a function, for Keras would save the network again
-        return self._joined()[1]
+            self._recoverer = lambda: joined  # a function, for Keras would save the network again
+        return self._recoverer()[1]
 
     def _embed(self, images, rates, batch_size):
         low = np.ones(len(images), bool) if rates is None else rates > 1
