@@ -14,7 +14,7 @@ BACKENDS = ("torch", "tensorflow", "jax")  # in the order in which one is chosen
 # TensorFlow's convolutions take half the time with oneDNN. On processors without AVX512 it has to
 # be asked for.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# PyTorch takes an eighth less time where tensors of 2 MB and more lie in huge pages.
+# PyTorch puts tensors of 2 MB and more into huge pages: the system fetches 1 page for 512.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
