@@ -7,9 +7,11 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the package's, which Keras precedes here
-# Tests run in two processes; threads of their own would only get in each other's way.
-for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-    os.environ.setdefault(variable, "1")
+# Tests run in two processes; threads of their own would only get in each other's way. TensorFlow
+# needs two beside oneDNN: see `_backend.py`.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 # JAX compiles every operation of a toy model anew, and that takes far longer than running it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "KERAS_BACKEND" not in os.environ:
