@@ -12,11 +12,8 @@ from pathlib import Path
 BACKENDS = ("torch", "tensorflow", "jax")  # in the order in which one is chosen
 
 # TensorFlow's convolutions take half the time with oneDNN. On processors without AVX512 it has to
-# be asked for. With one thread alone TensorFlow 2.21 crashes there (the gradient of a convolution
-# writes where it should not), so that it stays as TensorFlow has it.
-_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-if os.environ.get("TF_NUM_INTRAOP_THREADS", str(_cores)) != "1":
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# be asked for.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # PyTorch puts tensors of 2 MB and more into huge pages: the system fetches 1 page for 512.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the package's, which Keras precedes here
-# Tests run in two processes; threads of their own would only get in each other's way. TensorFlow
-# needs two beside oneDNN: see `_backend.py`.
+# Tests run in two processes; threads of their own would only get in each other's way. With one, on
+# processors without AVX512, TensorFlow 2.21 crashes in the gradient of 1x1 convolutions with
+# strides of fewer than 8 channels, which toys alone have (ONEDNN_MAX_CPU_ISA=AVX2 shows it).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")

@@ -62,7 +62,6 @@ def settled(home, installed="torch tensorflow jax", *keras_first, **variables):
 def test_tensorflow_computes_with_onednn_unless_told_otherwise(tmp_path):
     assert settled(tmp_path)[1] == "1"
     assert settled(tmp_path, TF_ENABLE_ONEDNN_OPTS="0")[1] == "0"
-    assert settled(tmp_path, TF_NUM_INTRAOP_THREADS="1")[1] is None  # it would crash
 
 
 def test_an_installed_backend_is_taken_where_nobody_chose_one(tmp_path):

@@ -112,12 +112,17 @@ def build_feature_discriminators(maps, layout="tsai", width=64):
 
 def _tsai(x, width):
     for filters in (width, 2 * width, 4 * width, 8 * width):
-        x = layers.Conv2D(
-            filters, 4, strides=2, padding="same", kernel_initializer="he_normal",
-            data_format="channels_last",
-        )(x)  # fmt: skip
+        x = _halved(x, filters, kernel_initializer="he_normal")
         x = layers.LeakyReLU(negative_slope=0.2)(x)
-    return layers.Conv2D(1, 4, strides=2, padding="same", data_format="channels_last")(x)
+    return _halved(x, 1)
+
+
+def _halved(x, filters, **options):
+    # "same" padding by a layer of its own: where oneDNN pads a map that is one pixel wide, in
+    # TensorFlow 2.21, it reads and writes beyond it (garbage as gradients, or a crash).
+    padding = [(1, 1 + size % 2) for size in x.shape[1:3]]
+    x = layers.ZeroPadding2D(padding, data_format="channels_last")(x)
+    return layers.Conv2D(filters, 4, strides=2, data_format="channels_last", **options)(x)
 
 
 def _rain_code(x, width):
