@@ -136,6 +136,21 @@ def test_rows_are_read_by_blocks_and_twice(monkeypatch):
     assert read == [(5, 9)]
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_features_are_compared_once_where_pairs_can_be_asked_for(metric):
+    _, features = people_around_centres(5)
+    lazy, read = feature_distances(features, features, metric), []
+    expected = rerank(lazy[:], 20)[:]
+
+    def function(rows):
+        read.append(rows)
+        return lazy[rows]
+
+    found = rerank(LazyDistances(function, lazy.shape, lazy.pairs), 20)
+    assert read == [slice(0, 72)]
+    np.testing.assert_allclose(found[:], expected, rtol=0, atol=1e-6)
+
+
 def test_fewer_images_than_neighbours_and_equal_images():
     found = rerank(np.zeros((5, 5)), 2)[:]
     np.testing.assert_allclose(found, 0, atol=1e-6)

@@ -17,6 +17,8 @@ class LazyDistances:
         function: gives the distances of some rows: it is called with a slice and returns an array
             of (rows, gallery).
         shape: (queries, gallery).
+        pairs: optional, gives the distances of one query to some gallery images: it is called with
+            a row and an array of columns. `rerank` then computes the matrix once less.
 
     Example:
 
@@ -26,9 +28,10 @@ class LazyDistances:
     >>> evaluate_ranking(distances, data.query, data.gallery)
     """
 
-    def __init__(self, function, shape):
+    def __init__(self, function, shape, pairs=None):
         self.function = function
         self.shape = tuple(shape)
+        self.pairs = pairs
 
     def __getitem__(self, rows):
         return self.function(rows)
@@ -71,11 +74,11 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
             )
     if metric == "euclidean":
 
-        def function(rows):
-            squared = query[rows] @ gallery.T
+        def measured(rows, columns=slice(None)):
+            squared = query[rows] @ gallery[columns].T
             squared *= -2
             squared += squares[0][rows, None]
-            squared += squares[1]
+            squared += squares[1][columns]
             np.maximum(squared, 0, out=squared)  # rounding may leave a little less
             return np.sqrt(squared, out=squared)
 
@@ -84,12 +87,15 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
         gallery_unit = unit(gallery)
         query_unit = gallery_unit if query is gallery else unit(query)
 
-        def function(rows):
-            cosine = query_unit[rows] @ gallery_unit.T
+        def measured(rows, columns=slice(None)):
+            cosine = query_unit[rows] @ gallery_unit[columns].T
             np.subtract(1.0, cosine, out=cosine)
             return np.maximum(cosine, 0.0, out=cosine)  # rounding may leave a little less
 
-    return LazyDistances(function, (len(query), len(gallery)))
+    def pairs(row, columns):
+        return measured(slice(row, row + 1), columns)[0]
+
+    return LazyDistances(measured, (len(query), len(gallery)), pairs)
 
 
 def model_distances(model, query_features, gallery_features, query_rates=None):

@@ -11,8 +11,9 @@ def rerank(distances, queries, k1=20, k2=6, weight=0.3):
     """Ranks again by the neighbours that images have in common (k-reciprocal encoding).
 
     Two images of one person are among each other's nearest; the sets of such neighbours are
-    compared (Eq. 5 to 12 of the paper). The distances of all images to all are read twice, by
-    blocks of rows, and only each image's neighbours are kept, never a matrix of all by all.
+    compared (Eq. 5 to 12 of the paper). The distances of all images to all are read by blocks of
+    rows, once where a `LazyDistances` gives pairs (`feature_distances` does), else twice. Only
+    each image's neighbours are kept, never a matrix of all by all.
 
     Where the paper and its authors' code differ this follows the code, which the published numbers
     come from: a set is joined where more than 2/3 of it is shared (Eq. 5 says 2/3 or more), and
@@ -154,12 +155,22 @@ def _expanded_neighbours(nearest, k1):
 def _encode(distances, largest, neighbours_of_each):
     """For each image its expanded neighbours and the weight exp(-d) of each (Eq. 7)."""
     encodings = []
-    for start, block in _blocks(distances):
-        for i, line in enumerate(block):
-            columns = next(neighbours_of_each)
-            values = np.exp(-line[columns] / largest[start + i])
-            encodings.append((columns, (values / values.sum()).astype("float32")))
+    for columns, values in _of_pairs(distances, neighbours_of_each):
+        values = np.exp(-values / largest[len(encodings)])
+        encodings.append((columns, (values / values.sum()).astype("float32")))
     return encodings
+
+
+def _of_pairs(distances, neighbours_of_each):
+    """Yields each image's neighbours and their distances."""
+    if getattr(distances, "pairs", None) is not None:
+        for i, columns in enumerate(neighbours_of_each):
+            yield columns, distances.pairs(i, columns)
+    else:
+        for _, block in _blocks(distances):
+            for line in block:
+                columns = next(neighbours_of_each)
+                yield columns, line[columns]
 
 
 def _average(encodings, neighbours_of_each):
