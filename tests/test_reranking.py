@@ -148,7 +148,8 @@ def test_features_are_compared_once_where_pairs_can_be_asked_for(metric):
 
     found = rerank(LazyDistances(function, lazy.shape, lazy.pairs), 20)
     assert read == [slice(0, 72)]
-    np.testing.assert_allclose(found[:], expected, rtol=0, atol=1e-6)
+    # The square root of what rounding leaves of an image's distance to itself is 3e-4.
+    np.testing.assert_allclose(found[:], expected, rtol=0, atol=1e-5)
 
 
 def test_fewer_images_than_neighbours_and_equal_images():
