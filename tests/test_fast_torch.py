@@ -99,6 +99,12 @@ LAYERS = {
     "conv_1x1": layers.Conv2D(6, 1),
     "depthwise": layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2),
     "depthwise_stride": layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False),
+    "depthwise_wide": layers.DepthwiseConv2D(5, padding="same"),
+    "depthwise_wide_and_low": layers.DepthwiseConv2D((3, 7), padding="same", use_bias=False),
+    "depthwise_wide_stride": layers.DepthwiseConv2D(5, strides=2, padding="same"),
+    "depthwise_wider_than_the_map": layers.DepthwiseConv2D((1, 19), padding="same"),
+    "depthwise_even": layers.DepthwiseConv2D((4, 2), padding="same"),
+    "depthwise_dilated": layers.DepthwiseConv2D((4, 5), dilation_rate=2, padding="same"),
     "separable": layers.SeparableConv2D(5, 3),
     "transposed": layers.Conv2DTranspose(5, 4, strides=2, padding="same"),
     "transposed_odd": layers.Conv2DTranspose(5, 3, strides=2, padding="same"),
@@ -113,6 +119,7 @@ LAYERS = {
     "enlarged": layers.UpSampling2D((2, 3)),
     "enlarged_bilinear": layers.UpSampling2D(2, interpolation="bilinear"),
     "leaky": layers.LeakyReLU(0.2),
+    "relu6": layers.ReLU(0.6),
     "channels_first": layers.Conv2D(5, 3, padding="same", data_format="channels_first"),
 }
 
@@ -240,7 +247,10 @@ def block(x):
     h = layers.Add()([g, g])
     p = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(h))  # of both signs: zeros win
     q = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(layers.ReLU()(h)))
-    return [e, f, layers.Multiply()([p, q]), x]
+    r = layers.BatchNormalization(name="r")(layers.Conv2D(4, 1)(q))
+    r = layers.Multiply()([layers.ReLU(0.5)(r), q])  # in place, and read again
+    s = layers.ReLU(0.5)(layers.Conv2D(4, 1, name="s")(q))
+    return [e, f, layers.Multiply()([p, q]), r, layers.Add()([s, s]), x]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -266,6 +276,10 @@ def test_padding_and_relu_are_joined_to_their_neighbours():
     assert ["conv1_bn", "conv1_relu"] in chains
     assert ["conv1_pool_pad", "conv1_pool"] in chains
     assert ["stage1_block1_add", "stage1_block1_out"] in chains
+    network = build_backbone("efficientnet_lite0", (32, 32), weights=None)
+    network(np.zeros((1, 32, 32, 3), "float32"))
+    chains = [[n.operation.name for n in step.nodes] for step in network._plan.steps]
+    assert ["block1_depthwise_bn", "block1_depthwise_relu"] in chains
 
 
 def test_masks_cost_no_way_through_keras(monkeypatch):

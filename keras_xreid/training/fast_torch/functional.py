@@ -16,6 +16,7 @@ from keras_xreid.training.fast_torch.ops import (
     depthwise_layer,
     first,
     last,
+    limited_,
     normalizes_channels,
 )
 from keras_xreid.training.fast_torch.plan import (
@@ -158,6 +159,8 @@ def in_place(layer):
     """The function that stands for a ReLU and overwrites what it is given."""
     if type(layer) is layers.LeakyReLU:
         return lambda x: torch.nn.functional.leaky_relu_(x, layer.negative_slope)
+    if type(layer) is layers.ReLU and layer.max_value is not None:
+        return lambda x: limited_(x, float(layer.max_value))
     return torch.relu_
 
 

@@ -63,7 +63,9 @@ def conv_2d(x, kernel, bias, strides, padding, dilation_rate):
             f"kernel input channels ({kernel.shape[2]})"
         )
     kernel = kernel.permute(3, 2, 0, 1)
-    if padding == "same":
+    if padding == "same" and kernel.shape[1] == 1 < groups and max(dilation_rate) == 1:
+        kernel, padding = evenly(kernel, x.shape[2:], strides)
+    elif padding == "same":
         x, padding = nn._apply_same_padding(
             x, kernel.shape[2:], strides, "channels_first", "conv", dilation_rate
         )
@@ -76,7 +78,83 @@ def conv_2d(x, kernel, bias, strides, padding, dilation_rate):
         x, strides = x[:, :, :: strides[0], :: strides[1]], (1, 1)
         x = x.contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else nn.convert_to_tensor(bias)
+    inside = all(
+        2 * pad == n - 1 for pad, n in zip(padding or (0, 0), kernel.shape[2:], strict=True)
+    )
+    if (
+        kernel.shape[3] > 3
+        and inside
+        and groups == len(kernel) == x.shape[1]
+        and (tuple(strides), tuple(dilation_rate)) == ((1, 1), (1, 1))
+        and x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    ):
+        y = _Depthwise.apply(x, kernel, padding)
+        return y if bias is None else y + bias[:, None, None]
     return torch.conv2d(x, kernel, bias, strides, padding, dilation_rate, groups)
+
+
+def evenly(kernel, sizes, strides):
+    """A depthwise kernel and padding that stand for "same": as many zeros before as after an image.
+
+    Where "same" pads once more after than before, the kernel begins with zeros in place of it:
+    images are many and large, and would be copied.
+    """
+    (top, bottom), (left, right) = (
+        nn._compute_padding_length(*each)
+        for each in zip(sizes, kernel.shape[2:], strides, strict=True)
+    )
+    if (top, left) != (bottom, right):
+        kernel = torch.nn.functional.pad(kernel, (right - left, 0, bottom - top, 0))
+    return kernel, (bottom, right)
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution whose kernel has an odd width of 5 or more, "same", on a CPU.
+
+    oneDNN's gradient of such a kernel takes ten times as long as that of one 3 wide. So it is
+    found by columns: the three in the middle, and each of the others by itself.
+    """
+
+    @staticmethod
+    def forward(ctx, x, kernel, padding):
+        ctx.save_for_backward(x, kernel)
+        ctx.padding = padding
+        return torch.conv2d(x, kernel, None, 1, padding, 1, len(kernel))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, kernel = ctx.saved_tensors
+        high, wide = ctx.padding
+
+        def of_kernel(x, gradient, columns, pad):
+            x, gradient = (t.contiguous(memory_format=torch.channels_last) for t in (x, gradient))
+            return back(x, gradient, columns, (high, pad), [False, True, False])[1]
+
+        def back(x, gradient, kernel, padding, wanted):
+            return torch.ops.aten.convolution_backward(
+                gradient, x, kernel, [0], [1, 1], padding, [1, 1], False, [0, 0], len(kernel),
+                wanted,
+            )  # fmt: skip
+
+        of_x = back(x, gradient, kernel, ctx.padding, [True, False, False])[0]
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None
+        found = torch.zeros_like(kernel)
+        found[..., wide - 1 : wide + 2] = of_kernel(
+            x, gradient, kernel[..., wide - 1 : wide + 2], 1
+        )
+        width = x.shape[3]
+        for away in range(2, min(wide, width - 1) + 1):
+            # What lies so far to the right of a pixel, or to its left.
+            ahead, behind = slice(away, None), slice(width - away)
+            for column, of, at in ((wide + away, ahead, behind), (wide - away, behind, ahead)):
+                columns = kernel[..., column : column + 1]
+                found[..., column : column + 1] = of_kernel(
+                    x[..., of], gradient[..., at], columns, 0
+                )
+        return of_x, found, None
 
 
 def conv(inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1):
@@ -115,6 +193,32 @@ def conv_call(self, inputs):
         return plain_conv_call(self, inputs)
     outputs = last(conv_layer(self, first(nn.convert_to_tensor(inputs))))
     return outputs if self.activation is None else self.activation(outputs)
+
+
+# --- ReLU with a limit ---
+
+
+def limited_(x, limit):
+    """Overwrites a tensor with its values between 0 and `limit`."""
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
+        return x.clamp_(0, limit)
+    return _Limited.apply(x, limit)
+
+
+class _Limited(torch.autograd.Function):
+    """`clamp_`, whose backward pass reads its result. PyTorch's reads a copy of its input."""
+
+    @staticmethod
+    def forward(ctx, x, limit):
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x.clamp_(0, limit))
+        ctx.limit = limit
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradient, y, 0, ctx.limit), None
 
 
 # --- batch normalization ---

@@ -201,6 +201,4 @@ def is_elementwise(layer):
 def _is_relu(layer):
     if type(layer) is layers.Activation:
         return layer.activation is keras.activations.relu
-    return type(layer) is layers.ReLU and (
-        layer.max_value is None and layer.negative_slope == 0 and layer.threshold == 0
-    )
+    return type(layer) is layers.ReLU and layer.negative_slope == 0 and layer.threshold == 0
