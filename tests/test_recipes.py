@@ -265,7 +265,14 @@ def test_first_stage_is_reused(finished, people, tmp_path):
         ),
         (
             "adaptive",
-            ("--without", "val", "--weights", "rain_tiny_synthetic", "--learning-rate", 3e-4),
+            (
+                "--without",
+                "val",
+                "--weights",
+                "baseline_hrlr_tiny_synthetic",
+                "--learning-rate",
+                3e-4,
+            ),
             {"id", "verification"},
         ),
     ],
