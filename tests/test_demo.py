@@ -93,6 +93,9 @@ def test_filters(desk, folder):
     assert keys(desk.find(content(folder), "1", ["2"], 20, 40)) == [NAMES[3]]
     page = desk.answer(sent(content(folder)), "1", ["2"], "41", " 42 ", 10)
     assert "No image of these cameras and times" in page and "<li>" not in page
+    for cameras, first in ((["2"], ""), ([], "20")):
+        page = desk.answer(sent(content(folder)), "1", cameras, first, "", 10)
+        assert "The nearest of these cameras and times" in page and "6 images" not in page
 
 
 def test_the_page_shows_it(desk, folder):
@@ -100,8 +103,10 @@ def test_the_page_shows_it(desk, folder):
     assert page.count("<li>") == 3 and page.count("data:image/jpeg;base64,") == 5
     assert all(words in page for words in ("upscaled", "recovered", "rate 4", "of 6 images"))
     assert "<i>" not in page and "3&lt;i&gt;.png" in page
-    assert re.search(r"<b>1</b> [\d.e-]+<br>camera \d, \d+ s<br>", page)
+    assert re.search(r"<b>1</b> [\d.e-]+<br>camera \d, \d+&nbsp;s<br>", page)
     assert "6 images" in desk.answer(None, "4", [], "", "", 3)  # there is no image yet
+    late = {"key": "none.png", "distance": 0.5, "camera": "", "time": 1764422400.5}
+    assert "1764422400.5&nbsp;s" in demo.cell(1, late)
     (folder / NAMES[3]).rename(folder / "away")
     try:
         assert (
@@ -122,7 +127,7 @@ def test_the_page_shows_it(desk, folder):
         ({"rate": "0.5"}, "rate is '0.5'"),
         ({"cameras": ["9"]}, "no camera 9"),
         ({"first": "noon"}, "'noon' is no time"),
-        ({"first": "9", "last": "1"}, "no second lies in it"),
+        ({"first": "9", "last": "1"}, "no second lies from 9 to 1"),
         ({"top": 1000}, "length of the list"),
     ],
 )
@@ -273,9 +278,27 @@ def browser(tmp_path):
     found.quit()
 
 
+# How far right anything reaches.
+WIDTH = """
+const all = [...document.querySelectorAll("#image *, #found *, label, input, textarea")];
+const rights = all.map((one) => one.getBoundingClientRect().right);
+return Math.max(document.documentElement.scrollWidth, ...rights);
+"""
+# Drops an image beside the frame.
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), (one) => one.charCodeAt(0));
+const dataTransfer = new DataTransfer();
+dataTransfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+const event = new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer});
+document.querySelector("#found").dispatchEvent(event);
+"""
+
+
 @pytest.mark.slow
 def test_in_a_browser(page, browser, folder, tmp_path):
-    """On a telephone's screen: a search, a broken file, one too large, and a filter."""
+    """On a telephone's screen: searches, by keys too, a filter, a broken file, and one of 50 MB."""
+    from selenium.webdriver import Keys
+
     address, kept = page
     screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
@@ -295,20 +318,33 @@ def test_in_a_browser(page, browser, folder, tmp_path):
         seen("#image input")[0].send_keys(str(tmp_path / name))
 
     seen("#image input")
+    seen("input[type=radio][value='1']")[0].click()  # the rate
     choose("query.png", content(folder))
     assert "3<i>.png" in seen("#found li", 6)[0].text
-    images = browser.find_elements("css selector", "#found img")  # perhaps a recovered one
-    assert len(images) in (7, 8) and all(one.get_property("naturalWidth") for one in images)
-    wide = browser.execute_script("return document.documentElement.scrollWidth")
-    assert wide <= 390  # nothing to scroll sideways
-    first = seen("input[placeholder='0']")[0]
+    images = seen("#found img", 7)
+    assert all(one.get_property("naturalWidth") for one in images)
+    seen("input[type=radio][value='4']")[0].send_keys(" ")
+    seen("#found img", 8)  # and a recovered one
+    assert browser.execute_script(WIDTH) <= 390  # nothing to scroll sideways, and nothing cut
+    length = seen("input[type=range]")[0]
+    length.send_keys(Keys.HOME)
+    seen("#found li", 1)
+    length.send_keys(Keys.END)
+    first = seen("[placeholder='0']")[0]
     first.send_keys("30\n")
     seen("#found li", 3)
+    first.send_keys(Keys.CONTROL + "a")
+    first.send_keys(Keys.DELETE + "\n")
+    seen("#found li", 6)
     choose("broken.png", content(folder)[:900])
     assert "this file is broken" in seen("#found .wrong")[0].text
-    choose("large.png", b"0" * 400_000)
-    assert "large.png has 0.4 MB: images of up to 0.1" in seen("#image .wrong")[0].text
+    choose("large.png", b"0" * 50_000_000)
+    assert seen("#image .wrong")[0].text == (
+        "large.png has 50.0 MB: images of up to 0.1 MB are taken"
+    )
     seen("#found .wrong", 0)
+    browser.execute_script(DROP, base64.b64encode(content(folder)).decode())
+    seen("#found li", 6)
     assert not browser.get_log("browser")
     loaded = "return performance.getEntriesByType('resource').map(entry => entry.name)"
     assert all(name.startswith((address, "data:")) for name in browser.execute_script(loaded))

@@ -143,7 +143,10 @@ class Desk:
             return line(app.fault(error))
 
     def about(self):
-        return f"{len(self.gallery):,} images, searched by {type(self.model).__name__}."
+        return (
+            f"Give an image of a person: the nearest of {len(self.gallery):,} images appear here, "
+            f"as {type(self.model).__name__} finds them. What you give stays in memory."
+        )
 
     def content(self, image):
         """The bytes of an image that the browser sends as a data URL."""
@@ -175,7 +178,8 @@ class Desk:
         Returns:
             A dict: "size" (height, width), "rate" (None: unknown), "estimated", "upscaled" and
             "recovered" ((h, w, 3) arrays, the latter None if there is none), "images" (how many
-            the gallery has), and "ranked", dicts of "key", "distance", "camera" and "time".
+            the gallery has), "all" (whether all of them were searched), and "ranked", dicts of
+            "key", "distance", "camera" and "time".
         """
         pixels = decode_image(content, "this file", "give another")
         estimated = rate == ESTIMATE
@@ -188,6 +192,8 @@ class Desk:
         else:
             raise xr.InputError(f"rate is {str(rate)[:80]!r}: give one of {', '.join(RATES)}")
         check_number("length of the list", top, most=MOST)
+        if first is not None and last is not None and first > last:
+            raise xr.InputError(f"no second lies from {first:.12g} to {last:.12g}: swap them")
         upscaled = xr.prepare_images([pixels], self.model.image_size)
         low = hasattr(self.model, "recover") and (rates is None or rates[0] > 1)
         between = None if first is None and last is None else (first, last)
@@ -201,7 +207,7 @@ class Desk:
             "size": pixels.shape[:2], "rate": None if rates is None else float(rates[0]),
             "estimated": estimated, "upscaled": upscaled[0],
             "recovered": np.asarray(self.model.recover(upscaled))[0] if low else None,
-            "images": len(self.gallery),
+            "images": len(self.gallery), "all": not cameras and between is None,
             "ranked": [
                 dict(zip(("key", "distance", "camera", "time"), row, strict=True)) for row in ranked
             ],
@@ -233,11 +239,12 @@ def shown(found):
     if found["recovered"] is not None:
         queries.append(figure(found["recovered"], "recovered", "The query, recovered"))
     cells = [cell(rank, one) for rank, one in enumerate(found["ranked"], start=1)]
-    nothing = "<p>No image of these cameras and times.</p>" * (not cells)
+    of = f"{found['images']:,} images" if found["all"] else "these cameras and times"
+    heading = f"The nearest of {of}" if cells else "No image of these cameras and times"
+    meant = " Beside its rank each has its distance: the smaller, the more alike." * bool(cells)
     return (
         f'<div class="asked">{"".join(queries)}<p>{told}</p></div>'
-        f'<p class="of">The nearest of {found["images"]:,} images</p>{nothing}'
-        f'<ol class="ranked">{"".join(cells)}</ol>'
+        f'<p class="of"><b>{heading}.</b>{meant}</p><ol class="ranked">{"".join(cells)}</ol>'
     )
 
 
@@ -246,7 +253,7 @@ def cell(rank, one):
     key = harmless(one["key"], name=True)
     seen = [f"camera {html.escape(harmless(one['camera'], name=True))}"] * bool(one["camera"])
     if one["time"] is not None:
-        seen.append(f"{one['time']:g} s")
+        seen.append(f"{one['time']:.12g}&nbsp;s")
     name = f'<span class="key" title="{html.escape(key)}">{html.escape(Path(key).name)}</span>'
     told = f"<b>{rank}</b> {one['distance']:.3g}"
     lines = "<br>".join(filter(None, [told, ", ".join(seen), name]))
@@ -335,14 +342,18 @@ def served(desk, host, port):
     if host in HERE:  # no page of another name reaches it through the user's browser
         inside.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(HERE)))
     blocks = page_of(desk)
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # of the system
+    # Fonts of the system, and greys that can be read.
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(
+        body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )  # fmt: skip
     try:
         blocks.queue(max_size=WAITING).launch(
             server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
             inbrowser=False, footer_links=[], run_history=False, enable_monitoring=False,
             ssr_mode=False, pwa=False, mcp_server=False, max_file_size=1,
             state_session_capacity=WAITING,
-            theme=gr.themes.Default(**fonts), css=(PARTS / "page.css").read_text("utf-8"),
+            theme=theme, css=(PARTS / "page.css").read_text("utf-8"),
             app_kwargs={"middleware": inside},
         )  # fmt: skip
     except OSError as error:
@@ -363,7 +374,10 @@ def page_of(desk):
                 js_on_load=(PARTS / "drop.js").read_text("utf-8"),
                 accept=",".join(sorted(SUFFIXES)), max_mb=desk.max_mb, elem_id="image",
             )  # fmt: skip
-            rate = gr.Radio(list(RATES), value=ESTIMATE, label="Down-sampling rate")
+            rate = gr.Radio(
+                list(RATES), value=ESTIMATE, label="Down-sampling rate",
+                info="4: a quarter as tall as in the gallery",
+            )  # fmt: skip
             cameras = gr.Dropdown(
                 desk.cameras, multiselect=True, label="Cameras (none: all)",
                 visible=bool(desk.cameras),
@@ -371,7 +385,7 @@ def page_of(desk):
             ends = desk.time or (0, 0)
             with gr.Row(visible=desk.time is not None):
                 first, last = (
-                    gr.Textbox(label=label, placeholder=f"{end:g}", min_width=100)
+                    gr.Textbox(label=label, placeholder=f"{end:.12g}", min_width=100)
                     for label, end in zip(("From second", "To second"), ends, strict=True)
                 )
             top = gr.Slider(1, MOST, 10, step=1, label="Length of the list")
@@ -381,7 +395,7 @@ def page_of(desk):
         # Without Gradio's own checks: the desk's say in one line what is wrong.
         gr.on(
             [image.change, rate.input, cameras.input, first.submit, first.blur, last.submit,
-             last.blur, top.release],
+             last.blur, top.change],
             desk.answer, asked, found, api_name="search", trigger_mode="always_last",
             show_progress="minimal", preprocess=False,
         )  # fmt: skip

@@ -25,8 +25,10 @@ element.addEventListener("change", (event) => {
   take(event.target.files[0]);
   event.target.value = ""; // so that the same file can be chosen again
 });
+// Anywhere on the page: beside the frame, the browser would open the image in place of the page.
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
-  element.addEventListener(name, (event) => {
+  document.addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return; // text, for a field
     event.preventDefault();
     element.classList.toggle("over", name === "dragenter" || name === "dragover");
     if (name === "drop") take(event.dataTransfer.files[0]);
