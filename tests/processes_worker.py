@@ -73,6 +73,7 @@ def trained(name, records):
     make, kind, given, more = {
         "intact": (small.intact, xr.PairBatches, {"match": 1.0, "pixel_scale": 1.0}, {}),
         "rain": (small.rain, xr.PairBatches, {}, {}),
+        "cadnet": (small.cadnet, xr.PairBatches, {}, {"independent": True}),
         "adaptive": (small.adaptive, xr.PairBatches, {"neck": True}, {}),
         "baseline": (small.baseline, xr.ImageBatches, {"neck": True, "label_smoothing": 0.1}, {}),
         "thinned": (thinned, xr.ImageBatches, {"octuplet": 0.0}, {}),
