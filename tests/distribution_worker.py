@@ -1,6 +1,6 @@
-"""Trains toys on one JAX device, then on two; `test_distribution.py` runs it where there are two.
+"""Trains a toy on one JAX device, then on two; `test_distribution.py` runs it where there are two.
 
-python tests/distribution_worker.py FOLDER OUT.npz intact rain
+python tests/distribution_worker.py FOLDER OUT.npz intact
 """
 
 import contextlib
@@ -63,17 +63,15 @@ def refused(model):
             "embedded": model.embed(batch["image"])}  # fmt: skip
 
 
-def main(folder, out, *names):
+def main(folder, out, name):
     records = processes_worker.drawn(folder)
-    found = {}
-    for name in names:
-        seen, on_one = {}, trained(name, records)
-        with watched(seen), keras.distribution.DataParallel().scope():
-            on_two = {**trained(name, records), **seen}
-        for kind, values in (("one", on_one), ("two", on_two)):
-            found |= {f"{kind} {name}: {key}": value for key, value in values.items()}
+    seen, on_one = {}, trained(name, records)
     with keras.distribution.DataParallel().scope():
-        found |= refused(small.compiled(small.baseline(), rate=0))
+        with watched(seen):
+            on_two = trained(name, records)
+        found = {**seen, **refused(small.compiled(small.baseline(), rate=0))}
+    for kind, values in (("one", on_one), ("two", on_two)):
+        found |= {f"{kind}: {key}": value for key, value in values.items()}
     np.savez(out, **found)
 
 
