@@ -29,7 +29,7 @@ from keras_xreid.training.norms import TermNorms
 # Pairs a step. With few epochs more and smaller steps go further: 16 pairs are 32 images.
 PAIRS = {"tiny": 16, "strong": 32, "paper": 32}
 # Options that count something, and those that weigh, where a recipe has them.
-COUNTS = ("epochs", "reid_epochs", "batch_size", "limit", "steps")
+COUNTS = ("epochs", "reid_epochs", "batch_size", "devices", "limit", "steps")
 WEIGHTS = ("l2", "match", "octuplet", "reid_triplet", "triplet", "verification")
 POSITIVE = ("learning_rate", "critic_rate", "mask_speed", "phi_scale", "reconstruction")
 
@@ -64,6 +64,7 @@ class Run:
         self.system, self.options, o = system, options, options
         self.folder = Path(o.out or f"runs/{system}-{o.data}")
         self._check_options()
+        processes.share_out(o.devices)
         if processes.first():
             self._check_folder()
         self.image_size = kind.PRESETS[o.preset]["image_size"]

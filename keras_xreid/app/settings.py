@@ -120,6 +120,8 @@ class Training:
     Scores are computed in float32 either way."""
     compiled: bool | None = None
     """Compile the train step (torch.compile, XLA); the fastest on this device if not given."""
+    devices: int = 1
+    """Devices that share each batch, on JAX; on PyTorch start a process for each with torchrun."""
     workers: int = 0
     """Processes that prepare batches; 0 prepares them in the training process."""
     steps: int | None = None

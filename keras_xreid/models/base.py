@@ -9,7 +9,7 @@ from keras import layers, ops
 from keras_xreid import adaptation
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
-from keras_xreid.training import autodiff, batch_statistics, fast_torch, inference
+from keras_xreid.training import autodiff, batch_statistics, fast_torch, inference, processes
 from keras_xreid.training.phases import PhasedModel
 
 # What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
@@ -475,7 +475,10 @@ def predict(part, images, batch_size, first=False):
     if part._jit_compile is None:
         part.jit_compile = autodiff.default_jit_compile()
     batch_statistics.trace_anew(part)
-    outputs = part.predict(given if len(given) > 1 else given[0], batch_size=batch_size, verbose=0)
+    with processes.undivided():
+        outputs = part.predict(
+            given if len(given) > 1 else given[0], batch_size=batch_size, verbose=0
+        )
     outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     return [np.asarray(output, dtype="float32") for output in outputs]
 

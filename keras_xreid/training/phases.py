@@ -259,8 +259,8 @@ class PhasedModel(keras.Model):
         Raises:
             InputError: data that do not fit the model, or a step that is not finite.
         """
-        processes.start()
-        x = self._fitting(x, y, **kwargs)
+        processes.start(self)
+        x = self._fitting(x, y, batch_size=batch_size, **kwargs)
         if validation_data is not None:
             validation_data = self._fitting(*keras.utils.unpack_x_y_sample_weight(validation_data))
         guard = StopWhereNotFinite()
@@ -310,12 +310,17 @@ class PhasedModel(keras.Model):
     def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", **kwargs):
         """As in Keras: the mean of every term, and "loss", their sum. Nothing changes by it."""
         if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which looked at it
-            x = self._fitting(x, y, kwargs.pop("sample_weight", None))
+            x = self._fitting(x, y, kwargs.pop("sample_weight", None), batch_size=batch_size)
         return super().evaluate(x, None, batch_size, verbose, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As in Keras, of any number of images on any number of devices."""
+        with processes.undivided():
+            return super().predict(*args, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
         """As in Keras; the batch is compared with the model first."""
-        processes.start()
+        processes.start(self)
         x = self._fitting(x, y, sample_weight, class_weight)
         return super().train_on_batch(x, **kwargs)
 
@@ -323,7 +328,7 @@ class PhasedModel(keras.Model):
         """As in Keras; the batch is compared with the model first."""
         return super().test_on_batch(self._fitting(x, y, sample_weight), **kwargs)
 
-    def _fitting(self, x, y=None, sample_weight=None, class_weight=None, **_):
+    def _fitting(self, x, y=None, sample_weight=None, class_weight=None, batch_size=None, **_):
         """The data to give to Keras, once they are found to fit the model."""
         if class_weight is not None:
             raise InputError("class_weight is not taken: the losses weigh all people alike")
@@ -332,9 +337,12 @@ class PhasedModel(keras.Model):
         if isinstance(x, keras.utils.PyDataset):
             # Ours make a batch without moving on; of another one Keras, too, draws the first.
             first = x.batch(x.epoch, 0) if callable(getattr(x, "batch", None)) else x[0]
-            self.check_batch(self._joined(*keras.utils.unpack_x_y_sample_weight(first)))
+            first = self._joined(*keras.utils.unpack_x_y_sample_weight(first))
+            self.check_batch(first)
+            processes.check_rows(first)
         elif isinstance(x, dict):
             self.check_batch(x)
+            processes.check_rows(x, batch_size)
         return x
 
     def _joined(self, x, y=None, sample_weight=None):

@@ -8,7 +8,10 @@ over all of them, and losses that compare people are given the `whole` batch. Wh
 each other has the gradient that belongs to it, as if it were computed in one place. Random numbers
 of layers are drawn for the whole batch, of which each process takes its rows.
 
-Of one process nothing here does anything.
+JAX has one process for several devices, see `share_out`. It is given whole batches, whose rows lie
+on all devices, and by itself computes what one device would.
+
+Of one process on one device nothing here does anything.
 """
 
 import contextlib
@@ -34,15 +37,25 @@ def first():
     return place()[0] == 0
 
 
-def start():
+def start(model=None):
     """Joins the other processes that a launcher such as `torchrun` started, if there are any.
 
     A process uses the GPU of its local rank. Without a GPU processes talk by gloo, else by NCCL.
 
+    Args:
+        model: the model to train, if there is one already.
+
     Raises:
-        InputError: where this backend does not train on several processes, or they do not meet.
+        InputError: where this backend trains on one process or device, or processes do not meet.
     """
     launched = place()[1]
+    strategy = getattr(model, "distribute_strategy", None)  # of TensorFlow's models
+    replicas = getattr(strategy, "num_replicas_in_sync", devices())
+    if replicas > 1 and BACKEND != "jax":
+        raise InputError(
+            f"{replicas} devices are to share this model's batches, and on {BACKEND} a process "
+            "trains on one: set KERAS_BACKEND=jax, or leave the distribution out"
+        )
     if BACKEND == "tensorflow" and _workers_of_tensorflow() > 1:
         raise InputError(
             "TF_CONFIG names several workers, and training here takes one process on tensorflow: "
@@ -59,6 +72,49 @@ def start():
 
     collectives.join()
     share.processes = launched
+
+
+def devices():
+    """Over how many devices of this process `keras.distribution` shares out the rows of a batch."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.device_mesh.shape[0]
+
+
+def share_out(count):
+    """Has models that are made from here on trained on several devices of this process.
+
+    Args:
+        count: int, how many; 1 changes nothing.
+
+    Raises:
+        InputError: where this backend does not do so, or has fewer devices.
+    """
+    if count == 1:
+        return
+    if BACKEND != "jax":
+        instead = " or start it by torchrun" if BACKEND == "torch" else ""
+        raise InputError(
+            f"--devices is {count}, and on {BACKEND} a process trains on one: set KERAS_BACKEND=jax"
+            f"{instead}"
+        )
+    found = keras.distribution.list_devices()
+    if count > len(found):
+        raise InputError(
+            f"--devices is {count}, and JAX has {', '.join(found)}: give {len(found)} at most "
+            "(of CPUs, XLA_FLAGS=--xla_force_host_platform_device_count says how many)"
+        )
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:count]))
+
+
+@contextlib.contextmanager
+def undivided():
+    """Inside, Keras gives each device all rows, of which it takes any number then."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def end():
@@ -96,12 +152,29 @@ def check_share(images):
         images: int, images (or pairs) of a batch.
 
     Raises:
-        InputError: where the number of processes does not divide it.
+        InputError: where the number of processes, or of devices, does not divide it.
     """
-    if images % share.processes:
+    _check_divides(share.processes, "processes", images)
+    _check_divides(devices(), "devices", images)
+
+
+def check_rows(batch, batch_size=None):
+    """Refuses a batch whose rows several devices of this process cannot share equally.
+
+    Args:
+        batch: a dict of arrays with equally many rows.
+        batch_size: int, how many rows at a time; None for all of them.
+    """
+    if devices() > 1:
+        for rows in (batch_size or 0, len(keras.tree.flatten(batch)[0])):
+            _check_divides(devices(), "devices", rows)
+
+
+def _check_divides(count, kind, images):
+    if images % count:
         raise InputError(
-            f"{images} images or pairs a batch cannot be shared by {share.processes} processes: "
-            f"give a batch size that {share.processes} divides"
+            f"{images} images or pairs a batch cannot be shared by {count} {kind}: "
+            f"give a batch size that {count} divides"
         )
 
 
