@@ -348,8 +348,11 @@ def test_in_8_bits_embeddings_are_nearly_the_same(make, tmp_path):
     found, expected = after.embed(images, rates), before.embed(images, rates)
     assert found.shape == expected.shape and not np.array_equal(found, expected)
     assert int8.cosines(found, expected).min() > 0.98
-    # Another image is farther away than 8 bits are.
-    assert int8.cosines(found, np.roll(expected, 4, axis=0)).mean() < 0.98
+    # Toys see all images nearly alike. What 8 bits change is less than what tells images apart.
+    off, apart = (
+        np.linalg.norm(x - expected, axis=1).mean() for x in (found, np.roll(expected, 4, 0))
+    )
+    assert off < apart / 3
 
 
 @pytest.mark.parametrize("make", [baseline, small.intact, small.adaptive])

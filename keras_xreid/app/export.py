@@ -121,6 +121,7 @@ def main(options):
 def write_checked(model, out, options, about):
     """Writes the graph under its name when it computes what the model does."""
     graph = graphs.build_graph(model)
+    data = int8.load_data(options, model.image_size) if options.int8 else None
     about = {**describe(model, options.weights, options.licence), **about}
     images, rates = drawn_images(model.image_size)
     unfinished = out.with_name(f".{out.stem}.{os.getpid()}.onnx")
@@ -143,7 +144,7 @@ def write_checked(model, out, options, about):
             )
         sessions = {"onnxruntime": session}
         if options.int8:
-            quick = in_int8(model, session, unfinished, options, about)
+            quick = in_int8(model, session, unfinished, data, options, about)
             sessions = {"onnxruntime int8": quick, "onnxruntime float32": session}
         os.replace(unfinished, out)
     except OSError as error:
@@ -157,20 +158,20 @@ def write_checked(model, out, options, about):
         print(benchmark(model, sessions, images, rates))
 
 
-def in_int8(model, session, path, options, about):
+def in_int8(model, session, path, data, options, about):
     """Puts a graph in 8 bits in the place of the one in float32, and prints what that changes.
 
     Args:
         model: the model.
         session: of the graph in float32.
         path: its file, which is replaced.
+        data: a `DataSet`.
         options: of the command.
         about: dictionary of texts, the metadata; one is added.
 
     Returns:
         The session of the graph in 8 bits.
     """
-    data = int8.load_data(options, model.image_size)
     images, rates = int8.some(data.train, options.calibrate, model.image_size, options.seed)
     about["precision"] = (
         f"int8, calibrated on {len(images)} training images of {data.name}, seed {options.seed}"
