@@ -24,7 +24,7 @@ if not missing and BACKEND in NEEDED:
     import onnx
     import onnxruntime
 
-    from keras_xreid.app import export
+    from keras_xreid.app import export, int8
 
 HEIGHT, WIDTH = small.SIZE
 
@@ -196,6 +196,8 @@ def test_batch_normalization_becomes_part_of_the_convolution(tmp_path):
     apart = [n.name for n in graph.node if n.op_type in ("Mul", "Add", "Sub", "Div")
              and a_channel & set(n.input)]  # fmt: skip
     assert len(apart) < 5  # of 15, if none were folded; onnxruntime may leave some
+    # Nor do zeros around a map take a pass of their own.
+    assert "Pad" not in {node.op_type for node in graph.node}
 
 
 def test_what_is_replaced_while_exporting_is_put_back():
@@ -314,3 +316,171 @@ def test_what_cannot_export_says_what_can(monkeypatch, tmp_path):
     monkeypatch.setattr(export.keras.backend, "backend", lambda: "jax")
     with pytest.raises(xr.InputError, match=r"no export from jax.*torch or tensorflow"):
         export.check(tmp_path / "model.onnx", False)
+
+
+# --- in 8 bits --------------------------------------------------------------------------------
+
+
+def smooth(n, seed=0):
+    return np.concatenate([small.pairs(8, seed + i)["hr"] for i in range(-(-n // 8))])[:n]
+
+
+def quantised(model, path, images, rates):
+    """The graph in float32 and the one in 8 bits, as models; calibrated on these images."""
+    before = export.Graph(model, exported(model, path))
+    int8.quantise(path, export.inputs(model, images, rates), {"precision": "int8"})
+    return before, export.Graph(model, export.open_onnx(path))
+
+
+@pytest.mark.parametrize("make", [baseline, small.intact, small.adaptive])
+def test_in_8_bits_embeddings_are_nearly_the_same(make, tmp_path):
+    model, rates = make(), np.resize([1, 2, 3, 4], 40)
+    before, after = quantised(model, tmp_path / "graph.onnx", smooth(40), rates)
+    proto = onnx.load(tmp_path / "graph.onnx")
+    kinds = [node.op_type for node in proto.graph.node]
+    assert kinds.count("DequantizeLinear") > kinds.count("Conv") > 0
+    stored = {value.name: value for value in proto.graph.initializer}
+    scales = [stored[node.input[1]] for node in proto.graph.node if len(node.input) > 1
+              and node.op_type == "DequantizeLinear" and node.input[1] in stored]  # fmt: skip
+    assert any(len(scale.dims) == 1 and scale.dims[0] > 1 for scale in scales), "not per channel"
+    about = after.session.get_modelmeta().custom_metadata_map
+    assert about["precision"] == "int8" and about["system"] == type(model).__name__
+    assert "outputs" in about
+    images, rates = smooth(12, seed=9), np.resize([1, 2, 3, 4], 12)
+    found, expected = after.embed(images, rates), before.embed(images, rates)
+    assert found.shape == expected.shape and not np.array_equal(found, expected)
+    assert int8.cosines(found, expected).min() > 0.98
+    # Toys see all images nearly alike. What 8 bits change is less than what tells images apart.
+    off, apart = (
+        np.linalg.norm(x - expected, axis=1).mean() for x in (found, np.roll(expected, 4, 0))
+    )
+    assert off < apart / 3
+
+
+@pytest.mark.parametrize("make", [baseline, small.intact, small.adaptive])
+def test_a_graph_stands_for_its_model(make, tmp_path):
+    model = make()
+    graph = export.Graph(model, exported(model, tmp_path / "graph.onnx"))
+    rates = np.array([1, 2, 4, 1, 3, 2])
+    np.testing.assert_allclose(
+        graph.embed(images(), rates, 4), model.embed(images(), rates), atol=1e-4
+    )
+    for told in (None, 1, 4):
+        found, expected = graph.embed(images(), told), model.embed(images(), told)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_calibration_is_the_same_each_time(tmp_path):
+    model, found = baseline(), []
+    for seed in (0, 0, 1):
+        _, after = quantised(model, tmp_path / "graph.onnx", smooth(8, seed), np.ones(8))
+        found.append(after.embed(images()))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_cosines():
+    a = np.array([[3.0, 4.0], [1.0, 0.0]], "float32")
+    b = np.array([[4.0, 3.0], [0.0, 2.0]], "float32")
+    np.testing.assert_allclose(int8.cosines(a, b), [0.96, 0.0], atol=1e-6)
+
+
+def test_some_images_are_drawn_by_the_seed():
+    records = [np.full((*small.SIZE, 3), i, "uint8") for i in range(20)]
+    found, rates = int8.some(records, 7, small.SIZE, seed=3)
+    again, _ = int8.some(records, 7, small.SIZE, seed=3)
+    other, _ = int8.some(records, 7, small.SIZE, seed=4)
+    np.testing.assert_array_equal(rates, [1, 2, 3, 4, 8, 1, 2])
+    assert len(np.unique(found[:, 0, 0, 0])) == 7
+    np.testing.assert_array_equal(found, again)
+    assert not np.array_equal(found, other)
+    assert len(int8.some(records, 99, small.SIZE, seed=3)[0]) == 20
+
+
+def toy_data(folder):
+    """Gray people: 0 is black, 1 is darker than 2."""
+    from PIL import Image
+
+    def record(person, camera):
+        path = folder / f"{person}_c{camera}.png"
+        Image.fromarray(np.full((*small.SIZE, 3), 100 * person, "uint8")).save(path)
+        return xr.Record(str(path), person, camera)
+
+    folder.mkdir()
+    return xr.DataSet(
+        name="toy", train=[record(i, c) for i in (0, 1) for c in (3, 4)],
+        query=[record(i, 1) for i in (0, 1)], gallery=[record(i, 2) for i in (0, 1, 2)],
+    )  # fmt: skip
+
+
+def test_rank1_of_both_graphs_is_printed(tmp_path):
+    """Of two queries the graph in 8 bits finds one: it sees person 1 as person 0 at rate 8."""
+
+    class Sees:
+        image_size = small.SIZE
+
+        def __init__(self, worst):
+            self.worst = worst
+
+        def embed(self, images, rates=None, batch_size=64):
+            seen = images[:, 0, 0, 0] // 100
+            seen[np.broadcast_to(rates, len(images)) > self.worst] = 0
+            return np.eye(3, dtype="float32")[seen]
+
+        def distances(self, query, gallery, query_rates=None):
+            return 1 - query @ gallery.T
+
+    told = int8.compare(Sees(9), Sees(4), toy_data(tmp_path / "toy"), seed=0)
+    assert "2 queries: smallest 1.0000, mean 1.0000" in told  # at rates 1 and 2
+    assert "Rank-1 of 2 queries, toy, split test" in told
+    found = [line.split() for line in told.splitlines()[-5:]]
+    assert found == [*([rate, "100.0", "100.0"] for rate in "1234"), ["8", "100.0", "50.0"]]
+
+
+@pytest.mark.slow
+def test_the_command_writes_8_bits(saved, tmp_path, capsys, monkeypatch):
+    data = toy_data(tmp_path / "toy")
+    monkeypatch.setattr(int8.xr.datasets, "load", lambda *arguments, **options: data)
+    out = tmp_path / "model.onnx"
+    options = {"int8": True, "split": "test", "calibrate": 2, "benchmark": True}
+    export.main(export.Options(str(saved), str(out), **options))
+    printed = capsys.readouterr().out
+    for words in ("MB in float32", "MB in int8", "smallest", "onnxruntime int8", "rate"):
+        assert words in printed
+    about = export.open_onnx(out).get_modelmeta().custom_metadata_map
+    assert about["precision"] == "int8, calibrated on 2 training images of toy, seed 0"
+    assert about["system"] == "Baseline"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "toy"]
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"calibrate": 0}, "--calibrate is 0: give 1 or more"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"int8": True, "adapted": "cameras.npz", "camera": "1"}, "exclude each other"),
+        ({"int8": True, "data": "market1501"}, "--data-dir"),
+        ({"int8": True, "split": "test", "data": "csv", "data_dir": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_8_bits_refuse(given, words, saved, tmp_path):
+    with pytest.raises(xr.InputError, match=words):
+        export.main(export.Options(str(saved), str(tmp_path / "model.onnx"), **given))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "told, split, words",
+    [
+        ({"dataset": "market1501", "split": "test"}, "test", "better give --data market1501"),
+        ({"dataset": "synthetic", "split": "test"}, "dev", "the people of --split dev too"),
+        ({"dataset": "synthetic", "split": "dev"}, "dev", ""),
+        ({}, "dev", ""),
+    ],
+)
+def test_what_weights_were_trained_on_is_noted(told, split, words, monkeypatch, capsys):
+    monkeypatch.setattr(int8.xr.datasets, "load", lambda *arguments, **options: None)
+    monkeypatch.setattr(int8.provenance, "trained_on", lambda weights: told)
+    int8.load_data(export.Options("a", "b", split=split), small.SIZE)
+    printed = capsys.readouterr().out
+    assert words in printed and bool(words) == bool(printed)
