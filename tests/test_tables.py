@@ -482,6 +482,7 @@ def published(tmp_path, monkeypatch):
     def load(folder, **more):
         system = json.loads((folder / "metrics.json").read_text())["system"]
         names = {"baseline": "baseline_hrlr_tiny_synthetic",
+                 "rain": "rain_strong_market1501_501",
                  "adaptive": "adaptive_strong_market1501_501"}  # fmt: skip
         name = names.get(system, f"{system}_tiny_synthetic")
         return found.setdefault(name, real(name, **more))
