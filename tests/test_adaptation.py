@@ -52,6 +52,7 @@ def moments(x):
 
 
 @pytest.mark.backend
+@small.not_on_jax
 def test_statistics_are_those_of_what_each_layer_is_given(cameras):
     """With a rate's statistics in place, each layer's input has just this mean and variance."""
     model = made(backbone="resnet_tiny", neck=True)

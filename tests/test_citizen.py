@@ -334,6 +334,7 @@ def test_a_label_that_is_no_class_is_no_loss_of_zero():
 
 
 @pytest.mark.backend
+@small.not_on_jax
 def test_the_loss_is_the_sum_of_the_weighted_terms():
     model = ready(small.intact)
     parts = model.train_on_batch(small.levels(), return_dict=True)
