@@ -379,6 +379,15 @@ def test_calibration_is_the_same_each_time(tmp_path):
     assert not np.array_equal(found[0], found[2])
 
 
+def test_all_images_are_calibrated_on(monkeypatch, tmp_path):
+    model, found = baseline(), []
+    for at_a_time in (3, 8):  # the smallest and the largest values of all are looked for
+        monkeypatch.setattr(int8, "AT_A_TIME", at_a_time)
+        _, after = quantised(model, tmp_path / "graph.onnx", smooth(8), np.ones(8))
+        found.append(after.embed(images()))
+    np.testing.assert_array_equal(*found)
+
+
 def test_cosines():
     a = np.array([[3.0, 4.0], [1.0, 0.0]], "float32")
     b = np.array([[4.0, 3.0], [0.0, 2.0]], "float32")

@@ -250,7 +250,9 @@ def block(x):
     r = layers.BatchNormalization(name="r")(layers.Conv2D(4, 1)(q))
     r = layers.Multiply()([layers.ReLU(0.5)(r), q])  # in place, and read again
     s = layers.ReLU(0.5)(layers.Conv2D(4, 1, name="s")(q))
-    return [e, f, layers.Multiply()([p, q]), r, layers.Add()([s, s]), x]
+    t = layers.ReLU(negative_slope=0.3)(layers.BatchNormalization(name="t")(q))
+    u = layers.ReLU(threshold=0.4)(layers.BatchNormalization(name="u")(q))
+    return [e, f, layers.Multiply()([p, q]), r, layers.Add()([s, s]), t, u, x]
 
 
 @pytest.mark.parametrize("training", [True, False])
