@@ -217,9 +217,9 @@ def load(path=None, precision=None, kinds=None):
         config = {**config, "dtype": precision}
     # Not to the number: a constructor may build a part twice, to copy it.
     most = 2 * numbers + 1_000_000 + MOST_LEFT_OUT * len(left_out)
-    asked = []
+    asked, undrawn = [], []
     try:
-        with _at_most(most, asked):
+        with _at_most(most, asked, undrawn):
             model = system.from_config(config)
     except Exception as error:  # whatever a constructor says to what it does not know
         if sum(asked) > most:
@@ -235,6 +235,7 @@ def load(path=None, precision=None, kinds=None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is missing, in many lines
             if left_out:
+                _draw(model, undrawn, left_out)
                 _load_without(model, path, left_out)
             else:
                 model.load_weights(path)
@@ -297,25 +298,36 @@ def _numbers_in(file):
 
 
 @contextlib.contextmanager
-def _at_most(most, asked):
+def _at_most(most, asked, undrawn):
     """Inside, no model is built of more numbers: it ends before the weight that is too much.
 
-    Keras fills weights as they are added, so that a look at the finished model comes too late.
+    Keras fills weights as they are added, so that a look at the finished model comes too late. And
+    what would be random is 0, as it is read from the file next: JAX compiles the drawing of every
+    shape, and that took 9 tenths of the time.
 
     Args:
         most: int, how many numbers.
         asked: list that takes how many each weight has.
+        undrawn: list that takes each weight that would be random, and its initializer.
     """
     import keras
 
     add_weight, here = keras.layers.Layer.add_weight, threading.get_ident()
 
-    def counted(layer, shape=None, *arguments, **options):
-        if threading.get_ident() == here:
-            asked.append(math.prod(shape or ()))
-            if sum(asked) > most:
-                raise InputError("the model is larger than its file")
-        return add_weight(layer, shape, *arguments, **options)
+    def counted(layer, *shape, initializer=None, **options):
+        if threading.get_ident() != here:
+            return add_weight(layer, *shape, initializer=initializer, **options)
+        (numbers,) = shape or (options.get("shape"),)
+        asked.append(math.prod(numbers or ()))
+        if sum(asked) > most:
+            raise InputError("the model is larger than its file")
+        draw = keras.initializers.get(initializer)
+        random = "seed" in getattr(draw, "get_config", dict)()
+        given = "zeros" if random else initializer
+        weight = add_weight(layer, *shape, initializer=given, **options)
+        if random:
+            undrawn.append((weight, draw))
+        return weight
 
     keras.layers.Layer.add_weight = counted
     try:
@@ -329,6 +341,14 @@ def _systems():
     others = ("FeatureBatches", "Panning", "ReIDModel")
     places = keras_xreid._PLACES.items()
     return [name for name, place in places if place.startswith("models.") and name not in others]
+
+
+def _draw(model, undrawn, parts):
+    """Draws the weights of some parts, which were set to 0 when they were built."""
+    wanted = {id(v) for part in parts for v in getattr(model, part).weights}
+    for weight, draw in undrawn:
+        if id(weight) in wanted:
+            weight.assign(draw(weight.shape, weight.dtype))
 
 
 def _load_without(model, path, left_out):

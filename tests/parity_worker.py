@@ -4,7 +4,7 @@ import sys
 
 import keras
 import numpy as np
-from small import SIZE, adaptive, cadnet, fill, intact, levels, pairs, rain, step
+from small import adaptive, cadnet, intact, levels, pairs, rain, step
 from test_phases import points, toy
 
 import keras_xreid as xr
@@ -15,9 +15,6 @@ def features(found):
     for name, model in (("rain", rain()), ("cadnet", cadnet()), ("adaptive", adaptive())):
         batch = levels()
         found[f"embed/{name}"] = model.embed(batch["lr"], rates=batch["rate"])
-    for name in ("osnet_x0_25", "efficientnet_lite0"):
-        baseline = fill(xr.Baseline(5, backbone=name, image_size=SIZE))
-        found[f"embed/{name}"] = baseline.embed(pairs()["hr"])
 
 
 def phases_of_intact(found):
@@ -27,13 +24,32 @@ def phases_of_intact(found):
     found["recover/intact"] = model.recover(pairs()["lr"])
     model.compile(jit_compile=False)
     batch = {k: keras.ops.convert_to_tensor(v) for k, v in pairs().items()}
-    batch = model.prepare(batch)
-    for phase in model.phases():
-        logs, gradients = model.phase_gradients(phase, batch)
+    for phase, (logs, gradients) in zip(model.phases(), compiled(model)(batch), strict=True):
         for term, value in logs.items():
             found[f"loss/{term}"] = keras.ops.convert_to_numpy(value)
         for index, gradient in enumerate(gradients):
             found[f"gradient/{phase.updates[0]}/{index}"] = keras.ops.convert_to_numpy(gradient)
+
+
+def compiled(model):
+    """A function of a batch: terms and gradients of every phase. On JAX it is one program.
+
+    To compile its operations one by one takes a minute there.
+    """
+
+    def run(batch):
+        batch = model.prepare(batch)
+        return [model.phase_gradients(phase, batch) for phase in model.phases()]
+
+    def pure(batch):
+        with keras.StatelessScope():
+            return run(batch)
+
+    if keras.backend.backend() != "jax":
+        return run
+    import jax
+
+    return jax.jit(pure)
 
 
 def toy_gan(found):

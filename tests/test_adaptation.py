@@ -504,10 +504,10 @@ def test_the_camera_is_what_a_csv_a_name_or_a_folder_says():
 
 
 @pytest.mark.backend
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="there is no export from JAX")
+@pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="onnxruntime is missing")
 @tyro
 def test_an_exported_graph_is_that_of_a_camera(weights, statistics, tmp_path, monkeypatch):
-    if keras.backend.backend() == "jax" or importlib.util.find_spec("onnxruntime") is None:
-        pytest.skip("no export here")
     from keras_xreid.app import export
 
     monkeypatch.setattr(export, "IMAGES", 4)

@@ -147,7 +147,8 @@ def test_joint_terms_are_over_both_kinds_of_images():
     assert number(terms["triplet"]) == pytest.approx(batch_hard(v, person, 0.3), rel=1e-3)
 
 
-@pytest.mark.parametrize("make", [rain, pytest.param(cadnet, marks=not_on_jax)])
+@not_on_jax
+@pytest.mark.parametrize("make", [rain, cadnet])
 def test_a_neck_is_trained_and_searched_behind(make):
     model = compiled(make(neck=True, joint=True, label_smoothing=0.1))
     before = snapshot(model.neck)

@@ -403,7 +403,7 @@ def test_scores_are_by_the_distances_of_the_system(system, options):
 
 
 @pytest.mark.backend
-@every_system
+@two_on_jax
 def test_saved_whole(system, tmp_path):
     """With its optimizers, so that the next step is the same; a given backbone is copied."""
     backbone = Levels()
@@ -449,7 +449,7 @@ def test_a_weights_file_says_what_it_is(system, tmp_path):
 
 
 @pytest.mark.backend
-@two_on_jax
+@pytest.mark.parametrize("system", rows(on_jax=(xr.Baseline,)))
 def test_bfloat16(system):
     people = people_of(system)
     full = shared(system.make).embed(people, 4)

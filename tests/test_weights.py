@@ -71,7 +71,8 @@ def test_without_critics(make, tmp_path):
     for ours, stored in zip(model.weights, again.weights, strict=True):
         same = np.array_equal(*map(keras.ops.convert_to_numpy, (ours, stored)))
         assert same or id(ours) in judges, ours.path
-        assert not (same and id(ours) in judges and ours.path.endswith("kernel")), ours.path
+        if id(ours) in judges and ours.path.endswith("kernel"):  # it begins anew, and drawn
+            assert not same and np.std(keras.ops.convert_to_numpy(stored)) > 0, ours.path
     low = couples()["lr"]
     np.testing.assert_array_equal(model.embed(low, 4), again.embed(low, 4))
     with h5py.File(bare, "a") as file:
