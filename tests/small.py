@@ -17,6 +17,10 @@ not_on_jax = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX compiles each network anew, which takes minutes"
 )
 
+on_torch = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="other systems show it, or another test"
+)
+
 
 def fill(model, seed=0):
     """Sets every weight from NumPy, by its name and shape: backends draw different numbers.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import intact
+from small import baseline
 
 import keras_xreid as xr
 
@@ -26,8 +26,8 @@ def computed(tmp_path_factory):
     if os.environ["KERAS_BACKEND"] != INSTALLED[0]:
         pytest.skip(f"compares all backends at once, when the tests run on {INSTALLED[0]}")
     folder = tmp_path_factory.mktemp("parity")
-    weights = folder / "intact.weights.h5"
-    xr.save(intact(backbone="resnet_tiny"), weights)
+    weights = folder / "baseline.weights.h5"
+    xr.save(baseline(backbone="resnet_tiny"), weights)
     found = {}
     for backend in INSTALLED:
         path = folder / f"{backend}.npz"

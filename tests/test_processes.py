@@ -123,6 +123,16 @@ def test_only_training_takes_several_processes(monkeypatch, capsys):
     assert "only training takes several processes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_bad_options_are_said_once(monkeypatch, capsys, rank):
+    """Each process finds them, and the first one tells."""
+    launched(monkeypatch, rank, 2)
+    with pytest.raises(SystemExit) as left, app.guard():
+        raise InputError("give a batch size that 2 divides")
+    assert left.value.code == 2
+    assert capsys.readouterr().err.count("give a batch size that 2 divides\n") == (rank == 0)
+
+
 def test_a_lost_process_is_one_line(capsys):
     with pytest.raises(SystemExit) as left, app.guard(lambda: "go on with --resume"):
         raise LostProcess("in other words")
@@ -222,13 +232,3 @@ def test_a_killed_process_ends_the_run_in_one_line_and_resume_goes_on(tmp_path):
     one, other = (xr.load(folder).get_weights() for folder in (never, out))
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@on_torch
-@pytest.mark.slow
-def test_bad_options_are_said_once(tmp_path):
-    process, log = torchrun(tmp_path / "run", "--batch-size", "5")
-    process.wait()
-    assert said(log) == ["5 images or pairs a batch cannot be shared by 2 processes: give a batch "
-                         "size that 2 divides"]  # fmt: skip
-    assert not (tmp_path / "run").exists()

@@ -26,6 +26,7 @@ from small import (
     moved,
     not_on_jax,
     on_device,
+    on_torch,
     one_per_rate,
     panned,
     panned_pairs,
@@ -261,17 +262,18 @@ SYSTEMS = (
 )  # fmt: skip
 
 
-def rows(cases=lambda system: [((), [])], on_jax=None):
+def rows(cases=lambda system: [((), [])], leave=not_on_jax, but=None):
     """The systems as parameters.
 
     Args:
         cases: function from a system to its cases: values of further parameters, the first of
             which names the case, and marks.
-        on_jax: the classes that JAX runs, if not all.
+        leave: the mark of the systems that are left out somewhere.
+        but: the classes that are not; None leaves out none.
     """
     found = []
     for system in SYSTEMS:
-        left_out = [not_on_jax] if on_jax and system.kind not in on_jax else []
+        left_out = [leave] if but and system.kind not in but else []
         for values, marks in cases(system):
             name = "-".join([system.kind.__name__, *map(name_of, values[:1])])
             found.append(pytest.param(system, *values, id=name, marks=left_out + marks))
@@ -285,8 +287,12 @@ def name_of(value):
 
 
 every_system = pytest.mark.parametrize("system", rows())
-# JAX compiles each network anew: what is the same code for all is run for two of them there.
-two_on_jax = pytest.mark.parametrize("system", rows(on_jax=(xr.Baseline, xr.INTACT)))
+# What is the same code for all is run for two of them on JAX, which compiles each network anew,
+# or on both other backends.
+two_on_jax = pytest.mark.parametrize("system", rows(but=(xr.Baseline, xr.INTACT)))
+two_elsewhere = pytest.mark.parametrize(
+    "system", rows(leave=on_torch, but=(xr.Baseline, xr.INTACT))
+)
 
 
 def trained(model):
@@ -424,7 +430,7 @@ def test_saved_whole(system, tmp_path):
 
 
 @pytest.mark.backend
-@two_on_jax
+@two_elsewhere
 def test_a_weights_file_says_what_it_is(system, tmp_path):
     model = named(system, "resnet_tiny", last_stride=2)
     for network in trained(model):
@@ -449,7 +455,7 @@ def test_a_weights_file_says_what_it_is(system, tmp_path):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("system", rows(on_jax=(xr.Baseline,)))
+@pytest.mark.parametrize("system", rows(but=(xr.Baseline,)))
 def test_bfloat16(system):
     people = people_of(system)
     full = shared(system.make).embed(people, 4)
@@ -650,7 +656,7 @@ def test_named_backbones(system, backbone, options, last):
 
 @pytest.mark.slow
 @pytest.mark.backend
-@every_system
+@two_elsewhere
 def test_kerascv_backbone(system):
     keras_cv = pytest.importorskip("keras_cv", reason="keras-cv is not installed")
     backbone = keras_cv.models.ResNetBackbone(
