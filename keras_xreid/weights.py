@@ -314,19 +314,18 @@ def _at_most(most, asked, undrawn):
 
     add_weight, here = keras.layers.Layer.add_weight, threading.get_ident()
 
-    def counted(layer, *shape, initializer=None, **options):
+    def counted(layer, *given, **options):
         if threading.get_ident() != here:
-            return add_weight(layer, *shape, initializer=initializer, **options)
-        (numbers,) = shape or (options.get("shape"),)
-        asked.append(math.prod(numbers or ()))
+            return add_weight(layer, *given, **options)
+        options |= dict(zip(("shape", "initializer", "dtype"), given, strict=False))
+        asked.append(math.prod(options.get("shape") or ()))
         if sum(asked) > most:
             raise InputError("the model is larger than its file")
-        draw = keras.initializers.get(initializer)
-        random = "seed" in getattr(draw, "get_config", dict)()
-        given = "zeros" if random else initializer
-        weight = add_weight(layer, *shape, initializer=given, **options)
-        if random:
-            undrawn.append((weight, draw))
+        draw = keras.initializers.get(options.get("initializer"))
+        if "seed" not in getattr(draw, "get_config", dict)():
+            return add_weight(layer, **options)
+        weight = add_weight(layer, **{**options, "initializer": "zeros"})
+        undrawn.append((weight, draw))
         return weight
 
     keras.layers.Layer.add_weight = counted

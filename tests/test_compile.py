@@ -127,7 +127,7 @@ def test_no_graph_breaks_and_one_graph(precision, traced):
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "torch", reason="counts PyTorch's graph breaks")
 def test_no_graph_breaks_in_intact(traced):
-    model = intact()
+    model = intact(generator_widths=(4, 4))  # tracing is what takes long
     model.compile(jit_compile=True)
     batch = pairs()
     fit(model, [batch, batch])
