@@ -19,7 +19,7 @@ def features(found):
 
 def phases_of_intact(found):
     """Each phase's loss terms and gradients from the same weights on the same batch."""
-    model = intact()
+    model = intact(backbone="resnet_tiny")
     found["embed/intact"] = model.embed(pairs()["lr"], rates=4)
     found["recover/intact"] = model.recover(pairs()["lr"])
     model.compile(jit_compile=False)
