@@ -113,7 +113,7 @@ def test_every_row_is_an_option_of_its_recipe(command):
 
 
 @pytest.mark.parametrize("preset", ["strong", "tiny", "paper"])
-@pytest.mark.parametrize("weights", [None, "imagenet", "some/run"])
+@pytest.mark.parametrize("weights", [None, "some/run"])
 def test_every_command_is_accepted_by_its_recipe(preset, weights):
     found = planned("all", preset=preset, weights=weights, data_dir="here", lpips=True)
     for job in found:
