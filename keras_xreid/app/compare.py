@@ -188,8 +188,7 @@ def draw(path, rows):
         lines.append(figures.line_of_rates(row["name"], scores, trained_on))
     several = any(len(row["runs"]) > 1 for row in rows)
     note = "bars: ± one standard error" + (", or the deviation over seeds" if several else "")
-    hollow = any(line["hollow"] for line in lines)
-    figures.rank_lines(path, lines, note=note + ("; hollow: rate not trained on" if hollow else ""))
+    figures.rank_lines(path, lines, note=note)
 
 
 def drawn_at(rows):
