@@ -15,9 +15,10 @@ from keras_xreid.evaluation.ranking import counted_queries
 from keras_xreid.evaluation.samples import one_query_a_person, queries_to_map
 from keras_xreid.report import figures, image_figures, run_figures
 
-# What each shows: rows of the main table by their names, or a recipe with its options.
-base = later("keras_xreid.models.base")
+distances = later("keras_xreid.models.distances")
+forward = later("keras_xreid.models.forward")
 
+# What each shows: rows of the main table by their names, or a recipe with its options.
 RUNS = {
     "intact-figure-4": {
         "Sole SR": "intact --supervision mse",
@@ -131,10 +132,10 @@ def maps_of(path, models, data, counted, trained):
         for rate in RATES:
             images = prepare_images(records, model.image_size, rate)
             if of_f:
-                parts.append(base.predict(model.encoder, base.as_float(images), 64)[-1])
+                parts.append(forward.predict(model.encoder, images, 64)[-1])
             else:
                 parts.append(model.embed(images, rates=rate))
-        measure = (lambda a, b, query_rates: base.euclidean(a, b)) if of_f else model.distances
+        measure = (lambda a, b, query_rates: distances.euclidean(a, b)) if of_f else model.distances
         apart = distances_among(measure, np.concatenate(parts), told)
         places = run_figures.places_of(apart)
         persons = [record.person for record in records] * len(RATES)
