@@ -5,15 +5,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from keras_xreid.report.pixels import (
-    BLACK,
-    COLOURS,
-    GREY,
-    LINES,
-    MARKERS,
-    add_axes,
-    new_figure,
-)
+from keras_xreid.report import pixels
+from keras_xreid.report.pixels import BLACK, COLOURS, GREY, LINES, MARKERS
 
 
 def rank_against_rate(path, results, train_rates=(2, 3, 4)):
@@ -211,8 +204,8 @@ def front_of(points):
 @contextmanager
 def _chart(path, beside, xlabel, ylabel, note=""):
     """Axes with so many pixels on their right."""
-    with new_figure(path, 84 + 476 + beside, 440) as figure:
-        axes = add_axes(figure, 84, 40, 476, 334, xlabel=xlabel, ylabel=ylabel)
+    with pixels.new_figure(path, 84 + 476 + beside, 440) as figure:
+        axes = pixels.add_axes(figure, 84, 40, 476, 334, xlabel=xlabel, ylabel=ylabel)
         axes.grid(axis="y", lw=0.4, color="#DDDDDD")
         axes.set_axisbelow(True)
         axes.set_title(note, loc="left", color=GREY, fontsize=7)
@@ -277,11 +270,11 @@ def embedding_map(path, places, people, rates, train_rates=(2, 3, 4)):
     """
     places, people, rates = np.asarray(places), np.asarray(people), np.asarray(rates)
     side, gap, top, legend_w = 500, 24, 40, 170
-    with new_figure(path, 3 * gap + 2 * side + legend_w, top + side + gap) as figure:
+    with pixels.new_figure(path, 3 * gap + 2 * side + legend_w, top + side + gap) as figure:
         import matplotlib
 
         left, right = (
-            add_axes(figure, gap + x, top, side, side, xticks=[], yticks=[])
+            pixels.add_axes(figure, gap + x, top, side, side, xticks=[], yticks=[])
             for x in (0, side + gap)
         )
         names = list(dict.fromkeys(people.tolist()))
@@ -333,11 +326,11 @@ def mask_heat_map(path, values, rates):
     left, width, row_h, above, below = 76, 700, 30, 34, 26
     heights = [row_h * len(rates)] * len(values)
     total_h = sum(heights) + len(values) * (above + below)
-    with new_figure(path, left + width + 110, total_h) as figure:
+    with pixels.new_figure(path, left + width + 110, total_h) as figure:
         y = above
         for number, (mask, height) in enumerate(zip(values, heights, strict=True), start=1):
             order = np.argsort(mask[-1] - mask[0], kind="stable")
-            axes = add_axes(figure, left, y, width, height)
+            axes = pixels.add_axes(figure, left, y, width, height)
             drawn = axes.imshow(
                 mask[:, order], aspect="auto", vmin=0, vmax=1, cmap="viridis",
                 interpolation="nearest",
@@ -348,7 +341,9 @@ def mask_heat_map(path, values, rates):
             note = ": channels, sorted by highest less lowest level" if number == 1 else ""
             axes.set_title(f"stage {number}{note}", loc="left", pad=4)
             y += height + above + below
-        bar = figure.colorbar(drawn, cax=add_axes(figure, left + width + 24, above, 14, heights[0]))
+        bar = figure.colorbar(
+            drawn, cax=pixels.add_axes(figure, left + width + 24, above, 14, heights[0])
+        )
         bar.set_ticks([0, 0.5, 1])
         bar.outline.set_linewidth(0.6)
     return path

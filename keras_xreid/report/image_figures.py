@@ -3,16 +3,7 @@
 import numpy as np
 
 from keras_xreid.errors import InputError
-from keras_xreid.report.pixels import (
-    GREEN,
-    GREY,
-    RED,
-    add_frame,
-    add_image,
-    add_line,
-    add_text,
-    new_figure,
-)
+from keras_xreid.report import pixels
 
 
 def image_strips(path, groups):
@@ -38,18 +29,18 @@ def image_strips(path, groups):
     cell_h = round(cell_w * height / width)
     total_w = len(columns) * (cell_w + gap) + (len(groups) - 1) * (group_gap - gap) + gap
     total_h = top + count * (cell_h + gap) + gap
-    with new_figure(path, total_w, total_h) as figure:
+    with pixels.new_figure(path, total_w, total_h) as figure:
         x = gap
         for title, group in groups:
             width = len(group) * (cell_w + gap) - gap
             if title:
-                add_text(figure, x + width / 2, 16, title, weight="bold")
-                add_line(figure, x, x + width, 33)
+                pixels.add_text(figure, x + width / 2, 16, title, weight="bold")
+                pixels.add_line(figure, x, x + width, 33)
             for label, images in group.items():
-                add_text(figure, x + cell_w / 2, 49, label)
+                pixels.add_text(figure, x + cell_w / 2, 49, label)
                 for row in range(count):
                     y = top + row * (cell_h + gap)
-                    add_image(figure, images[row], x, y, cell_w, cell_h)
+                    pixels.add_image(figure, images[row], x, y, cell_w, cell_h)
                 x += cell_w + gap
             x += group_gap - gap
     return path
@@ -86,24 +77,30 @@ def ranked_lists(path, lists):
     row_h = mark_h + cell_h + gap
     total_w = left + (longest + 1) * (cell_w + gap) + split
     total_h = len(lists) * title_h + len(rows) * row_h + gap
-    with new_figure(path, total_w, total_h) as figure:
+    with pixels.new_figure(path, total_w, total_h) as figure:
         y = 4
         for group in lists:
-            add_text(figure, 12, y + title_h / 2, group["title"], ha="left", weight="bold")
+            pixels.add_text(figure, 12, y + title_h / 2, group["title"], ha="left", weight="bold")
             y += title_h
             for row in group["rows"]:
                 middle = y + mark_h + cell_h / 2
-                add_text(figure, 12, middle - 14, row["label"].replace(" ", "\n"), ha="left")
-                add_text(figure, 12, middle + 28, row.get("note", ""), ha="left", color=GREY)
-                add_text(figure, left + cell_w / 2, y + mark_h / 2, "query", color=GREY)
-                add_image(figure, row["query"], left, y + mark_h, cell_w, cell_h)
+                pixels.add_text(figure, 12, middle - 14, row["label"].replace(" ", "\n"), ha="left")
+                pixels.add_text(
+                    figure, 12, middle + 28, row.get("note", ""), ha="left", color=pixels.GREY
+                )
+                pixels.add_text(
+                    figure, left + cell_w / 2, y + mark_h / 2, "query", color=pixels.GREY
+                )
+                pixels.add_image(figure, row["query"], left, y + mark_h, cell_w, cell_h)
                 found = zip(row["gallery"], row["right"], strict=True)
                 for rank, (image, right) in enumerate(found, 1):
                     x = left + split + rank * (cell_w + gap)
-                    colour = GREEN if right else RED
+                    colour = pixels.GREEN if right else pixels.RED
                     mark = f"{rank} {'✓' if right else '✗'}"
-                    add_text(figure, x + cell_w / 2, y + mark_h / 2, mark, color=colour)
-                    add_image(figure, image, x, y + mark_h, cell_w, cell_h)
-                    add_frame(figure, x, y + mark_h, cell_w, cell_h, colour, "-" if right else "--")
+                    pixels.add_text(figure, x + cell_w / 2, y + mark_h / 2, mark, color=colour)
+                    pixels.add_image(figure, image, x, y + mark_h, cell_w, cell_h)
+                    pixels.add_frame(
+                        figure, x, y + mark_h, cell_w, cell_h, colour, "-" if right else "--"
+                    )
                 y += row_h
     return path

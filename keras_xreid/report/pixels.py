@@ -20,19 +20,11 @@ MARKERS = "os^DvPX"
 LINES = ("-", "--", "-.", ":")
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal everywhere
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "axes.linewidth": 0.6,
+    "axes.edgecolor": GREY, "axes.spines.top": False, "axes.spines.right": False,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "xtick.color": GREY, "ytick.color": GREY,
     "lines.linewidth": 1.3,
-}
+}  # fmt: skip
 
 
 @contextmanager

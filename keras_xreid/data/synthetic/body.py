@@ -75,6 +75,12 @@ class Body:
         if not self.facing:
             self.long_hair()
 
+    def garment(self, tube, part, v0, v1, ends, depth, folds=None):
+        """Paint a leg or a sleeve of cloth, with its trim between v0 and v1."""
+        colour = self.look["bottom_colour" if part == "legs" else "top_colour"]
+        marks = tube.trimmed(self.fine[part], self.fine[f"{part}_ink"], v0, v1)
+        self.canvas.paint(tube.outline(*ends), colour, marks, depth, folds)
+
     # -- legs
     def leg(self, joints):
         look, fine, paint = self.look, self.fine, self.canvas.paint
@@ -90,31 +96,27 @@ class Body:
         if look["bottom"] == "trousers":
             tube = Tube([hip, knee, ankle], np.array((5.4, 4.1, 3.3)) * thick)
             n = tube.length
-            marks = tube.trimmed(fine["legs"], fine["legs_ink"], 0.62 * n, 0.86 * n)
             folds = self.folds(tube, (0.46 * n, 2.5), (0.95 * n, -1.5), (0.2 * n, 3))
-            paint(tube.outline(0, 0.3), look["bottom_colour"], marks, 2.0, folds)
+            self.garment(tube, "legs", 0.62 * n, 0.86 * n, (0, 0.3), 2.0, folds)
             return
         tube = Tube([hip, knee, ankle], np.array((5.4, 3.4, 2.5)) * thick)
         paint(tube.outline(), look["skin"], depth=1.6)
         sock = Tube([ankle + 0.3 * (knee - ankle), ankle], (2.75, 2.6))
-        marks = sock.trimmed(fine["legs"], fine["legs_ink"], 0.5, sock.length - 0.5)
-        paint(sock.outline(0, 0.3), look["bottom_colour"], marks, depth=1.0)
+        self.garment(sock, "legs", 0.5, sock.length - 0.5, (0, 0.3), 1.0)
         if look["bottom"] == "shorts":
             short = Tube([hip, (hip + knee) / 2, knee], np.array((5.7, 5.5, 5.0)) * thick)
-            marks = short.trimmed(fine["legs"], fine["legs_ink"], 12, short.length - 0.5)
-            paint(short.outline(0, 0.2), look["bottom_colour"], marks, depth=2.2)
+            self.garment(short, "legs", 12, short.length - 0.5, (0, 0.2), 2.2)
 
     def skirt(self):
         axis, _ = self.seen([(0, 49, 0), (0, 56, 0), (0, 68, 0)])
         tube = Tube(axis, [self.half(9.2, 7), self.half(10.8, 8.6), self.half(12.4, 10)], 0.14)
         n = tube.length
-        marks = tube.trimmed(self.fine["legs"], self.fine["legs_ink"], n - 10, n - 1)
         folds = self.folds(tube, (n * 0.6, 8), (n * 0.5, 9))
-        self.canvas.paint(tube.outline(0, 0.16), self.look["bottom_colour"], marks, 2.6, folds)
+        self.garment(tube, "legs", n - 10, n - 1, (0, 0.16), 2.6, folds)
 
     # -- arms and bags
     def arm(self, joints, carries):
-        look, fine, paint = self.look, self.fine, self.canvas.paint
+        look, paint = self.look, self.canvas.paint
         (shoulder, elbow, wrist), _ = self.seen(joints)
         thick = look["girth"] ** 0.5
         hand = wrist + 0.13 * (wrist - elbow)
@@ -122,17 +124,14 @@ class Body:
         if look["top"] in ("sweater", "hoodie", "coat"):
             sleeve = Tube([shoulder, elbow, wrist], np.array((4.1, 3.6, 2.9)) * thick)
             n = sleeve.length
-            marks = sleeve.trimmed(fine["sleeves"], fine["sleeves_ink"], 0.5 * n, 0.88 * n)
             folds = self.folds(sleeve, (0.5 * n, 1.5), (0.94 * n, 1.0))
-            paint(sleeve.outline(0.9, 0.35), look["top_colour"], marks, 1.7, folds)
+            self.garment(sleeve, "sleeves", 0.5 * n, 0.88 * n, (0.9, 0.35), 1.7, folds)
         else:
             bare = Tube([shoulder, elbow, wrist], np.array((3.3, 2.6, 2.0)) * thick)
             paint(bare.outline(0.9), look["skin"], depth=1.4)
             sleeve = Tube([shoulder, (shoulder + elbow) / 2, 0.1 * shoulder + 0.9 * elbow],
                            np.array((4.2, 4.3, 4.0)) * thick, bow=0.15)  # fmt: skip
-            n = sleeve.length
-            marks = sleeve.trimmed(fine["sleeves"], fine["sleeves_ink"], 3, n + 0.3)
-            paint(sleeve.outline(0.9, 0.25), look["top_colour"], marks, depth=1.7)
+            self.garment(sleeve, "sleeves", 3, sleeve.length + 0.3, (0.9, 0.25), 1.7)
         if carries:
             x, y = hand
             grip = [(x - 2.6, y + 7), (x - 2.2, y), (x + 2.2, y), (x + 2.6, y + 7)]

@@ -79,8 +79,7 @@ def _street(scene, rng):
         scene.shape(roof, (64, 74, 84))
         for wheel in (0.11, 0.43):
             scene.disc(x + wheel, 0.715, 0.045, 0.045, (36, 36, 38))
-    for _ in range(4):
-        x = rng.uniform(0, scene.end)
+    for x in rng.uniform(0, scene.end, 4):
         scene.disc(x + 0.01, 0.80, 0.03, 0.015, (52, 54, 56))
         scene.box(x, 0, x + 0.022, 0.80, (58, 62, 64))
 
@@ -101,14 +100,12 @@ def _wall(scene, rng):
             top = y + (0.12 + 0.2 * i) * h
             right = x + rng.uniform(0.4, 0.9) * w
             scene.box(x + 0.1 * w, top, right, top + 0.1 * h, rng.uniform(60, 190, 3))
-    for _ in range(4):
-        x = rng.uniform(0, scene.end)
+    for x in rng.uniform(0, scene.end, 4):
         scene.box(x, 0, x + 0.03, 0.76, (92, 98, 100))
         scene.box(x, 0, x + 0.008, 0.76, (130, 136, 138))
     scene.fade(0.76, 1, (92, 92, 96), (124, 124, 126))
     scene.box(0, 0.90, scene.end, 0.915, (176, 174, 160))
-    for _ in range(160):
-        x, y, tone = rng.uniform((0, 0.77, 70), (scene.end, 1, 150))
+    for x, y, tone in rng.uniform((0, 0.77, 70), (scene.end, 1, 150), (160, 3)):
         scene.disc(x, y, 0.01, 0.004, (tone, tone, tone))
 
 
@@ -117,9 +114,8 @@ def _park(scene, rng):
     for low, tone, count in ((0.16, (122, 148, 112), 90), (0.30, (88, 122, 78), 150),
                              (0.42, (66, 100, 58), 210)):  # fmt: skip
         scene.box(0, low + 0.06, scene.end, 0.52, shade(tone, 0.85))
-        for _ in range(count):
-            x, y, r, bright = rng.uniform((0, low - 0.12, 0.03, 0.82),
-                                          (scene.end, low + 0.10, 0.08, 1.18))  # fmt: skip
+        least, most = (0, low - 0.12, 0.03, 0.82), (scene.end, low + 0.10, 0.08, 1.18)
+        for x, y, r, bright in rng.uniform(least, most, (count, 4)):
             scene.disc(x, y, r, r, shade(tone, bright))
     scene.fade(0.52, 1, (112, 150, 78), (134, 166, 88))
     for _ in range(2600):
@@ -133,14 +129,12 @@ def _park(scene, rng):
         x, y = rng.uniform((0, 0.6), (scene.end, 0.76))
         petal = ((238, 232, 214), (226, 196, 90), (214, 128, 130))[rng.integers(3)]
         scene.disc(x, y, 0.01, 0.008, petal)
-    for _ in range(3):
-        x = rng.uniform(0, scene.end)
+    for x in rng.uniform(0, scene.end, 3):
         for leg in (0.03, 0.31):
             scene.box(x + leg, 0.56, x + leg + 0.02, 0.74, (70, 66, 62))
         for y in (0.56, 0.60, 0.65):
             scene.box(x, y, x + 0.36, y + 0.025, (138, 96, 62))
-    for _ in range(5):
-        x, w = rng.uniform((0, 0.03), (scene.end, 0.055))
+    for x, w in rng.uniform((0, 0.03), (scene.end, 0.055), (5, 2)):
         trunk = (x, 0, x + w, 0, x + 1.25 * w, 0.64, x - 0.25 * w, 0.64)
         scene.shape(trunk, (92, 74, 58))
         scene.shape((x, 0, x + 0.3 * w, 0, x + 0.2 * w, 0.64, x - 0.25 * w, 0.64), (118, 98, 78))
@@ -199,8 +193,7 @@ def _night(scene, rng):
         x, y = rng.uniform((0, 0.05), (scene.end, 0.60))
         scene.box(x, y, x + 0.05, y + 0.07, (226, 190, 112), int(rng.integers(90, 255)))
     scene.fade(0.70, 1, (60, 56, 62), (92, 84, 80))
-    for _ in range(7):  # lamps, and their light on the ground
-        x = rng.uniform(0, scene.end)
+    for x in rng.uniform(0, scene.end, 7):  # lamps, and their light on the ground
         scene.box(x, 0, x + 0.018, 0.76, (30, 32, 38))
         scene.disc(x, 0.06, 0.05, 0.05, (255, 226, 160))
         scene.shape((x - 0.05, 0.72, x + 0.06, 0.72, x + 0.2, 1, x - 0.2, 1), (240, 200, 120), 70)
@@ -215,8 +208,7 @@ def _snow(scene, rng):
         x, y, r = rng.uniform((0, 0.44, 0.04), (scene.end, 0.60, 0.13))
         scene.disc(x, y, r, 0.5 * r, rng.uniform(212, 244) * np.ones(3))
     scene.fade(0.56, 1, (226, 232, 240), (248, 250, 252))
-    for _ in range(120):
-        x, y = rng.uniform((0, 0.62), (scene.end, 1))
+    for x, y in rng.uniform((0, 0.62), (scene.end, 1), (120, 2)):
         scene.disc(x, y, 0.02, 0.006, (196, 206, 222))
 
 
