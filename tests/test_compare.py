@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import small
-from PIL import Image
+from PIL import Image, ImageColor
 
 import keras_xreid as xr
 from keras_xreid.evaluation.flops import embedding_cost, forward_flops
@@ -178,7 +178,7 @@ def test_figure(folder, tmp_path):
     with Image.open(tmp_path / "out" / "compare.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     for colour in compare.figures.COLOURS[:3]:
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        rgb = ImageColor.getrgb(colour)
         assert np.count_nonzero(np.abs(pixels - rgb).max(axis=2) < 12) > 200
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from keras_xreid import files
 from keras_xreid.data.records import DataSet
@@ -323,7 +323,7 @@ def test_ranked_lists_frame_right_and_wrong(tmp_path):
             image_figures.ranked_lists(tmp_path / "r.png", [{"title": "r", "rows": [row]}])
         )
 
-    green, red = ([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (GREEN, RED))
+    green, red = map(ImageColor.getrgb, (GREEN, RED))
     none, one, all_right = (draw(r) for r in ([0, 0, 0], [0, 1, 0], [1, 1, 1]))
     assert count(none, green) == count(all_right, red) == 0
     assert 0 < count(one, green) < count(all_right, green)
@@ -354,14 +354,14 @@ def test_loss_curves_by_stage(tmp_path):
 def test_rank_against_rate(tmp_path, enlarged):
     pytest.importorskip("matplotlib")
     image = pixels(figures.rank_against_rate(tmp_path / "rank1.png", results(enlarged)))
-    blue, orange = ([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (BLUE, ORANGE))
+    blue, orange = map(ImageColor.getrgb, (BLUE, ORANGE))
     assert count(image, blue) > 200
     assert (count(image, orange) > 200) == enlarged
 
 
 def test_no_control_is_drawn_where_none_was_scored(tmp_path):
     pytest.importorskip("matplotlib")
-    orange = [int(ORANGE[i : i + 2], 16) for i in (1, 3, 5)]
+    orange = ImageColor.getrgb(ORANGE)
     assert count(pixels(figures.rank_against_rate(tmp_path / "r.png", beside("rain"))), orange) < 50
 
 
@@ -379,7 +379,7 @@ def test_a_line_for_each_system_named_at_its_end(tmp_path):
     image = pixels(figures.rank_lines(tmp_path / "lines.png", lines))
     names = image[:, 84 + 476 :]
     for colour in figures.COLOURS:
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        rgb = ImageColor.getrgb(colour)
         assert count(image, rgb) > 200 and count(names, rgb) > 10
 
 
@@ -396,7 +396,7 @@ def test_map_of_embeddings_by_person_and_by_rate(tmp_path):
     people, rates = np.repeat(np.arange(15), 4), np.tile([1, 2, 4, 8], 15)
     image = pixels(figures.embedding_map(tmp_path / "map.png", places, people, rates))
     by_person, by_rate = image[:, :536], image[:, 536:1050]
-    colours = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in figures.COLOURS]
+    colours = [ImageColor.getrgb(c) for c in figures.COLOURS]
     assert all(count(by_person, colour) > 30 for colour in colours)
     assert not any(count(by_rate, colour, near=5) > 30 for colour in colours[:-1])
 

@@ -29,17 +29,7 @@ from keras_xreid import app, files
 from keras_xreid.app import folder as folders
 from keras_xreid.app import jobs
 from keras_xreid.app.compare_pairs import PAIRED_NOTES, judged, paired_csv_rows, paired_table
-from keras_xreid.app.compare_rows import (
-    adapted_on,
-    called,
-    error_of_mean,
-    flip_of,
-    joined,
-    people_of,
-    rates_of_mean,
-    read_run,
-    start_of,
-)
+from keras_xreid.app.compare_rows import called, error_of_mean, flip_of, footnotes, joined, read_run
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.report import figures
 from keras_xreid.report.page import write_page
@@ -71,7 +61,7 @@ def table(rows):
     timed = any(row["query_ms"] is not None for row in rows)
     header += ["mAP", "mINP", "parameters", "GFLOPs", *["query ms"][:timed], "images", "min"]
 
-    def score(value, error=None):
+    def score(value, error):
         return number(value) + ("" if None in (value, error) else f" ± {error:.1f}")
 
     lines = []
@@ -83,78 +73,15 @@ def table(rows):
             (row["images"], 1, ",.0f", ""),
             (row["seconds"], 60, ".1f", ""),
         ]
-        lines.append(
-            [
-                row["system"],
-                row["variant"],
-                *(score(row["rank1"].get(rate), row["error"].get(rate)) for rate in rates),
-                *([score(row["mixed"], row["mixed_error"])] if mixed else []),
-                score(row["mean_lr"], row["mean_lr_error"]),
-                score(row["mAP"]),
-                score(row["mINP"]),
-                *(
-                    NOT_MEASURED if value is None else f"{value / unit:{digits}}{sign}"
-                    for value, unit, digits, sign in counts
-                ),
-            ]
-        )
+        scores = [(row["rank1"].get(rate), row["error"].get(rate)) for rate in rates]
+        scores += [(row["mixed"], row["mixed_error"])] if mixed else []
+        scores += [(row["mean_lr"], row["mean_lr_error"]), (row["mAP"], None), (row["mINP"], None)]
+        shown = [
+            NOT_MEASURED if value is None else f"{value / unit:{digits}}{sign}"
+            for value, unit, digits, sign in counts
+        ]
+        lines.append([row["system"], row["variant"], *(score(*one) for one in scores), *shown])
     return header, lines
-
-
-def footnotes(rows):
-    """What the numbers belong to, where the rows differ in it, and what the columns are."""
-
-    def of_runs(name):
-        return lambda row: ", ".join(dict.fromkeys(str(run.get(name)) for run in row["runs"]))
-
-    told = {
-        "protocol": of_runs("protocol"),
-        "data set": of_runs("dataset"),
-        "people (--split)": lambda row: people_of(row["runs"][0]),
-        "manifest": lambda row: str(row["runs"][0].get("manifest_sha256"))[:16],
-        "queries counted": of_runs("queries"),
-        "rates of the mean (--train-rates)": lambda row: rates_of_mean(row["runs"][0]),
-        "seeds": of_runs("seed"),
-        "images seen in training": lambda row: (
-            "unknown" if row["images"] is None else f"{row['images']:,.0f}"
-        ),
-        "preset": of_runs("preset"),
-        "backend": of_runs("backend"),
-    }
-    if any(adapted_on(run) for row in rows for run in row["runs"]):
-        told["batch normalization"] = lambda row: adapted_on(row["runs"][0]) or "as trained"
-    same, different = [], []
-    for what, value_of in told.items():
-        values = {}
-        for row in rows:
-            values.setdefault(value_of(row), []).append(row)
-        if len(values) == 1:
-            same.append(f"{what} {next(iter(values))}")
-        else:
-            found = "; ".join(f"{value} ({called(of, rows)})" for value, of in values.items())
-            different.append(f"Not like for like, {what}: {found}.")
-    short = [row for row in rows if any(run.get("short_run") for run in row["runs"])]
-    if short:
-        different.append(
-            f"Short runs (--limit or --steps), scores mean nothing: {called(short, rows)}."
-        )
-    first = [(row, start) for row in rows if (start := start_of(row))]
-    if first:
-        told = "; ".join(f"{row['name']} ({start})" for row, start in first)
-        different.append(f"Images and minutes of what a run began from are not counted: {told}.")
-    several = any(len(row["runs"]) > 1 for row in rows)
-    single = any(len(row["runs"]) == 1 for row in rows)
-    errors = ["one standard error over the queries, sqrt(p (100 - p) / n)"] if single else []
-    errors += ["the deviation over seeds, where a row has several"] if several else []
-    return [
-        f"The same in every row: {', '.join(same)}.",
-        *different,
-        f"Rank-1 in percent; ± is {'; or '.join(errors)}. Mean LR (rank-1), mAP and mINP are "
-        "means over the low-resolution rates of --train-rates. Parameters and GFLOPs: between an "
-        "image of the query and its embedding, a multiply-add counts as 2; parameters of the whole "
-        "model where GFLOPs are not known. Images: seen in training, a pair of an HR and an LR "
-        "image counts as two. Minutes include scoring.",
-    ]
 
 
 def csv_rows(rows):

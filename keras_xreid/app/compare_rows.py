@@ -1,4 +1,4 @@
-"""What `xreid compare` has for rows: runs, what sets each apart, and the means over their seeds."""
+"""The rows of `xreid compare`: runs, what sets each apart, means over seeds, and footnotes."""
 
 import csv
 import dataclasses
@@ -254,3 +254,59 @@ def called(some, rows):
         whole = all(other in some for other in of_system)
         names.append(row["system"] if whole else row["name"])
     return " / ".join(dict.fromkeys(names))
+
+
+def footnotes(rows):
+    """What the numbers belong to, where the rows differ in it, and what the columns are."""
+
+    def of_runs(name):
+        return lambda row: ", ".join(dict.fromkeys(str(run.get(name)) for run in row["runs"]))
+
+    told = {
+        "protocol": of_runs("protocol"),
+        "data set": of_runs("dataset"),
+        "people (--split)": lambda row: people_of(row["runs"][0]),
+        "manifest": lambda row: str(row["runs"][0].get("manifest_sha256"))[:16],
+        "queries counted": of_runs("queries"),
+        "rates of the mean (--train-rates)": lambda row: rates_of_mean(row["runs"][0]),
+        "seeds": of_runs("seed"),
+        "images seen in training": lambda row: (
+            "unknown" if row["images"] is None else f"{row['images']:,.0f}"
+        ),
+        "preset": of_runs("preset"),
+        "backend": of_runs("backend"),
+    }
+    if any(adapted_on(run) for row in rows for run in row["runs"]):
+        told["batch normalization"] = lambda row: adapted_on(row["runs"][0]) or "as trained"
+    same, different = [], []
+    for what, value_of in told.items():
+        values = {}
+        for row in rows:
+            values.setdefault(value_of(row), []).append(row)
+        if len(values) == 1:
+            same.append(f"{what} {next(iter(values))}")
+        else:
+            found = "; ".join(f"{value} ({called(of, rows)})" for value, of in values.items())
+            different.append(f"Not like for like, {what}: {found}.")
+    short = [row for row in rows if any(run.get("short_run") for run in row["runs"])]
+    if short:
+        different.append(
+            f"Short runs (--limit or --steps), scores mean nothing: {called(short, rows)}."
+        )
+    first = [(row, start) for row in rows if (start := start_of(row))]
+    if first:
+        told = "; ".join(f"{row['name']} ({start})" for row, start in first)
+        different.append(f"Images and minutes of what a run began from are not counted: {told}.")
+    several = any(len(row["runs"]) > 1 for row in rows)
+    single = any(len(row["runs"]) == 1 for row in rows)
+    errors = ["one standard error over the queries, sqrt(p (100 - p) / n)"] if single else []
+    errors += ["the deviation over seeds, where a row has several"] if several else []
+    return [
+        f"The same in every row: {', '.join(same)}.",
+        *different,
+        f"Rank-1 in percent; ± is {'; or '.join(errors)}. Mean LR (rank-1), mAP and mINP are "
+        "means over the low-resolution rates of --train-rates. Parameters and GFLOPs: between an "
+        "image of the query and its embedding, a multiply-add counts as 2; parameters of the whole "
+        "model where GFLOPs are not known. Images: seen in training, a pair of an HR and an LR "
+        "image counts as two. Minutes include scoring.",
+    ]

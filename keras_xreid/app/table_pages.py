@@ -355,7 +355,7 @@ def show_main(table, found, folder):
     header, lines = header[:1] + header[2:], {line[0]: line[:1] + line[2:] for line in lines}
     empty = [NOT_RUN, *[NOT_MEASURED] * (len(header) - 2)]
     shown = [(header, [lines.get(label, [label, *empty]) for label in found])]
-    notes = [f"- {note}" for note in compare.footnotes(rows)]
+    notes = [f"- {note}" for note in compare_rows.footnotes(rows)]
     if "mean LR, flip" in header:
         notes.append("- Flip: embeddings of image and mirror image averaged, twice the query time.")
     pairs, not_judged = beside_controls(rows)

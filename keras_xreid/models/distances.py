@@ -9,15 +9,7 @@ BLOCK = 8192  # images of a gallery that are normalised at a time
 
 
 def cosine(query, gallery):
-    """1 - cosine of two sets of features.
-
-    Args:
-        query: (q, d) array.
-        gallery: (g, d) array.
-
-    Returns:
-        (q, g) float32 array, in [0, 2].
-    """
+    """1 - cosine of features (q, d) and (g, d): (q, g) float32, in [0, 2]."""
     query, gallery = features_to_compare(query, gallery)
     query, found = _unit(query), np.empty((len(query), len(gallery)), "float32")
     # By blocks: a normalised copy of a whole gallery would be as large as it.
@@ -29,15 +21,7 @@ def cosine(query, gallery):
 
 
 def euclidean(a, b):
-    """Euclidean distances between two sets of features.
-
-    Args:
-        a: (q, d) array.
-        b: (g, d) array.
-
-    Returns:
-        (q, g) float32 array.
-    """
+    """Euclidean distances of features (q, d) and (g, d): (q, g) float32."""
     a, b = features_to_compare(a, b)
     # In place: a large gallery's distances are hundreds of megabytes.
     squared = a @ b.T
