@@ -1,7 +1,9 @@
 """Files that are there complete or not at all, and text that is safe to show."""
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import math
 import os
@@ -226,6 +228,22 @@ def write_text_atomic(path, text):
     >>> write_text_atomic("runs/mine/notes.md", "One line.")
     """
     write_bytes_atomic(path, harmless(text).encode("utf-8"))
+
+
+def write_csv_atomic(path, rows):
+    """Writes a table so that the file is there complete or not at all.
+
+    Args:
+        path: file to write; its folder is made if missing.
+        rows: lists of cells, the first of them the header; None is an empty cell.
+
+    Example:
+
+    >>> write_csv_atomic("rejected.csv", [["path", "reason"], ["a.png", "not an image"]])
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text_atomic(path, text.getvalue())
 
 
 def write_bytes_atomic(path, content, sync=False):

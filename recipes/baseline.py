@@ -6,8 +6,9 @@
     python recipes/baseline.py --train-on hr+lr --octuplet 1 --weights RUN      # fine-tuning
 
 It shows what cross-resolution costs: how far rank-1 falls when the query is shrunk. A batch-hard
-triplet or a verification term may be added. A step then holds 4 images of each of 8 people, see
---images-per-person. With an octuplet term it holds half as many pairs, an HR image and its LR one.
+triplet or a verification term may be added. A step then holds 4 images of each of 8 people, or as
+many as --images-per-person says. With an octuplet term it holds half as many pairs, an HR image and
+its LR one.
 """
 
 import dataclasses

@@ -363,14 +363,14 @@ DATA = {
     "--data": ("nobody", ""), "--data-dir": FOLDER, "--split": ("x", ""), "--fold": ("7", *WRONG),
     "--protocol": ("x", ""), "--split-id": ("x", "99", "0.5"), "--nothing": ("1",),
 }  # fmt: skip
-# What is wrong whatever else is given: of each verb's first word (""), and of its options.
+# What is wrong whatever else is given: of a verb's first word (""), and of its options.
 BAD = {
     "train": {
         **DATA, "--out": OUT, "--preset": ("large",), "--backbone": ("nobody",), "--seed": WRONG,
         "--weights": WEIGHTS, "--limit": ("0", *WRONG), "--rates": ("0", *WRONG), "--epochs": WRONG,
         "--train-rates": ("0", "4..1", *WRONG), "--batch-size": ("0", "0.5", *WRONG),
         "--learning-rate": ("0", "inf", *WRONG), "--workers": WRONG, "--kernel": ("x",),
-        "--labeled-fraction": ("2", *WRONG),
+        "--labeled-fraction": ("2", *WRONG), "--devices": ("0", "0.5", "1000", *WRONG),
     },
     "evaluate": {
         **DATA, "--weights": WEIGHTS, "--out": OUT, "--rates": ("0", *WRONG),
@@ -384,7 +384,13 @@ BAD = {
         "--images": LISTS, "--weights": WEIGHTS, "--out": ("x.txt", "other", "there.npz"),
         "--rates": ("0", *WRONG),
     },
-    "export": {"": WEIGHTS, "--nothing": ("1",)},
+    "export": {
+        "": WEIGHTS, "--adapted": ("nowhere", "broken.csv"), "--camera": ("1",), "--nothing": ("1",)
+    },
+    "export --int8": {
+        "": WEIGHTS, **{name: DATA[name] for name in ("--data", "--data-dir", "--split")},
+        "--calibrate": ("0", "0.5", *WRONG), "--seed": WRONG, "--adapted": ("list.csv",),
+    },
     "compare": {
         "": ("nowhere", "other", "begun"), "--out": OUT[1:], "--seeds": WRONG[1:],
         "--run": ("nobody", ""),
@@ -440,6 +446,7 @@ def good(verb):
                    "--cache", "cache"],
         "embed": ["--images", "a", "--weights", "good.weights.h5", "--out", "new.npz"],
         "export": ["good.weights.h5", "new.onnx"],
+        "export --int8": ["good.weights.h5", "new.onnx", *data, "--split", "test"],
         "compare": ["runs/run", "--out", "new"],
         "tables": ["main", "--from", "runs", "--out", "new"],
         "build": ["csv", "list.csv", "new", "--protocol", "rain-code"],
@@ -461,7 +468,7 @@ def verbs(rng, folder):
         words += [option, *value.split(" ")]
     else:
         words[:1] = [value]
-    return lambda: refused([verb, *words], folder)
+    return lambda: refused([*verb.split(), *words], folder)
 
 
 def runs(rng, folder):

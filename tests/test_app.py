@@ -4,6 +4,7 @@ import ast
 import csv
 import dataclasses
 import importlib.util
+import io
 import json
 import shutil
 import subprocess
@@ -61,7 +62,9 @@ def test_the_first_page_fits_a_screen():
         (["train", "nobody"], "no recipe 'nobody'"),
         (["train", "intact", "--preset", "huge"], "'huge'"),
         (["train", "rain", "--no-such-thing"], "--no-such-thing"),
-        (["train", "intact", "--epochs", "three"], "--epochs"),
+        (["train", "intact", "--epochs", "three"], "--epochs is 'three': give a whole number"),
+        (["train", "rain", "--ephocs", "3"], "perhaps --epochs"),
+        (["export", "x"], "The .onnx file to write; --help"),
         (["evaluate"], "--weights"),
         (["search", "--gallery", "x"], "no query"),
         (["weights", "nobody"], "no published weights nobody"),
@@ -78,6 +81,15 @@ def test_bad_input_is_one_line(words, said, monkeypatch, capsys, tmp_path):
     assert left.value.code == 2 and len(lines) == 1, lines
     assert lines[0].startswith("xreid") and said in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_parsers_box_is_no_part_of_the_line(encoding, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    with pytest.raises(xr.InputError) as error:
+        settings.one_line(embed.Options, args=["--images", "x", "--out", "x", "--ratse", "x"])
+    line = "Unrecognized options: --ratse, x; perhaps --rates; --help tells more"
+    assert str(error.value) == line
 
 
 def test_published_weights_are_listed(monkeypatch, capsys):

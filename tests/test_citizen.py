@@ -7,7 +7,7 @@ import small
 
 import keras_xreid as xr
 from keras_xreid.export import build_graph
-from keras_xreid.models.base import as_float, as_numpy
+from keras_xreid.models.arrays import as_float, as_numpy
 from keras_xreid.training.phases import Phase, PhasedModel
 
 BACKEND = keras.backend.backend()

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import small
-from PIL import Image
+from PIL import Image, ImageColor
 
 import keras_xreid as xr
 from keras_xreid.evaluation.flops import embedding_cost, forward_flops
@@ -20,7 +20,7 @@ for needed in ("tyro", "matplotlib"):
 from made_runs import made_queries, made_run  # noqa: E402
 
 from keras_xreid import app  # noqa: E402
-from keras_xreid.app import compare, jobs  # noqa: E402
+from keras_xreid.app import compare, compare_rows, jobs  # noqa: E402
 
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="is the same on every backend, and JAX needs minutes"
@@ -90,7 +90,7 @@ def test_options_in_which_runs_differ_are_named(folder):
         made_run(folder / "d", "new-system", backbone="osnet_x0_25"),
     ]
     runs[3]["options"]["backend"] = "another"  # what metrics.json says of itself counts
-    texts = compare.variants(runs)
+    texts = compare_rows.variants(runs)
     assert texts == [
         "epochs 5, backbone resnet_tiny",
         "label-smoothing 0.1, epochs 8, backbone resnet_tiny",
@@ -98,9 +98,9 @@ def test_options_in_which_runs_differ_are_named(folder):
         "backbone osnet_x0_25",
     ]
     # A flag, a list, and nothing.
-    assert compare.spelled("bridge", False) == "no-bridge"
-    assert compare.spelled("without", ["adv", "rec"]) == "without adv rec"
-    assert compare.spelled("without", []) == compare.spelled("epochs", None) == ""
+    assert compare_rows.spelled("bridge", False) == "no-bridge"
+    assert compare_rows.spelled("without", ["adv", "rec"]) == "without adv rec"
+    assert compare_rows.spelled("without", []) == compare_rows.spelled("epochs", None) == ""
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_figure(folder, tmp_path):
     with Image.open(tmp_path / "out" / "compare.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     for colour in compare.figures.COLOURS[:3]:
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        rgb = ImageColor.getrgb(colour)
         assert np.count_nonzero(np.abs(pixels - rgb).max(axis=2) < 12) > 200
 
 
@@ -255,7 +255,7 @@ def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch, poin
     assert f"Not in the figure of {xlabel}, which they do not say: baseline, {a}." in page
     monkeypatch.chdir(folder.parent)
     made_run(folder.parent / "one", "rain")
-    assert compare.read_run("one")["system"] == "rain"
+    assert compare_rows.read_run("one")["system"] == "rain"
 
 
 def test_the_front_is_what_a_cost_buys(tmp_path):

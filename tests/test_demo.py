@@ -219,7 +219,7 @@ def free_port():
 @pytest.fixture
 def page(desk, tmp_path, monkeypatch):
     """The server's address, and the folder in which Gradio would keep uploads."""
-    pytest.importorskip("gradio", reason="gradio is not installed")
+    pytest.importorskip("gradio", reason='needs pip install "keras-xreid[demo]"')
     (tmp_path / "kept").mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "kept"))
     port = free_port()
@@ -263,10 +263,10 @@ def test_the_server(page, desk, folder):
 
 @pytest.fixture
 def browser(tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs pip install selenium")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("no chromium with its chromedriver")
+        pytest.skip("needs chromium with its chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -21,3 +21,11 @@ def test_a_result_or_one_line(name, seed, kind, tmp_path, monkeypatch, caplog):
 
 def test_there_are_a_hundred_of_three_hundred():
     assert (len(CASES), len(list(fuzz.cases()))) == (100, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [verb for verb in fuzz.BAD if verb not in ("publish", "convert")])
+def test_without_what_is_wrong_a_command_does(verb, tmp_path):
+    """Else it would be refused for another reason; a publishable run and a .pth are not made."""
+    fuzz.there(tmp_path)
+    fuzz.command([*verb.split(), *fuzz.good(verb)], tmp_path)

@@ -9,7 +9,7 @@ import pytest
 import small
 from keras import ops
 
-from keras_xreid.models import base
+from keras_xreid.models import forward
 from keras_xreid.training import inference
 
 traces = pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch traces nothing")
@@ -119,8 +119,8 @@ def test_bfloat16_gives_float32_of_the_same_numbers():
 
 def counted(monkeypatch):
     """Counts how often Python computes an embedding."""
-    calls, plain = [], base.as_float
-    monkeypatch.setattr(base, "as_float", lambda x: (calls.append(x.shape), plain(x))[1])
+    calls, plain = [], forward.as_float
+    monkeypatch.setattr(forward, "as_float", lambda x: (calls.append(x.shape), plain(x))[1])
     return calls
 
 

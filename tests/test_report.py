@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from keras_xreid import files
 from keras_xreid.data.records import DataSet
@@ -18,7 +18,17 @@ from keras_xreid.errors import InputError
 from keras_xreid.evaluation.evaluate import evaluate
 from keras_xreid.evaluation.ranking import SCORES
 from keras_xreid.evaluation.samples import queries_to_map, queries_to_show
-from keras_xreid.report import figures, papers, report, run_figures, runs, tables
+from keras_xreid.report import (
+    figures,
+    image_figures,
+    loss_curves,
+    papers,
+    report,
+    run_figures,
+    runs,
+    tables,
+)
+from keras_xreid.report.pixels import BLUE, GREEN, ORANGE, RED
 
 
 def scores(rank1):
@@ -137,8 +147,8 @@ def test_json_is_plain_and_whole(tmp_path):
 def test_an_interrupted_figure_leaves_nothing(tmp_path, monkeypatch):
     matplotlib_figure = pytest.importorskip("matplotlib.figure")
 
-    def broken(self, path, **kwargs):
-        path.write_bytes(b"half")
+    def broken(self, content, **kwargs):
+        content.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(matplotlib_figure.Figure, "savefig", broken)
@@ -281,15 +291,12 @@ def flat(*colours):
     return np.array(colours, "uint8")[:, None, None, :] * np.ones((1, 32, 16, 1), "uint8")
 
 
-def test_recovered_strips(tmp_path):
+def test_image_strips(tmp_path):
     pytest.importorskip("matplotlib")
     red, green, blue = (250, 0, 0), (0, 250, 0), (0, 0, 250)
-    path = figures.recovered_strips(
-        tmp_path / "figures" / "strips.png",
-        {2: flat(red, red), 4: flat(red, red)},
-        {2: flat(green, green) / 255, 4: flat(green, green) / 255},
-        flat(blue, blue),
-    )
+    pair = {"LR": flat(red, red), "recovered": flat(green, green) / 255}
+    groups = [("r = 2", pair), ("r = 4", pair), ("", {"HR": flat(blue, blue)})]
+    path = image_figures.image_strips(tmp_path / "figures" / "strips.png", groups)
     image = pixels(path)
     cell = 128 * 256
     for colour, cells in ((red, 4), (green, 4), (blue, 2)):
@@ -312,9 +319,11 @@ def test_ranked_lists_frame_right_and_wrong(tmp_path):
             "gallery": flat(*[grey] * 3),
             "right": right,
         }
-        return pixels(figures.ranked_lists(tmp_path / "r.png", [{"title": "r", "rows": [row]}]))
+        return pixels(
+            image_figures.ranked_lists(tmp_path / "r.png", [{"title": "r", "rows": [row]}])
+        )
 
-    green, red = ([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (figures.GREEN, figures.RED))
+    green, red = map(ImageColor.getrgb, (GREEN, RED))
     none, one, all_right = (draw(r) for r in ([0, 0, 0], [0, 1, 0], [1, 1, 1]))
     assert count(none, green) == count(all_right, red) == 0
     assert 0 < count(one, green) < count(all_right, green)
@@ -330,31 +339,29 @@ def test_loss_curves_by_stage(tmp_path):
         writer.writerow(["stage", "epoch", "seconds", "cross_entropy", "mse", "val_mse"])
         writer.writerows([["reid", 1, 9, 3.0, "", ""], ["reid", 2, 9, 2.0, "", ""]])
         writer.writerows([["intact", 1, 9, "", 0.5, 0.6], ["intact", 2, 9, "", 0.25, "nan"]])
-    panels = figures._read_history(history)
+    panels = loss_curves._read_history(history)
     assert list(panels) == [("reid", "cross_entropy"), ("intact", "mse")]
     assert panels["reid", "cross_entropy"] == {"cross_entropy": ([1, 2], [3.0, 2.0])}
     assert panels["intact", "mse"]["mse"] == ([1, 2], [0.5, 0.25])
     assert panels["intact", "mse"]["val_mse"][1][0] == 0.6
-    assert pixels(figures.loss_curves(tmp_path / "losses.png", history)).min() < 100
+    assert pixels(loss_curves.loss_curves(tmp_path / "losses.png", history)).min() < 100
     history.write_text("epoch\n1\n")
     with pytest.raises(InputError, match="holds no losses"):
-        figures.loss_curves(tmp_path / "losses.png", history)
+        loss_curves.loss_curves(tmp_path / "losses.png", history)
 
 
 @pytest.mark.parametrize("enlarged", [True, False])
 def test_rank_against_rate(tmp_path, enlarged):
     pytest.importorskip("matplotlib")
     image = pixels(figures.rank_against_rate(tmp_path / "rank1.png", results(enlarged)))
-    blue, orange = (
-        [int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (figures.BLUE, figures.ORANGE)
-    )
+    blue, orange = map(ImageColor.getrgb, (BLUE, ORANGE))
     assert count(image, blue) > 200
     assert (count(image, orange) > 200) == enlarged
 
 
 def test_no_control_is_drawn_where_none_was_scored(tmp_path):
     pytest.importorskip("matplotlib")
-    orange = [int(figures.ORANGE[i : i + 2], 16) for i in (1, 3, 5)]
+    orange = ImageColor.getrgb(ORANGE)
     assert count(pixels(figures.rank_against_rate(tmp_path / "r.png", beside("rain"))), orange) < 50
 
 
@@ -372,15 +379,15 @@ def test_a_line_for_each_system_named_at_its_end(tmp_path):
     image = pixels(figures.rank_lines(tmp_path / "lines.png", lines))
     names = image[:, 84 + 476 :]
     for colour in figures.COLOURS:
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        rgb = ImageColor.getrgb(colour)
         assert count(image, rgb) > 200 and count(names, rgb) > 10
 
 
 def test_names_are_moved_apart_and_no_further():
     # By hand: 10 and 11 share a middle of 10.5; 30 is far enough from them.
-    assert figures._apart([11, 30, 10], 4).tolist() == [12.5, 30, 8.5]
-    assert figures._apart([0, 5, 10], 4).tolist() == [0, 5, 10]
-    assert figures._apart([1, 1, 1], 2).tolist() == [-1, 1, 3]
+    assert figures.apart([11, 30, 10], 4).tolist() == [12.5, 30, 8.5]
+    assert figures.apart([0, 5, 10], 4).tolist() == [0, 5, 10]
+    assert figures.apart([1, 1, 1], 2).tolist() == [-1, 1, 3]
 
 
 def test_map_of_embeddings_by_person_and_by_rate(tmp_path):
@@ -389,7 +396,7 @@ def test_map_of_embeddings_by_person_and_by_rate(tmp_path):
     people, rates = np.repeat(np.arange(15), 4), np.tile([1, 2, 4, 8], 15)
     image = pixels(figures.embedding_map(tmp_path / "map.png", places, people, rates))
     by_person, by_rate = image[:, :536], image[:, 536:1050]
-    colours = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in figures.COLOURS]
+    colours = [ImageColor.getrgb(c) for c in figures.COLOURS]
     assert all(count(by_person, colour) > 30 for colour in colours)
     assert not any(count(by_rate, colour, near=5) > 30 for colour in colours[:-1])
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_xreid.data.synthetic import canvas, cloth
 from keras_xreid.data.synthetic import people as synthetic
-from keras_xreid.data.synthetic.people import describe_person, draw_person, drawing, load_synthetic
+from keras_xreid.data.synthetic.body import Body
+from keras_xreid.data.synthetic.people import describe_person, draw_person, load_synthetic
 from keras_xreid.errors import InputError
 
 # The version and the means of two by four parts of one image.
@@ -153,9 +155,9 @@ def _still(person, turn=0):
     """A person in a fixed pose and view, without scene, blur or noise: the cut-out in RGB."""
     view = {**synthetic.VIEWS[0], "turn": turn, "spread": 0}
     rng = np.random.default_rng(0)
-    canvas = drawing.Canvas(rng, view, 128, 64)
-    drawing.Body(canvas, describe_person(person), rng).paint()
-    return canvas.rgb.reduce(drawing.OVERSAMPLING)
+    cut_out = canvas.Canvas(rng, view, 128, 64)
+    Body(cut_out, describe_person(person), rng).paint()
+    return cut_out.rgb.reduce(canvas.OVERSAMPLING)
 
 
 @pytest.mark.parametrize("turn", [0, 180])
@@ -177,25 +179,25 @@ def test_details_fade_with_the_resolution(turn):
     assert within[3] < 0.7 * within[0] and within[3] < 0.4 * between[3]
 
 
-@pytest.mark.parametrize(("kind", "period"), drawing.PATTERNS)
+@pytest.mark.parametrize(("kind", "period"), cloth.PATTERNS)
 def test_patterns_keep_the_mean_colour(kind, period):
     """Counted on a raster: as much ink as COVERED says, so that shrinking gives the mean back."""
     scale, size = 20, 8 * period
-    polygons = drawing._pattern(kind, period, 0, size, 0, size)
+    polygons = cloth.pattern_on(kind, period, 0, size, 0, size)
     raster = Image.new("L", (round(size * scale),) * 2)
-    drawing._fill(raster, polygons * scale, 1)
+    canvas.fill(raster, polygons * scale, 1)
     # Whole periods away from the edges.
     low, high = round(2 * period * scale), round(6 * period * scale)
     share = np.asarray(raster)[low:high, low:high].mean()
-    assert share == pytest.approx(drawing.COVERED[kind], abs=0.02)
+    assert share == pytest.approx(cloth.COVERED[kind], abs=0.02)
 
 
 def test_two_tones():
-    ink, ground = drawing._two_tones((100, 120, 140), 0.25, contrast=80)
+    ink, ground = cloth.two_tones((100, 120, 140), 0.25, contrast=80)
     np.testing.assert_allclose(ink, (160, 180, 200))
     np.testing.assert_allclose(ground, (80, 100, 120))
     # Near black there is room for a quarter of the contrast only: 8 is the darkest ground.
-    ink, ground = drawing._two_tones((18, 60, 60), 0.5, contrast=80)
+    ink, ground = cloth.two_tones((18, 60, 60), 0.5, contrast=80)
     np.testing.assert_allclose(ink, (28, 70, 70))
     np.testing.assert_allclose(ground, (8, 50, 50))
 

@@ -3,9 +3,9 @@
     xreid adapt FOLDER --weights NAME --out cameras.npz
 
 FOLDER has a folder for each camera, or images with names such as 0001_c3.jpg; or give a CSV with
-the columns path and camera. Images are of high resolution: the lower rates are made of them. Some
-256 images of a camera are enough, and who is on them does not matter. The file goes with these
-weights only. Hand it to xreid search, evaluate and export as --adapted.
+the columns path and camera. Images are of high resolution: lower rates are made of them. About 256
+images of a camera are enough, whoever is on them. The file goes with these weights only. Hand it to
+xreid search, evaluate and export as --adapted.
 
 It is for cameras that the network was not trained on. On those that it was, nothing is gained.
 """

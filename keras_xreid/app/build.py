@@ -6,7 +6,7 @@
 
 The first command takes about a minute for Market-1501 (32,000 images) and prints the SHA-256 of
 the manifest, which lists every image: quote it beside every score. The second names each image
-that is missing, differs or was added. Protocols, see keras_xreid/data/protocols.py:
+that is missing, differs or was added. The protocols:
 
     paper                    one camera LR at a drawn rate, one HR gallery image a person
     paper-camera-per-person  the same with an LR camera drawn for each person

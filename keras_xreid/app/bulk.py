@@ -1,7 +1,6 @@
 """Bulk embedding into Parquet parts: stopped and gone on, shared among machines."""
 
 import contextlib
-import csv
 import hashlib
 import io
 import json
@@ -333,9 +332,5 @@ def _collect(pa, out):
         with _damaged(pa, path):
             told = json.loads(pa.parquet.read_schema(path).metadata[b"rejected"])
             rejected |= {name: reason for name, (reason, *_) in told.items()}
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "reason"])
-    table.writerows(rejected.items())
-    files.write_text_atomic(out / REJECTED, text.getvalue())
+    files.write_csv_atomic(out / REJECTED, [("path", "reason"), *rejected.items()])
     return len(rejected)

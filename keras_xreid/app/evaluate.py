@@ -1,7 +1,9 @@
 """Scores saved weights on any data set: only its query and gallery folders are needed.
 
-xreid evaluate --weights runs/intact-synthetic --data synthetic
-xreid evaluate --weights FILE.weights.h5 --data market1501 --data-dir DIR
+    xreid evaluate --weights runs/intact-synthetic --data synthetic
+    xreid evaluate --weights FILE.weights.h5 --data market1501 --data-dir DIR
+
+It prints the scores at each rate. --out keeps them.
 """
 
 import contextlib

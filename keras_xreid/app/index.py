@@ -93,7 +93,10 @@ def _listed_images(place):
         raise xr.InputError(f"{place} lists {twice[0]} more than once: keep one row")
     missing = [record.path for record in records if not Path(record.path).is_file()]
     if missing:
-        raise xr.InputError(f"{place} names {missing[0]}, which is not there")
+        raise xr.InputError(
+            f"{place} names {missing[0]}, which is not there: write paths "
+            "from the folder of the CSV"
+        )
     return records
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 import keras_xreid as xr
 from keras_xreid.app import provenance
-from keras_xreid.evaluation.distances import unit
+from keras_xreid.gallery.metric import unit
 from keras_xreid.report.tables import text_table
 
 RATES = (1, 2, 3, 4, 8)  # that queries are looked for at

@@ -4,8 +4,8 @@
 
 The file goes into weights/, with kernels as float16 and without the critics, which only training
 needs, and a row into the table of weights/README.md. It is scored once more as it was stored, and
-refused if a score moved by more than one query. What is too large for the repository (16 MB a file,
-76 MB in all) is listed without a file, with the command that makes it.
+refused if a score moved by more than one query. What is too large for the repository (a file of 16
+MB, 76 MB in all) is listed without a file, with the command that makes it.
 """
 
 import contextlib
@@ -192,7 +192,7 @@ def main(options):
         raise xr.InputError(f"name {options.name!r}: give letters, digits and underscores")
     run, out = Path(options.run), Path(options.out)
     if not (run / "report.md").exists():
-        raise xr.InputError(f"{run} holds no finished run")
+        raise xr.InputError(f"{run} holds no finished run: give the folder of one")
     metrics = read_metrics(run / "metrics.json", NEEDED)
     if metrics.get("short_run"):
         raise xr.InputError(f"{run} is a short run (--limit or --steps): its scores mean nothing")

@@ -39,7 +39,7 @@ from keras_xreid.app.index import (
 )
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
-from keras_xreid.report import figures
+from keras_xreid.report.pixels import GREY, add_image, add_text, new_figure
 
 keras = later("keras")
 
@@ -329,16 +329,16 @@ def draw_page(path, found, queries, recovered, image_size):
     longest = max(1, min(DRAWN, max(len(query["ranked"]) for query in found)))
     row_h = mark_h + cell_h + 2 * text_h + gap
     width = gap + (beside + longest) * (cell_w + gap) + split
-    small = {"color": figures.GREY, "fontsize": 6}
-    with figures._figure(path, width, gap + len(found) * row_h) as figure:
+    small = {"color": GREY, "fontsize": 6}
+    with new_figure(path, width, gap + len(found) * row_h) as figure:
 
         def cell(x, y, image, title, *lines):
             middle = x + cell_w / 2
-            figures._text(figure, middle, y + mark_h / 2, title)
-            figures._image(figure, image, x, y + mark_h, cell_w, cell_h)
+            add_text(figure, middle, y + mark_h / 2, title)
+            add_image(figure, image, x, y + mark_h, cell_w, cell_h)
             for i, line in enumerate(lines):
                 below = y + mark_h + cell_h + (i + 0.6) * text_h
-                figures._text(figure, middle, below, line, **small)
+                add_text(figure, middle, below, line, **small)
 
         for row, query in enumerate(found):
             y, rate = gap + row * row_h, query["rate"]

@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import docstring_parser
 import tyro
@@ -204,11 +204,23 @@ def explained(kind):
     help_of = {doc.arg_name: " ".join((doc.description or "").split()) for doc in docs}
     fields = []
     for field in dataclasses.fields(kind):
-        told = Annotated[field.type, tyro.conf.arg(help=help_of.get(field.name))]
+        told = tyro.conf.arg(help=help_of.get(field.name), metavar=_named(field))
+        told = Annotated[field.type, told]
         again = {"default": field.default, "default_factory": field.default_factory}
         given = {k: v for k, v in again.items() if v is not dataclasses.MISSING}
         fields.append((field.name, told, dataclasses.field(**given)))
     return dataclasses.make_dataclass("Options", fields)
+
+
+def _named(field):
+    """What a word without an option is called: by its field, rather than STR."""
+    if tyro.conf.Positional not in getattr(field.type, "__metadata__", ()):
+        return None
+    (kind, *_) = get_args(field.type)
+    if get_origin(kind) is Literal:  # its choices say it
+        return None
+    name = field.name.upper().replace("_", "-") + " ..." * (get_origin(kind) is tuple)
+    return name if field.default is dataclasses.MISSING else f"[{name}]"
 
 
 def _read(kind, **about):
@@ -219,9 +231,24 @@ def _read(kind, **about):
     except SystemExit as left:
         if not left.code:
             raise  # --help
-        text = re.sub(r"\x1b\[[0-9;]*m|^[╭╰].*$|│", "", said.getvalue(), flags=re.MULTILINE)
-        text = re.split(r"─{9}|Got errors:", text)[0]
-        raise InputError(f"{' '.join(text.split()).rstrip('.')}; --help tells more") from None
+        raise InputError(f"{_told(said.getvalue())}; --help tells more") from None
+
+
+def _told(said):
+    """What the parser found wrong, without its box and with fewer of Python's words."""
+    boxed = "│" in said  # else the output takes no UTF-8, and a title and a rule come first
+    said = re.sub(r"\x1b\[[0-9;]*m|^[╭╰].*$|│", "", said, flags=re.MULTILINE)
+    parts = re.split(r"─{9,}" if boxed else r"^ *-{9,}", said, flags=re.MULTILINE)
+    found, *more = (" ".join(part.split()) for part in parts[not boxed :])
+    found = found.split(" Got errors:")[0].replace(" (required)", "").rstrip(".")
+    help_text = " ".join(more[:1])
+    wrong = re.fullmatch(r"Error parsing (\S+): .*?(\[?'.*'\]?)", found)
+    if wrong and (kind := re.search("INT|FLOAT", help_text)):
+        number = "whole number" if kind[0] == "INT" else "number"
+        number = f"{number}s" if "..." in help_text else f"a {number}"
+        return f"{wrong[1]} is {wrong[2].strip('[]')}: give {number}"
+    meant = re.match(r"Perhaps .*?(--[\w-]+)", help_text)
+    return f"{found}; perhaps {meant[1]}" if meant else found
 
 
 def strength_of(options):

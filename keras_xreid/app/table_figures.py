@@ -13,11 +13,12 @@ from keras_xreid.data.resolution import lr_rates, prepare_images
 from keras_xreid.evaluation.distances import distances_among
 from keras_xreid.evaluation.ranking import counted_queries
 from keras_xreid.evaluation.samples import one_query_a_person, queries_to_map
-from keras_xreid.report import figures, run_figures
+from keras_xreid.report import figures, image_figures, run_figures
+
+distances = later("keras_xreid.models.distances")
+forward = later("keras_xreid.models.forward")
 
 # What each shows: rows of the main table by their names, or a recipe with its options.
-base = later("keras_xreid.models.base")
-
 RUNS = {
     "intact-figure-4": {
         "Sole SR": "intact --supervision mse",
@@ -83,7 +84,7 @@ def draw(figure, folder, found, options):
     elif figure == "adaptive-figure-4":
         (model,) = models.values()
         result = ranked(model, data, one_query_a_person(data.query, counted, 1), (1, 2, 3, 4))
-        figures.ranked_lists(path, run_figures.ranked_lists_by_rate(result, length=15))
+        image_figures.ranked_lists(path, run_figures.ranked_lists_by_rate(result, length=15))
     else:
         trained = lr_rates(next(iter(found.values()))["options"]["train_rates"])
         return maps_of(path, models, data, counted, trained)
@@ -98,7 +99,7 @@ def recovered_by(path, models, records, rates, size):
         low = prepare_images(records, size, rate)
         shown = {label: model.recover(low) for label, model in models.items()}
         groups.append((f"r = {rate}", {"LR" if rate > 1 else "HR": low, **shown}))
-    figures.image_strips(path, [*groups, ("", {"HR": high})])
+    image_figures.image_strips(path, [*groups, ("", {"HR": high})])
 
 
 def ranked(model, data, rows, rates):
@@ -116,7 +117,7 @@ def ranked_by(path, models, data, counted, rate=8, length=7):
         for i, group in enumerate(groups):
             row = run_figures.ranked_row(result, result.trials[0], i, "plain", label, length)
             group["rows"].append(row)
-    figures.ranked_lists(path, groups)
+    image_figures.ranked_lists(path, groups)
 
 
 def maps_of(path, models, data, counted, trained):
@@ -131,10 +132,10 @@ def maps_of(path, models, data, counted, trained):
         for rate in RATES:
             images = prepare_images(records, model.image_size, rate)
             if of_f:
-                parts.append(base.predict(model.encoder, base.as_float(images), 64)[-1])
+                parts.append(forward.predict(model.encoder, images, 64)[-1])
             else:
                 parts.append(model.embed(images, rates=rate))
-        measure = (lambda a, b, query_rates: base.euclidean(a, b)) if of_f else model.distances
+        measure = (lambda a, b, query_rates: distances.euclidean(a, b)) if of_f else model.distances
         apart = distances_among(measure, np.concatenate(parts), told)
         places = run_figures.places_of(apart)
         persons = [record.person for record in records] * len(RATES)

@@ -6,7 +6,7 @@ import itertools
 import statistics
 
 import keras_xreid as xr
-from keras_xreid.app import compare, table_figures
+from keras_xreid.app import compare, compare_pairs, compare_rows, table_figures
 from keras_xreid.app.table_rows import FIGURE_5, LABELED, NEAREST, SHARES, TABLE_5, TABLES
 from keras_xreid.evaluation.ranking import standard_error
 from keras_xreid.report import figures, papers
@@ -133,7 +133,7 @@ def described(runs):
     """On what the rows were run, and how long each."""
     if not runs:
         return "nothing was run yet"
-    first, words = runs[0], [f"{runs[0]['dataset']} ({compare.people_of(runs[0])} people)"]
+    first, words = runs[0], [f"{runs[0]['dataset']} ({compare_rows.people_of(runs[0])} people)"]
     mixed = f"protocol {first['protocol']}, all queries"
     words.append(mixed if first.get("mixed") else "mean over the rates 2, 3, 4")
     for name, title in (("epochs", "epochs a row"), ("seed", "seed"), ("split_id", "split")):
@@ -337,13 +337,13 @@ def show_table_5(table, found, folder):
 
 def show_main(table, found, folder):
     """Every system beside the control: scores, costs, and paired differences."""
-    rows = [compare.row_of(label, "", runs) for label, runs in found.items() if runs]
+    rows = [compare_rows.row_of(label, "", runs) for label, runs in found.items() if runs]
     title = f"Every system with one budget, {described(all_runs(found))}"
     if not rows:
         return Section(title, [(["row", "rank-1"], [[label, NOT_RUN] for label in found])], [])
     header, lines = compare.table(rows)
     at = header.index("mean LR") + 1
-    values = [compare.flip_of(row) for row in rows]
+    values = [compare_rows.flip_of(row) for row in rows]
     if any(value is not None for value in values):
         header.insert(at, "mean LR, flip")
         for line, value in zip(lines, values, strict=True):
@@ -355,13 +355,13 @@ def show_main(table, found, folder):
     header, lines = header[:1] + header[2:], {line[0]: line[:1] + line[2:] for line in lines}
     empty = [NOT_RUN, *[NOT_MEASURED] * (len(header) - 2)]
     shown = [(header, [lines.get(label, [label, *empty]) for label in found])]
-    notes = [f"- {note}" for note in compare.footnotes(rows)]
+    notes = [f"- {note}" for note in compare_rows.footnotes(rows)]
     if "mean LR, flip" in header:
         notes.append("- Flip: embeddings of image and mirror image averaged, twice the query time.")
     pairs, not_judged = beside_controls(rows)
     if pairs:
-        shown.append(compare.paired_table(pairs))
-        notes += [f"- {note}" for note in compare.PAIRED_NOTES]
+        shown.append(compare_pairs.paired_table(pairs))
+        notes += [f"- {note}" for note in compare_pairs.PAIRED_NOTES]
         notes.append(f"- {in_words(pairs)}")
     notes += [f"- {note}" for note in not_judged]
     compare.draw(folder / "main.png", [row for row in rows if row["rank1"]])
@@ -383,7 +383,7 @@ def beside_controls(rows):
     for name in ("control HR & LR", "control HR"):
         beside = of_name.pop(name, None)
         for row in of_name.values() if beside else ():
-            found, left_out = compare.judged([beside, row])
+            found, left_out = compare_pairs.judged([beside, row])
             pairs += found
             not_judged |= dict.fromkeys(left_out)
     return pairs, list(not_judged)

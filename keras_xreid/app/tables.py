@@ -40,7 +40,7 @@ class Options:
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Folder of finished runs, NAME or NAME/run by the names of --plan. Nothing is trained."""
     data: str = "synthetic"
-    """Data set, as in the other recipes."""
+    """Data set, as `xreid train` takes it."""
     data_dir: str | None = None
     """Folder of the data set."""
     split: str = "test"
@@ -48,8 +48,8 @@ class Options:
     fold: int = 0
     """Which people dev holds out: 0, 1 or 2."""
     protocol: str | None = None
-    """each-rate, if not given; or one that fixes each query's rate: paper, see baseline.py. Trained
-    rows are scored by it once more, and not trained again."""
+    """each-rate, if not given; or one that fixes each query's rate, see `xreid build --help`.
+    Trained rows are scored by it once more, and not trained again."""
     split_id: tuple[int, ...] = (0,)
     """Splits of the data set; of several, the table prints mean, deviation and 95 % interval."""
     splits: int | None = None

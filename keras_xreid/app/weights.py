@@ -1,7 +1,9 @@
 """Lists the published weights: what each was trained on, its scores and its size.
 
-xreid weights
-xreid weights intact_strong_market1501_501
+    xreid weights
+    xreid weights intact_strong_market1501_501
+
+Every command takes such a name as --weights, and `xr.load` too.
 """
 
 import dataclasses

@@ -94,7 +94,7 @@ def _content(path):
     except ValueError as error:
         raise InputError(f"cannot read image {path!r}: {error}") from error
     if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, and a device never ends
-        raise InputError(f"cannot read image {path}: this is no file")
+        raise InputError(f"cannot read image {path}: this is no file, give one")
     if about.st_size > MAX_BYTES:
         raise InputError(
             f"image {path} has {about.st_size:,} bytes: at most {MAX_BYTES:,} are read"

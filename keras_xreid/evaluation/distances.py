@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_xreid.errors import InputError
+from keras_xreid.gallery.metric import unit
 
 METRICS = ("cosine", "euclidean")
 
@@ -127,18 +128,6 @@ def model_distances(model, query_features, gallery_features, query_rates=None):
         return model.distances(query_features[rows], gallery_features, query_rates=rates)
 
     return LazyDistances(function, (len(query_features), len(gallery_features)))
-
-
-def unit(features):
-    """Divides features by their length, as a system's `distances` does.
-
-    Args:
-        features: (n, d) float32 array.
-
-    Returns:
-        (n, d) float32 array.
-    """
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def distances_among(measure, features, rates):

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.lpips import SMALLEST, load_lpips
-from keras_xreid.models.base import predict
+from keras_xreid.models.forward import predict
 
 
 def psnr(images, references):

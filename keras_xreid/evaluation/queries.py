@@ -1,7 +1,6 @@
 """The scores of each query, as a file beside metrics.json: what two runs are compared by."""
 
 import csv
-import io
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from keras_xreid.data.manifest import query_names
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.ranking import SCORES
-from keras_xreid.files import write_text_atomic
+from keras_xreid.files import write_csv_atomic
 
 COLUMNS = ("query", "person", "camera", "rate", "variant", "rank1", "AP", "INP")
 KEPT = [SCORES.index(name) for name in ("rank1", "mAP", "mINP")]
@@ -31,9 +30,7 @@ def write_queries(path, result):
     >>> write_queries("runs/mine/queries.csv", evaluate(model, data))
     """
     data, names = result.data, query_names(result.data)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = [COLUMNS]
     for variant in ("plain", "upscaled", "flip"):
         for trial in result.trials:
             of_each = trial.scores.get(variant, np.empty((0, len(SCORES))))
@@ -41,8 +38,8 @@ def write_queries(path, result):
                 record, rate = data.query[row], trial.query_rates[row]
                 shown = "" if np.isnan(rate) else f"{rate:g}"  # a rate that nobody knows
                 who = [names[row], record.person, record.camera, shown, variant]
-                writer.writerow([*who, *of_each[row, KEPT].tolist()])
-    write_text_atomic(path, text.getvalue())
+                rows.append([*who, *of_each[row, KEPT].tolist()])
+    write_csv_atomic(path, rows)
 
 
 def read_queries(path, variant="plain"):

@@ -103,5 +103,5 @@ class Metric:
 
 
 def unit(embeddings):
-    """Embeddings of length 1."""
+    """Embeddings of length 1, as a system's `distances` makes them."""
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), TINY)

@@ -36,17 +36,12 @@ from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.layers.mask import ResolutionMask, VaryingLength, kept_by_level
-from keras_xreid.models.base import (
-    STRONG,
-    ReIDModel,
-    check_loss_weights,
-    features_to_compare,
-    high_and_low,
-    one_for_each,
-    predict_first,
-    preset_or,
-)
+from keras_xreid.models.arrays import high_and_low, one_for_each
+from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import pairs_within
+from keras_xreid.models.distances import features_to_compare
+from keras_xreid.models.forward import predict_first
+from keras_xreid.models.presets import STRONG, check_loss_weights, preset_or
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 

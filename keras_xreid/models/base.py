@@ -1,7 +1,5 @@
 """What every system can do: embed images, measure distances, be saved and loaded."""
 
-import types
-
 import keras
 import numpy as np
 from keras import layers, ops
@@ -9,22 +7,10 @@ from keras import layers, ops
 from keras_xreid import adaptation
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.errors import InputError
-from keras_xreid.training import autodiff, batch_statistics, fast_torch, inference, processes
+from keras_xreid.models import distances
+from keras_xreid.models.arrays import as_float, as_numpy, one_for_each
+from keras_xreid.training import autodiff, batch_statistics, fast_torch, inference
 from keras_xreid.training.phases import PhasedModel
-
-# What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
-# on a CPU, and the field's tricks (Luo et al., Bag of Tricks, CVPR Workshops 2019).
-STRONG = {
-    "backbone": "efficientnet_lite0",
-    "image_size": (128, 64),
-    "neck": True,
-    "label_smoothing": 0.1,
-    "margin": 0.3,
-    "unit_triplet": True,
-    "flip": True,
-}
-
-BLOCK = 8192  # images of a gallery that are normalised at a time
 
 
 class ReIDModel(PhasedModel):
@@ -260,14 +246,7 @@ class ReIDModel(PhasedModel):
         Returns:
             (q, g) float32 array, in [0, 2].
         """
-        query, gallery = features_to_compare(query_features, gallery_features)
-        query, found = _unit(query), np.empty((len(query), len(gallery)), "float32")
-        # By blocks: a normalised copy of a whole gallery would be as large as it.
-        for start in range(0, len(gallery), BLOCK):
-            block = slice(start, start + BLOCK)
-            found[:, block] = query @ _unit(gallery[block]).T
-        np.subtract(1.0, found, out=found)
-        return np.maximum(found, 0.0, out=found)  # rounding may leave a little less
+        return distances.cosine(query_features, gallery_features)
 
     def __call__(self, images, *args, **kwargs):
         # Of tensors no number is looked at: that would wait for the device at each batch.
@@ -417,220 +396,3 @@ class ReIDModel(PhasedModel):
             rate = None if rates is None else rates[start : start + step]
             results.append(np.asarray(function(part, rate), dtype="float32"))
         return np.concatenate(results)
-
-
-def preset_or(presets, preset, **given):
-    """What was given to a constructor, and where that is None what the preset has, or nothing.
-
-    Args:
-        presets: dict of a system's presets, each a dict.
-        preset: the name of one.
-        **given: arguments, None where the preset is to say.
-
-    Raises:
-        InputError: there is no such preset.
-
-    Returns:
-        A namespace of these arguments; what neither says is False, which also is a weight of 0.
-    """
-    if not isinstance(preset, str) or preset not in presets:
-        raise InputError(f"unknown preset {preset!r}: known are {', '.join(presets)}")
-    found = {k: presets[preset].get(k, False) if v is None else v for k, v in given.items()}
-    return types.SimpleNamespace(**found)
-
-
-def check_loss_weights(*weights):
-    """Refuses a negative weight, and weights that leave no loss.
-
-    Args:
-        *weights: floats.
-
-    Raises:
-        InputError: such a weight.
-    """
-    if min(weights) < 0 or not any(weights):
-        raise InputError(
-            f"weights of the losses {', '.join(f'{w:g}' for w in weights)}: "
-            "give 0 (off) or more, and not all 0"
-        )
-
-
-def predict(part, images, batch_size, first=False):
-    """Runs a functional part in inference mode; a list of float32 arrays, one an output.
-
-    Args:
-        part: a functional `keras.Model`.
-        images: array, uint8 or float in [0, 1], or a list of arrays, one an input.
-        batch_size: int, images a forward pass; does not change the result.
-        first: bool, whether the first output alone is wanted.
-    """
-    given = list(images) if isinstance(images, (list, tuple)) else [images]
-    if not len(given[0]):
-        return [np.zeros((0, *output.shape[1:]), "float32") for output in part.outputs]
-    if not batch_statistics.taking():
-        return inference.run(part, given, batch_size, as_float, first)
-    # Layers behave otherwise for a while, and change: Keras knows how.
-    part = inference.network_of(part, first)
-    given = [as_float(x) if x.dtype == np.uint8 and x.ndim == 4 else x for x in given]
-    if part._jit_compile is None:
-        part.jit_compile = autodiff.default_jit_compile()
-    batch_statistics.trace_anew(part)
-    with processes.undivided():
-        outputs = part.predict(
-            given if len(given) > 1 else given[0], batch_size=batch_size, verbose=0
-        )
-    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    return [np.asarray(output, dtype="float32") for output in outputs]
-
-
-def predict_first(part, images, batch_size):
-    """As `predict`, the first output alone: of a network no logits, which nobody asked for."""
-    return predict(part, images, batch_size, first=True)[0]
-
-
-def as_float(images):
-    """The one place that scales: images as float32 in [0, 1].
-
-    Args:
-        images: array or tensor; uint8 is divided by 255, floats are taken as they are.
-
-    Returns:
-        The same, float32.
-
-    Raises:
-        InputError: other integers, whose range nobody knows, or no images.
-    """
-    if not hasattr(images, "dtype"):
-        raise InputError(f"{type(images).__name__} was given in place of images")
-    dtype = keras.backend.standardize_dtype(images.dtype)
-    if dtype != "uint8" and "float" not in dtype:
-        raise InputError(f"images are {dtype}: give uint8, or floats in [0, 1]")
-    if isinstance(images, np.ndarray):
-        images = images.astype("float32")
-    else:
-        images = ops.cast(images, "float32")
-    return images / 255.0 if dtype == "uint8" else images
-
-
-def as_numpy(values):
-    """The one place where numbers from outside become a NumPy array.
-
-    Args:
-        values: array, list, or a tensor of PyTorch, TensorFlow, JAX or Keras: on any device, with
-            or without a gradient, bfloat16 too, which comes back as float32.
-
-    Returns:
-        An array.
-
-    Raises:
-        InputError: what is not numbers, or lists of unequal lengths.
-
-    Example:
-
-    >>> as_numpy(torch.ones(2, dtype=torch.bfloat16, requires_grad=True))
-    array([1., 1.], dtype=float32)
-    """
-    try:
-        if isinstance(values, (list, tuple)) and any(hasattr(value, "dtype") for value in values):
-            values = np.stack([as_numpy(value) for value in values])
-        if hasattr(values, "detach"):  # PyTorch's, which NumPy does not read as they are
-            values = values.detach().cpu()
-            values = values.float() if values.is_floating_point() else values
-        found = np.asarray(values.numpy() if hasattr(values, "numpy") else values)
-        if found.dtype.name.startswith(("bfloat", "float8")):  # NumPy itself has none
-            found = found.astype("float32")
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{type(values).__name__} is no array of numbers: {reason}") from error
-    if found.dtype.kind not in "biuf":
-        raise InputError(f"values of type {found.dtype} are no numbers")
-    return found
-
-
-def one_for_each(values, count):
-    """One number for each of so many images.
-
-    Args:
-        values: a number, or (count,) of them.
-        count: int.
-
-    Returns:
-        (count,) array.
-
-    Raises:
-        InputError: another number of them.
-    """
-    values = as_numpy(values)
-    if values.shape not in ((), (count,)):
-        raise InputError(
-            f"{' x '.join(map(str, values.shape))} rates were given for {count} images: "
-            "give one, or one for each"
-        )
-    return np.broadcast_to(values, (count,))
-
-
-def features_to_compare(query, gallery):
-    """Features of two sides as float32 arrays that fit each other.
-
-    Args:
-        query: (q, d), whatever `as_numpy` takes.
-        gallery: (g, d).
-
-    Returns:
-        Two float32 arrays.
-
-    Raises:
-        InputError: where they are no matrices, or of unequal width.
-    """
-    query, gallery = as_numpy(query), as_numpy(gallery)
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"features of shapes {query.shape} and {gallery.shape} cannot be compared: give "
-            "(q, d) and (g, d), embedded by the same model"
-        )
-    return query.astype("float32", copy=False), gallery.astype("float32", copy=False)
-
-
-def high_and_low(batch):
-    """Joins the HR and the LR images of a batch, HR first: they pass a network at once.
-
-    Args:
-        batch: dict of "hr" and "lr", (n, height, width, 3), and "person", (n,). HR images that
-            were drawn on their own come with "hr_person", (n,), and the HR image of each LR image
-            is "target" then.
-
-    Returns:
-        A dict: "image", and "target" (what is to be recovered), (2n, height, width, 3) in [0, 1],
-        and "person", (2n,).
-    """
-    hr, lr = as_float(batch["hr"]), as_float(batch["lr"])
-    target = as_float(batch["target"]) if "target" in batch else hr
-    person = batch["person"]
-    return {
-        "image": ops.concatenate([hr, lr]),
-        "target": ops.concatenate([hr, target]),
-        "person": ops.concatenate([batch.get("hr_person", person), person]),
-    }
-
-
-def euclidean(a, b):
-    """Euclidean distances between two sets of features.
-
-    Args:
-        a: (q, d) array.
-        b: (g, d) array.
-
-    Returns:
-        (q, g) float32 array.
-    """
-    a, b = features_to_compare(a, b)
-    # In place: a large gallery's distances are hundreds of megabytes.
-    squared = a @ b.T
-    squared *= -2.0
-    squared += np.sum(np.square(a), axis=1)[:, None]
-    squared += np.sum(np.square(b), axis=1)
-    return np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
-
-
-def _unit(features):
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

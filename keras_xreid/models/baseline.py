@@ -5,14 +5,10 @@ from keras import layers, ops
 
 from keras_xreid import losses
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import (
-    STRONG,
-    ReIDModel,
-    as_float,
-    high_and_low,
-    predict_first,
-    preset_or,
-)
+from keras_xreid.models.arrays import as_float, high_and_low
+from keras_xreid.models.base import ReIDModel
+from keras_xreid.models.forward import predict_first
+from keras_xreid.models.presets import STRONG, preset_or
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 

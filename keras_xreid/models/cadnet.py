@@ -35,8 +35,8 @@ from keras_xreid.layers.discriminator import (
     build_resnet_discriminator,
 )
 from keras_xreid.layers.head import build_neck, classifier
-from keras_xreid.models.base import STRONG, check_loss_weights, preset_or
 from keras_xreid.models.dual import DualModel, hr_and_lr
+from keras_xreid.models.presets import STRONG, check_loss_weights, preset_or
 from keras_xreid.training.phases import Phase
 
 FEATURES = ("fg", "f", "g")

@@ -29,8 +29,11 @@ from keras import ops
 from keras_xreid import losses
 from keras_xreid.errors import InputError
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import ReIDModel, as_float, predict_first, preset_or
+from keras_xreid.models.arrays import as_float
+from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import PRESETS, pairs_within
+from keras_xreid.models.forward import predict_first
+from keras_xreid.models.presets import preset_or
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 

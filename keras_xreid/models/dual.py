@@ -7,7 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_xreid import losses
-from keras_xreid.models.base import ReIDModel, euclidean, high_and_low, predict
+from keras_xreid.models.arrays import high_and_low
+from keras_xreid.models.base import ReIDModel
+from keras_xreid.models.distances import euclidean
+from keras_xreid.models.forward import predict
 from keras_xreid.training.processes import whole
 
 

@@ -30,7 +30,10 @@ from keras_xreid.layers.association import Association
 from keras_xreid.layers.discriminator import build_image_discriminator
 from keras_xreid.layers.generator import build_generator
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import STRONG, ReIDModel, as_float, predict, predict_first, preset_or
+from keras_xreid.models.arrays import as_float
+from keras_xreid.models.base import ReIDModel
+from keras_xreid.models.forward import predict, predict_first
+from keras_xreid.models.presets import STRONG, preset_or
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 

@@ -7,8 +7,9 @@ from keras import ops
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.models.adaptive import PRESETS, nearest_level
-from keras_xreid.models.base import ReIDModel, preset_or
+from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import Baseline
+from keras_xreid.models.presets import preset_or
 
 
 @keras.saving.register_keras_serializable("keras_xreid")

@@ -22,16 +22,12 @@ from keras import layers, ops
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError, check_number
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.base import (
-    ReIDModel,
-    as_numpy,
-    features_to_compare,
-    one_for_each,
-    predict,
-    predict_first,
-    preset_or,
-)
+from keras_xreid.models.arrays import as_numpy, one_for_each
+from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import PRESETS as OF_BASELINE
+from keras_xreid.models.distances import features_to_compare
+from keras_xreid.models.forward import predict, predict_first
+from keras_xreid.models.presets import preset_or
 from keras_xreid.progress import Progress
 from keras_xreid.training.phases import Phase, PhasedModel
 

@@ -33,9 +33,9 @@ from keras_xreid.errors import InputError
 from keras_xreid.layers.decoder import build_decoder
 from keras_xreid.layers.discriminator import build_feature_discriminators
 from keras_xreid.layers.head import build_neck, classifier
-from keras_xreid.models.base import STRONG, check_loss_weights, preset_or
 from keras_xreid.models.cadnet import paper_sgd
 from keras_xreid.models.dual import DualModel, hr_and_lr
+from keras_xreid.models.presets import STRONG, check_loss_weights, preset_or
 from keras_xreid.training.phases import Phase
 
 SETTINGS = ("paper", "authors-code")

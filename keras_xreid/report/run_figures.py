@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_xreid.data.resolution import prepare_images
-from keras_xreid.report import figures
+from keras_xreid.report import figures, image_figures
+from keras_xreid.report.loss_curves import loss_curves
 
 
 def draw_figures(folder, result, train_rates=(2, 3, 4), show_rate=4):
@@ -36,16 +37,16 @@ def draw_figures(folder, result, train_rates=(2, 3, 4), show_rate=4):
         written.append(figures.rank_against_rate(folder / "rank1.png", result.scores, train_rates))
         written.append(figures.cmc_curves(folder / "cmc.png", result.scores))
     if history.exists():
-        written.append(figures.loss_curves(folder / "losses.png", history))
+        written.append(loss_curves(folder / "losses.png", history))
     if strips := recovered_strips(result):
-        written.append(figures.image_strips(folder / "recovered.png", strips))
+        written.append(image_figures.image_strips(folder / "recovered.png", strips))
     if rates:
         show_rate = show_rate if show_rate in rates else max(rates)
         lists = ranked_lists(result, show_rate)
-        written.append(figures.ranked_lists(folder / "ranked.png", lists))
+        written.append(image_figures.ranked_lists(folder / "ranked.png", lists))
     if len(result.trials) > 1:
         lists = ranked_lists_by_rate(result)
-        written.append(figures.ranked_lists(folder / "ranked_by_rate.png", lists))
+        written.append(image_figures.ranked_lists(folder / "ranked_by_rate.png", lists))
     if result.masks:
         path = folder / "masks.png"
         written.append(figures.mask_heat_map(path, result.masks, result.mask_rates))
@@ -78,7 +79,7 @@ def recovered_strips(result):
 
 
 def ranked_lists(result, rate, length=10):
-    """Groups for `figures.ranked_lists`: the queries that `evaluate` chose, at one rate.
+    """Groups for `image_figures.ranked_lists`: the queries that `evaluate` chose, at one rate.
 
     Where recovery can be left out, each of them without and with it.
     """
@@ -96,7 +97,7 @@ def ranked_lists(result, rate, length=10):
 
 
 def ranked_lists_by_rate(result, length=10):
-    """A group for `figures.ranked_lists`: one query, drawn by the seed, at every rate."""
+    """A group for `image_figures.ranked_lists`: one query, drawn by the seed, at every rate."""
     row = result.mapped[0]
     rows = [
         # With a hard space, so that it stays in one line.
@@ -107,7 +108,7 @@ def ranked_lists_by_rate(result, length=10):
 
 
 def ranked_row(result, trial, row, variant, label, length=10):
-    """One query of `figures.ranked_lists` with what was found for it."""
+    """One query of `image_figures.ranked_lists` with what was found for it."""
     record, size = result.data.query[row], result.image_size
     columns = trial.nearest[variant][row][:length]
     found = [result.data.gallery[column] for column in columns if column >= 0]

@@ -428,7 +428,7 @@ class Ours(Contender):
 
     def run_predict(self, runs):
         """What `embed` computes, by Keras's `predict` of each part."""
-        from keras_xreid.models.base import as_float
+        from keras_xreid.models.arrays import as_float
         from keras_xreid.training import autodiff
 
         for part in self.embedding:

@@ -2,8 +2,6 @@
 
 import configparser
 import contextlib
-import csv
-import io
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from PIL import Image
 
 from keras_xreid.data.images import SUFFIXES, read_image
 from keras_xreid.errors import InputError, check_number
-from keras_xreid.files import whole_folder
+from keras_xreid.files import whole_folder, write_csv_atomic
 from keras_xreid.progress import Progress
 
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4")
@@ -85,9 +83,7 @@ def cut_people(folder, out, gap=50, near=128, far=64, crops=5, visible=0.5, verb
             )
         wanted = sorted([(box, "query") for box in queries] + [(box, "gallery") for box in gallery])
         progress = Progress(f"Cutting {len(wanted):,} images", len(wanted), show=verbose)
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["path", "person", "camera", "split", "rate", "frame", "height"])
+        table = [["path", "person", "camera", "split", "rate", "frame", "height"]]
         by_frame = defaultdict(list)
         for box, role in wanted:
             by_frame[box.frame].append((box, role))
@@ -100,9 +96,9 @@ def cut_people(folder, out, gap=50, near=128, far=64, crops=5, visible=0.5, verb
                 Image.fromarray(cut(pixels, box)).save(building / name)
                 rate = max(1, round(near / box.height))
                 camera = FAR if role == "query" else NEAR
-                table.writerow([name, box.person, camera, role, rate, box.frame, box.height])
+                table.append([name, box.person, camera, role, rate, box.frame, box.height])
                 progress.add()
-        (building / TABLE).write_text(text.getvalue(), encoding="utf-8")
+        write_csv_atomic(building / TABLE, table)
     return out / TABLE
 
 

@@ -18,12 +18,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import numpy as np
 
-from keras_xreid.data.synthetic import drawing
+from keras_xreid.data.synthetic import cloth
+from keras_xreid.data.synthetic.body import Body
+from keras_xreid.data.synthetic.canvas import Canvas, photograph
+from keras_xreid.data.synthetic.scenes import panorama
 from keras_xreid.progress import Progress
 
 VERSION = "7"  # part of the cache's name: raise it whenever a single pixel changes
@@ -166,9 +168,9 @@ def draw_person(person, camera, shot, image_size=(128, 64), seed=0, style="a"):
     height, width = image_size
     view = STYLES[style][camera - 1]
     rng = np.random.default_rng((seed, 2, person, camera, shot))
-    canvas = drawing.Canvas(rng, view, height, width)
-    drawing.Body(canvas, describe_person(person, seed), rng).paint()
-    return drawing.photograph(canvas, rng, drawing.panorama(view["scene"], height, width, seed))
+    canvas = Canvas(rng, view, height, width)
+    Body(canvas, describe_person(person, seed), rng).paint()
+    return photograph(canvas, rng, panorama(view["scene"], height, width, seed))
 
 
 def describe_person(person, seed=0):
@@ -212,7 +214,7 @@ def describe_person(person, seed=0):
         "bottom_colour": pick(*BOTTOMS),
         "shoes": pick(*SHOES),
         "bag": pick(None, None, "backpack", "shoulder bag", "handbag"),
-        "bag_colour": pick(*drawing.BAGS),
+        "bag_colour": pick(*cloth.BAGS),
         "girth": rng.uniform(0.9, 1.12),
         "height": rng.uniform(0.95, 1.02),
         "print": bool(rng.random() < 0.5),  # a print on plain cloth, or a pattern all over
@@ -225,16 +227,16 @@ def describe_person(person, seed=0):
     if look["top"] == "dress":
         look["bottom"] = "trousers"
     look["fine"] = {
-        "pattern": own(drawing.PATTERNS),
-        "print": own(tuple(drawing.PRINTS)),
+        "pattern": own(cloth.PATTERNS),
+        "print": own(tuple(cloth.PRINTS)),
         "print_ink": accent(look["top_colour"]),
         "hem_ink": accent(look["top_colour"]),
-        "sleeves": own(drawing.TRIMS),
+        "sleeves": own(cloth.TRIMS),
         "sleeves_ink": accent(look["top_colour"]),
-        "legs": own(drawing.TRIMS),
+        "legs": own(cloth.TRIMS),
         "legs_ink": accent(look["bottom_colour"]),
         "shoes_ink": accent(look["shoes"]),
-        "bag": own(drawing.PATTERNS),
+        "bag": own(cloth.PATTERNS),
     }
     return look
 
@@ -267,23 +269,15 @@ def _draw_all(folder, image_size, people, seed, verbose, style="a"):
         places = (str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH"))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
         count = min(os.cpu_count() or 1, 8)
+        read, write = os.pipe()  # one for all workers
         for worker in range(count):
             words = (style, *image_size, people, seed, worker, count)
             command = [sys.executable, "-P", "-m", __name__, str(building), *map(str, words)]
-            started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-            workers.append(started)
-        lock = threading.Lock()
-
-        def follow(worker):
-            for _ in worker.stdout:  # a line for each person drawn
-                with lock:
-                    progress.add()
-
-        readers = [threading.Thread(target=follow, args=(worker,)) for worker in workers]
-        for reader in readers:
-            reader.start()
-        for reader in readers:
-            reader.join()
+            workers.append(subprocess.Popen(command, stdout=write, env=environment))
+        os.close(write)
+        with open(read) as lines:
+            for _ in lines:  # one for each person drawn
+                progress.add()
         if any(worker.wait() for worker in workers):
             raise OSError("a drawing process failed, see above")
         try:
