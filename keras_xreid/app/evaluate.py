@@ -179,13 +179,19 @@ def beside_card(options, data, results):
         return
     if (entry.get("fold") or 0) != options.fold:
         return
+    apart = apart_from_card(entry, results)
+    if apart is not None:
+        print(f"The card of {options.weights} differs by {apart:.1f} queries at most")
+
+
+def apart_from_card(entry, results):
+    """The largest difference of a rank-1 from a card's, in queries; None without a common rate."""
     apart = [
         abs(entry["per_rate"][rate]["rank1"] - scores["rank1"]) * results["queries"] / 100
         for rate, scores in results["per_rate"].items()
         if rate in entry["per_rate"]
     ]
-    if apart:
-        print(f"The card of {options.weights} differs by {max(apart):.1f} queries at most")
+    return max(apart, default=None)
 
 
 def main(options):

@@ -4,12 +4,14 @@
     xreid tables cadnet --seeds 0 1 2
     xreid tables --plan all --data market1501 --data-dir DIR > jobs.tsv
     xreid tables main --from FOLDER
+    xreid tables published --data market1501 --data-dir DIR
 
 `main` has every system with one budget; `rain-3` is a table of a paper beside its numbers; `rain`
 has a system's tables, `all` every one. A row that two tables print is run once. A finished row is
 not run again, an interrupted one goes on where it was: the command can be repeated at any time. On
 two cores a row of the embedded set takes about three minutes. --plan prints the jobs and runs
-nothing; --from prints what is finished in a folder and says which rows are not run.
+nothing; --from prints what is finished in a folder and says which rows are not run. `published`
+trains nothing: it scores the published weights of --data again, from their files.
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ import tyro
 import keras_xreid as xr
 from keras_xreid import app, files
 from keras_xreid.app import folder as folders
-from keras_xreid.app import table_figures
+from keras_xreid.app import table_figures, table_published
 from keras_xreid.app.jobs import FIRST, LONG, Jobs
 from keras_xreid.app.table_pages import section_of
 from keras_xreid.app.table_rows import KNOWN, TABLE_5, control, rows_of
@@ -34,7 +36,7 @@ class Options:
     tables: tyro.conf.Positional[tuple[str, ...]]
     """main; a paper's table, rain-3; a system's tables, rain; all tables; or a figure of a paper,
     rain-figure-5: intact-figure-4, cadnet-figure-3 and 4, rain-figure-3 and 4, adaptive-figure-4
-    show people of the data set."""
+    show people of the data set. Or, alone, published."""
     plan: bool = False
     """Print the jobs, a line each: name, needs, core-hours and command. Nothing is run."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
@@ -108,7 +110,7 @@ def jobs_of(tables, options, root):
 def settle(options):
     """Fills in what follows from the rest; refuses bad values. Returns the tables asked for."""
     chosen = []
-    known = (*KNOWN, *table_figures.RUNS, *papers.OF_SYSTEM, "all")
+    known = (*KNOWN, *table_figures.RUNS, *papers.OF_SYSTEM, "all", "published")
     for name in options.tables:
         if name not in known:
             raise xr.InputError(f"unknown table {name!r}: known are {', '.join(known)}")
@@ -146,8 +148,11 @@ def print_plan(chosen, options, root):
 
 
 def main(options):
-    chosen = settle(options)
     folder = Path(options.out or f"runs/tables-{options.data}")
+    if options.tables == ("published",):
+        with folders.locked(folder):
+            return table_published.write(options, folder)
+    chosen = settle(options)
     root = Path(options.from_ or folder)
     if options.plan:
         return print_plan(chosen, options, root)
