@@ -422,7 +422,7 @@ class Gallery:
             numbers = [known[name]["number"] for name in names]
             chosen = np.zeros(len(known), bool)
             chosen[numbers] = True
-            parts.append(chosen[self._column("camera")])
+            parts.append(chosen.take(self._column("camera")))
         if between is not None:
             first, last = check_between(between)
             time = self._column("time")

@@ -64,7 +64,7 @@ class Metric:
         own = np.linalg.norm(cut, axis=1, keepdims=True)
         return (cut / np.maximum(own, TINY) if self.kind == "cosine" else cut), own
 
-    def scores(self, query, block, norms, level):
+    def scores(self, query, block, norms, level, cached=False):
         """(q, n) products, larger for what is nearer.
 
         Args:
@@ -72,13 +72,14 @@ class Metric:
             block: (n, d) of the gallery.
             norms: (n, levels) of `norms`, or None.
             level: int.
+            cached: whether the block lies in the processor's cache.
         """
-        return self.refine(self.products(query, block, level), norms, level)
+        return self.refine(self.products(query, block, level, cached), norms, level)
 
-    def products(self, query, block, level):
+    def products(self, query, block, level, cached=False):
         """(q, n) products with the part of the gallery's vectors that the level has."""
         part = block[:, : self.lengths[level]]
-        if len(query) > FEW:
+        if cached or len(query) > FEW:
             return query @ part.T
         # Of few queries NumPy's loop reads memory faster than its matrix product.
         return np.stack([np.einsum("nd,d->n", part, one) for one in query])

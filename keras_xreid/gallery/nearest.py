@@ -52,7 +52,7 @@ def nearest(metric, rows, query, level, k, allowed=None):
             part = chosen[start : start + GATHER]
             block = buffer[: len(part)]
             np.take(matrix, part, axis=0, out=block, mode="clip")
-            best.add(_scores(metric, rows, query, block, part, level, coarse), part)
+            best.add(_scores(metric, rows, query, block, part, level, coarse, cached=True), part)
     else:
         for start in range(0, n, BLOCK):
             part = slice(start, min(start + BLOCK, n))
@@ -70,12 +70,12 @@ def nearest(metric, rows, query, level, k, allowed=None):
     return exact
 
 
-def _scores(metric, rows, query, block, part, level, coarse):
+def _scores(metric, rows, query, block, part, level, coarse, cached=False):
     """Scores of a block, which are some of the rows; of codes nearly so."""
     norms = None if rows.norms is None else rows.norms[part]
     if not coarse:
-        return metric.scores(query, block, norms, level)
-    found = metric.products(query, block.astype("float32"), level)
+        return metric.scores(query, block, norms, level, cached)
+    found = metric.products(query, block.astype("float32"), level, cached)
     found *= rows.scales[part]
     return metric.refine(found, norms, level)
 

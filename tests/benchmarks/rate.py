@@ -15,7 +15,10 @@ kernel, and every second one is stored as JPEG of quality 50 to 95.
 
 import dataclasses
 import io
+import tempfile
+from pathlib import Path
 
+import keras
 import numpy as np
 import tyro
 from PIL import Image
@@ -92,6 +95,14 @@ def costs_of_wrong_rates(o):
         data = xr.datasets.load(
             "market1501", o.data_dir, need=("query", "gallery"), image_size=model.image_size
         )
+        if not rows:
+            with tempfile.TemporaryDirectory() as folder:
+                manifest = xr.manifest_rows(data, TRUE)
+                sha256 = xr.write_manifest(Path(folder) / "manifest.jsonl", manifest)
+            print(
+                f"{len(data.query)} queries, {len(data.gallery)} gallery images, seed 0, "
+                f"{keras.backend.backend()}, manifest {sha256[:16]}"
+            )
         rates = {1, *TRUE, *TOLD}
         adapted = model.adapt(data.gallery, rates=rates, verbose=False) if adapts else None
         found = wrong_rates(model, data, adapted)
