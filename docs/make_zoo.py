@@ -56,7 +56,8 @@ A command that names weights without a file needs that run first,
 see [results](results.md#runs-without-a-published-file).
 
 Score one of them again: `xreid evaluate --weights NAME --data market1501 --data-dir DIR`.
-Score all again: `xreid tables published --data market1501 --data-dir DIR`. It says how far each is from its card.
+Score all again: `xreid tables published --data market1501 --data-dir DIR`.
+It says how far each is from its card.
 """
 
 
