@@ -144,7 +144,7 @@ def measure(o, folder):
     def timed(name, images, count, out):
         """Images a CPU second, without start and end; and peak memory."""
         if name not in starts:
-            starts[name] = ran(command(name, folder / "few", "few"))[0]
+            starts[name] = ran(command(name, folder / "few", "parts-of-few"))[0]
         seconds, memory, _ = ran(command(name, images, out))
         speed = (count - FEW) / (seconds - starts[name])
         shown = "bare loop" if name == "loop" else "`xreid embed`"
