@@ -299,6 +299,9 @@ def test_a_score_that_is_not_the_cards_ends_the_command(tmp_path, monkeypatch, c
     assert left.value.code == 1
     said = capsys.readouterr()
     assert f"not as on the card: {EMBEDDED}" in said.err and " 2.0\n" in said.out
+    for names, more in ((("published", "rain-3"), {}), (("published",), {"plan": True})):
+        with pytest.raises(xr.InputError, match=r"published with (rain-3|--plan): it goes"):
+            tables.main(tables.Options(names, out=str(tmp_path), **more))
     with pytest.raises(xr.InputError, match="no weights of cuhk03 are published"):
         tables.main(tables.Options(("published",), data="cuhk03", out=str(tmp_path)))
 

@@ -1,5 +1,6 @@
 """The published weights, scored again from their files: `xreid tables published`."""
 
+import dataclasses
 import json
 
 import keras_xreid as xr
@@ -7,6 +8,22 @@ from keras_xreid import app, files
 from keras_xreid.app import evaluate
 from keras_xreid.report.page import write_page
 from keras_xreid.report.tables import NOT_MEASURED, markdown, text_table
+
+
+def refuse_others(options):
+    """Refuses other tables, and options that have no meaning here: a card says how it is scored."""
+    taken = ("tables", "data", "data_dir", "limit", "out")
+    changed = [
+        f"--{field.name.strip('_').replace('_', '-')}"
+        for field in dataclasses.fields(options)
+        if field.name not in taken and getattr(options, field.name) != field.default
+    ]
+    others = [name for name in options.tables if name != "published"]
+    if changed or others:
+        raise xr.InputError(
+            f"published with {', '.join(others + changed)}: it goes alone, and takes --data, "
+            "--data-dir, --limit and --out"
+        )
 
 
 def write(options, folder):

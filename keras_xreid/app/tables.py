@@ -149,7 +149,8 @@ def print_plan(chosen, options, root):
 
 def main(options):
     folder = Path(options.out or f"runs/tables-{options.data}")
-    if options.tables == ("published",):
+    if "published" in options.tables:
+        table_published.refuse_others(options)
         with folders.locked(folder):
             return table_published.write(options, folder)
     chosen = settle(options)

@@ -109,7 +109,7 @@ def rank_lines(path, lines, xlabel="downsampling rate r", note="bars: ± one sta
     """
     ticks = sorted({x for line in lines for x in line["x"]})
     several = len(lines) > 1
-    names, longest = _wrapped([line["label"] for line in lines], 32)
+    names, longest = _wrapped([line["label"] for line in lines], 36)  # a published name in one line
     if any(line.get("hollow") for line in lines):
         note += "; hollow: rate not trained on"
     beside = 30 + 10 * longest if several else 28
