@@ -124,13 +124,13 @@ def test_only_training_takes_several_processes(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_bad_options_are_said_once(monkeypatch, capsys, rank):
+def test_bad_options_are_said_once(monkeypatch, capfd, rank):
     """Each process finds them, and the first one tells."""
     launched(monkeypatch, rank, 2)
     with pytest.raises(SystemExit) as left, app.guard():
         raise InputError("give a batch size that 2 divides")
     assert left.value.code == 2
-    assert capsys.readouterr().err.count("give a batch size that 2 divides\n") == (rank == 0)
+    assert capfd.readouterr().err.count("give a batch size that 2 divides\n") == (rank == 0)
 
 
 def test_a_lost_process_is_one_line(capsys):
