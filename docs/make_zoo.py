@@ -53,7 +53,7 @@ Weights trained on a data set for research use only are for research too.
 {commands}
 
 A command that names weights without a file needs that run first,
-see [results](results.md#runs-without-a-published-file).
+see [results](results/earlier.md#runs-without-a-published-file).
 
 Score one of them again: `xreid evaluate --weights NAME --data market1501 --data-dir DIR`.
 Score all again: `xreid tables published --data market1501 --data-dir DIR`.
