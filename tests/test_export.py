@@ -468,6 +468,7 @@ def test_the_command_writes_8_bits(saved, tmp_path, capsys, monkeypatch):
         ({"calibrate": 0}, "--calibrate is 0: give 1 or more"),
         ({"seed": -1}, "--seed is -1"),
         ({"int8": True, "adapted": "cameras.npz", "camera": "1"}, "exclude each other"),
+        ({"data": "market1501", "split": "test"}, "--data, --split: of use with --int8 only"),
         ({"int8": True, "data": "market1501"}, "--data-dir"),
         ({"int8": True, "split": "test", "data": "csv", "data_dir": "nowhere"}, "nowhere"),
     ],

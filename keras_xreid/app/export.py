@@ -52,6 +52,7 @@ keras, fast_torch = later("keras"), later("keras_xreid.training.fast_torch")
 graphs, masks = later("keras_xreid.export"), later("keras_xreid.layers.mask")
 
 IMAGES, LARGEST_DIFFERENCE = 64, 1e-4
+INT8_ONLY = ("data", "data_dir", "split", "calibrate", "seed")
 NEEDED = {"torch": ("onnx", "onnxruntime"), "tensorflow": ("onnx", "tf2onnx", "onnxruntime")}
 OUTPUTS = {
     "embedding": "(n, d) float32",
@@ -98,6 +99,11 @@ def main(options):
     check(out, options.overwrite)
     check_number("--calibrate", options.calibrate)
     check_number("--seed", options.seed, 0)
+    plain = {field.name: field.default for field in dataclasses.fields(options)}
+    useless = [name for name in INT8_ONLY if getattr(options, name) != plain[name]]
+    if useless and not options.int8:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
+        raise xr.InputError(f"{given}: of use with --int8 only; add it, or leave them out")
     if options.int8 and options.adapted:
         raise xr.InputError(
             "--int8 and --adapted exclude each other: a graph for one camera is not scored by "
