@@ -411,6 +411,20 @@ BAD = {
     "publish": {"": ("begun", "other", "nowhere"), "--out": OUT[2:], "--nothing": ("1",)},
     "convert": {"": (*WEIGHTS, "list.csv"), "--name": ("nobody",)},
     "weights": {"": ("nobody", "\x1b[2J", "x" * 5000)},
+    "adapt": {
+        "": ("nowhere", "broken.csv"), "--weights": WEIGHTS, "--rates": ("0", *WRONG),
+        "--most": ("0", *WRONG), "--least": WRONG, "--seed": WRONG, "--nothing": ("1",),
+        "--out": ("x.txt", "other", "there.npz"),
+    },
+    "gallery add": {
+        "": ("other", "there.npz"), "--weights": WEIGHTS, "--rates": ("0", *WRONG),
+        "--adapted": ("nowhere", "broken.csv"), "--nothing": ("1",),
+    },
+    "gallery verify": {"": ("nowhere", "other", "there.npz"), "--nothing": ("1",)},
+    "demo": {
+        "--gallery": LISTS, "--weights": WEIGHTS, "--port": ("99999999", *WRONG),
+        "--max-mb": ("0", *WRONG), "--nothing": ("1",),
+    },
 }  # fmt: skip
 
 
@@ -454,6 +468,11 @@ def good(verb):
         "publish": ["runs/run", "name", "--out", "new"],
         "convert": ["good.weights.h5", "new.weights.h5"],
         "weights": [],
+        "adapt": ["a", "--camera", "1", "--weights", "good.weights.h5", "--out", "new.npz",
+                  "--rates", "1", "--least", "2"],
+        "gallery add": ["new", "a", "--weights", "good.weights.h5"],
+        "gallery verify": ["nowhere"],
+        "demo": ["--gallery", "a", "--weights", "good.weights.h5"],
     }[verb]  # fmt: skip
 
 
