@@ -157,3 +157,15 @@ def test_a_video_gives_the_same_people(sequence, tmp_path):
     (tmp_path / "people.mkv").write_bytes(b"no video")
     with pytest.raises(xr.InputError, match="cannot be read as a video"):
         cut_people(tmp_path, tmp_path / "broken", **options)
+
+
+def test_drawn_people_who_walk_away(tmp_path):
+    """tests/benchmarks/perspective.py: as many far and near images, as high as it says."""
+    perspective = pytest.importorskip("perspective")
+    perspective.main(perspective.Options(str(tmp_path / "sequence"), people=1))
+    rows = rows_of(cut_people(tmp_path / "sequence", tmp_path / "cut", crops=10, verbose=False))
+    for split, heights in (("query", perspective.FAR), ("gallery", perspective.NEAR)):
+        found = [row for row in rows if row["split"] == split and row["person"] == "101"]
+        assert sorted(int(row["height"]) for row in found) == sorted(heights)
+        apart = [np.asarray(Image.open(tmp_path / "cut" / row["path"])).std() for row in found]
+        assert min(apart) > 20  # a person, and no empty place
