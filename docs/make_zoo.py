@@ -29,7 +29,9 @@ print(type(model).__name__, model.image_size)
 
 Rank-1 in percent of the test people, protocol each-rate, ± one standard error.
 *Mean LR* is the mean over r = 2, 3, 4.
-The weights were scored as they are stored, in float16.
+The weights were scored as they are stored, in float16, without mirror images.
+Loaded strong weights average mirror images: [a little better](results.md#every-system-the-strong-preset), at twice the cost.
+`embed(..., flip=False)` leaves them out.
 """
 SPEED = """
 Images a second were measured while embedding, on two CPU cores, on PyTorch.
@@ -48,12 +50,9 @@ The files lie in `weights/`, each with a card, `weights/NAME.md`.
 They hold no critics (discriminators, INTACT's association).
 Embedding needs none, and further training starts them anew.
 Weights trained on a data set for research use only are for research too.
-`_market1501_501` is the split of 401 and 100 people in [results](results.md).
+`_market1501_501` is the split of 401 and 100 people in [data sets](data.md#notes).
 
 {commands}
-
-A command that names weights without a file needs that run first,
-see [results](results/earlier.md#runs-without-a-published-file).
 
 Score one of them again: `xreid evaluate --weights NAME --data market1501 --data-dir DIR`.
 Score all again: `xreid tables published --data market1501 --data-dir DIR`.
