@@ -30,7 +30,8 @@ print(type(model).__name__, model.image_size)
 Rank-1 in percent of the test people, protocol each-rate, ± one standard error.
 *Mean LR* is the mean over r = 2, 3, 4.
 The weights were scored as they are stored, in float16, without mirror images.
-Loaded strong weights average mirror images: [a little better](results.md#every-system-the-strong-preset), at twice the cost.
+Loaded strong weights average mirror images, at twice the cost:
+[a little better](results.md#every-system-the-strong-preset).
 `embed(..., flip=False)` leaves them out.
 """
 SPEED = """
