@@ -426,6 +426,8 @@ BAD = {
         "--max-mb": ("0", *WRONG), "--nothing": ("1",),
     },
 }  # fmt: skip
+# A publishable run, a .pth and a gallery are not made; and the demo would not end.
+NEEDS_MORE = {"publish", "convert", "gallery verify", "demo"}
 
 
 def there(folder):
