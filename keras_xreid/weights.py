@@ -23,6 +23,7 @@ ATTRIBUTE = "keras_xreid"
 PRECISIONS = ("float32", "mixed_bfloat16")
 # What a file is believed about sizes. Compression makes kernels four times smaller at most.
 MOST_PER_BYTE = 20  # bytes of arrays that a byte of the file may stand for
+_BUILDING = threading.RLock()
 MOST_LEFT_OUT = 100_000_000  # numbers of a critic that is not there; the papers' largest has 72 M
 
 
@@ -312,6 +313,7 @@ def _at_most(most, asked, undrawn):
     """
     import keras
 
+    _BUILDING.acquire()  # of two threads the second would keep the first one's in its place
     add_weight, here = keras.layers.Layer.add_weight, threading.get_ident()
 
     def counted(layer, *given, **options):
@@ -333,6 +335,7 @@ def _at_most(most, asked, undrawn):
         yield
     finally:
         keras.layers.Layer.add_weight = add_weight
+        _BUILDING.release()
 
 
 def _systems():

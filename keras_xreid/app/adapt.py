@@ -30,7 +30,7 @@ class Options:
     weights: str | None = None
     """Published name, .weights.h5 file or run folder; the best published weights if not given."""
     camera: str | None = None
-    """The camera of all images, where nothing else tells it."""
+    """The camera of all images, whatever names, folders and a CSV say."""
     rates: tuple[float, ...] = (1, 2, 3, 4, 8)
     """Down-sampling rates to measure at; others are interpolated."""
     most: int = 256

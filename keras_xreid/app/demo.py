@@ -71,7 +71,9 @@ def main(o):
     if importlib.util.find_spec("gradio") is None:
         raise xr.InputError('the demo needs gradio: pip install "keras-xreid[demo]"')
     # Asked to end, it leaves no gallery behind that was made for this while.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit())
     model = xr.load(o.weights)
     with opened(o, model) as gallery:
         page = served(Desk(model, gallery, o.max_mb), o.host, o.port)
@@ -198,6 +200,7 @@ class Desk:
         low = hasattr(self.model, "recover") and (rates is None or rates[0] > 1)
         between = None if first is None and last is None else (first, last)
         features = np.asarray(self.model.embed(upscaled, rates))
+        self.gallery.refresh()
         found = self.gallery.search(features, rates, int(top), cameras or None, between)
         columns = self.gallery.columns(found.keys[0])
         ranked = zip(

@@ -43,6 +43,7 @@ from keras_xreid.app.index import (
     own_images,
 )
 from keras_xreid.data.readers.mot import boxes_of
+from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import check_number
 from keras_xreid.gallery import about_model
 from keras_xreid.progress import Progress
@@ -68,7 +69,7 @@ class Options:
     """Statistics of your cameras, a file of `xreid adapt`. Cameras are told by the CSV, by names
     such as 0001_c3.jpg, or by folders."""
     camera: str | None = None
-    """With --adapted: the camera of all images, where nothing else tells it."""
+    """With --adapted: the camera of all images, whatever names and folders say."""
     shard: str = "0/1"
     """i/n, of a folder: make every n-th part, beginning with the i-th (from 0)."""
     engine: Literal["ray"] | None = None
@@ -83,11 +84,17 @@ class Options:
 
 def main(options):
     out = Path(options.out)
+    if options.rates is not None:
+        check_rates([options.rates])
+    if options.camera and not options.adapted:
+        raise xr.InputError("--camera is of no use without --adapted: leave it out")
     if out.is_dir() or out.suffix not in FILES:  # "runs/v1.2" is a folder
         in_parts(options, out)
         return
     if out.suffix != ".npz":
         raise xr.InputError(f"cannot write {out}: give a file ending in .npz, or a folder")
+    if options.shard != "0/1":
+        raise xr.InputError("--shard shares Parquet parts: give a folder as --out")
     if options.engine:
         raise xr.InputError("--engine makes Parquet parts: give a folder as --out")
     if boxes_of(options.images):
@@ -131,6 +138,11 @@ def in_parts(options, out):
         raise xr.InputError(f"--shard is {options.shard}: give i/n with i from 0 to n - 1, as 0/4")
     if options.shrink or options.rates is None:
         raise xr.InputError("a folder takes images as they are: give --rates, and no --shrink")
+    if options.adapted:
+        raise xr.InputError(
+            "parts hold no statistics of cameras: give --adapted with a .npz file, or to "
+            "xreid gallery add"
+        )
     if boxes_of(options.images):
         source = bulk.Boxes(options.images)
     else:
@@ -142,7 +154,7 @@ def in_parts(options, out):
         engine = functools.partial(on_ray.made, weights=options.weights, workers=options.workers)
     model = xr.load(options.weights)
     count, rejected = bulk.embed_in_parts(source, out, model, options.rates, shard, engine=engine)
-    print(f"{count:,} images embedded, {rejected:,} rejected (rejected.csv): {out}")
+    print(f"{count:,} images done, {rejected:,} rejected (rejected.csv): {out}")
 
 
 def shrunk_features(model, records, rate):

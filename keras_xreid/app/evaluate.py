@@ -139,10 +139,19 @@ def open_folder(out):
         yield Path(out)
 
 
+def alike(runs):
+    """Runs with what all of them hold: of few queries a draw may lack a rate."""
+    if not all(isinstance(run, dict) for run in runs):
+        return runs
+    names = [name for name in runs[0] if all(name in run for run in runs)]
+    parts = {name: alike([run[name] for run in runs]) for name in names}
+    return [{name: parts[name][i] for name in names} for i in range(len(runs))]
+
+
 def averaged(runs):
     """The scores of several draws as those of one run: means, and deviations beside them."""
     names = ("per_rate", "mixed", "mean_lr", "image_quality", "enlarged", "queries")
-    summary = xr.summarise([{name: run.get(name) for name in names} for run in runs])
+    summary = xr.summarise(alike([{name: run.get(name) for name in names} for run in runs]))
 
     def part(found, name):
         if found is None or "runs" in found:

@@ -112,6 +112,8 @@ def main(options):
     model = xr.load(options.weights, precision="float32")
     if (options.adapted is None) != (options.camera is None):
         raise xr.InputError("--adapted and --camera go together: give both, or neither")
+    if options.rate != 1 and not options.adapted:
+        raise xr.InputError("--rate is of use with --adapted only: leave it out")
     applied, about = contextlib.nullcontext(), {}
     if options.adapted:
         adapted = xr.CameraStatistics.load(options.adapted)

@@ -49,7 +49,7 @@ class Options:
     rates: float = 1.0
     """add: down-sampling rate of the images; 1 is high resolution."""
     camera: str | None = None
-    """add: the camera of all images, where no CSV names it."""
+    """add: the camera of all images, whatever a CSV says."""
     adapted: str | None = None
     """add: statistics of your cameras, a file of `xreid adapt`."""
     int8: bool = False
@@ -63,6 +63,11 @@ def main(o):
         raise xr.InputError("remove takes images: xreid gallery remove GALLERY one.jpg two.jpg")
     if o.what in ("info", "verify", "compact") and o.images:
         raise xr.InputError(f"{o.what} takes a gallery alone")
+    plain = Options(o.what, o.gallery)
+    names = [f.name for f in dataclasses.fields(o) if f.name != "images"]
+    useless = [name for name in names if getattr(o, name) != getattr(plain, name)]
+    if useless and o.what != "add":
+        raise xr.InputError(f"{o.what} takes no --{' and no --'.join(useless)}: add does")
     jobs = {"add": add, "remove": remove, "info": info, "verify": verify, "compact": compact}
     jobs[o.what](o)
 
@@ -84,7 +89,7 @@ def times_of(place):
     if place.suffix.lower() != ".csv":
         return found
     with open(place, newline="", encoding="utf-8-sig") as file:
-        for row in csv.DictReader(file):
+        for row in csv.DictReader(file, skipinitialspace=True):
             told = (row.get("time") or "").strip()
             if not told:
                 continue
@@ -121,9 +126,13 @@ def add(o):
     with open_or_create(o, model) as gallery:
         there, rejected, begun = rows_of(gallery), {}, len(gallery)
 
+        def called(path):
+            """Its key: of a gallery made of parts the path as it was told there."""
+            return path if path in there else key_of(path)
+
         def told(record):
             """Camera, time and rate of an image; those that it has where nothing new is told."""
-            camera, time, *_ = there.get(key_of(record.path), ("", None))
+            camera, time, *_ = there.get(called(record.path), ("", None))
             return (
                 camera_of[record.path] or camera,
                 times.get(record.path, time),
@@ -131,7 +140,7 @@ def add(o):
             )
 
         def is_new(record):
-            known = there.get(key_of(record.path))
+            known = there.get(called(record.path))
             if known is None or known[:3] != told(record):
                 return True
             try:
@@ -139,6 +148,8 @@ def add(o):
             except xr.InputError:  # said when it is read
                 return True
 
+        # Statistics that have changed embed nothing anew, and are said before anything is done.
+        new_cameras(gallery.about["cameras"], {told(record)[0] for record in records}, statistics)
         todo = [record for record in records if is_new(record)]
         print(f"{len(records):,} images, {len(todo):,} to embed")
         progress = Progress(f"Embedding {len(todo):,} images", len(todo), show=bool(todo))
@@ -155,7 +166,7 @@ def add(o):
                 options = {"cameras": own, "adapted": adapted} if adapted else {}
                 features = np.asarray(model.embed(np.stack(pixels), o.rates, **options))
                 check_finite(features, [record.path for record in part])
-                keys, columns = [key_of(r.path) for r in part], zip(*map(told, part), strict=True)
+                keys, columns = [called(r.path) for r in part], zip(*map(told, part), strict=True)
                 camera, time, rate = map(list, columns)
                 # Refused before something is removed.
                 new_cameras(gallery.about["cameras"], set(camera), statistics)
@@ -177,7 +188,8 @@ def open_or_create(o, model):
 
 def remove(o):
     with xr.Gallery.open(o.gallery, write=True) as gallery:
-        count = gallery.remove([key_of(path) for path in o.images])
+        there = set(gallery.keys())
+        count = gallery.remove([p if p in there else key_of(p) for p in o.images])
         print(f"{count:,} images removed, {len(gallery):,} in {o.gallery}")
 
 

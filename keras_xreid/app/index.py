@@ -54,7 +54,7 @@ def own_images(place):
         raise xr.InputError(f"no images at {place}: give a folder of images, or a CSV")
     paths = sorted(
         path
-        for path in place.rglob("*")
+        for path in _files_in(place)
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not path.name.startswith(".")
         and path.is_file()
@@ -71,20 +71,36 @@ def own_images(place):
     ]
 
 
+def _files_in(place):
+    """All files below a folder, through links, each folder once; hidden folders are left out."""
+    seen = set()
+    for folder, folders, names in os.walk(place, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
+        yield from () if real in seen else (Path(folder) / name for name in names)
+        seen.add(real)
+
+
 def _listed_images(place):
     try:
         with open(place, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file, skipinitialspace=True)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise xr.InputError(f"cannot read {place}: {error}") from error
-    if not rows or "path" not in rows[0]:
-        found = ", ".join(filter(None, rows[0])) if rows else "nothing"
+    if not rows or "path" not in rows[0][1]:
+        found = ", ".join(filter(None, rows[0][1])) if rows else "nothing"
         raise xr.InputError(f"{place} has {found}: give a column path, and an image a line")
+    empty = [line for line, row in rows if not (row["path"] or "").strip()]
+    if empty:
+        raise xr.InputError(
+            f"{place}, line {empty[0]}: path is empty: fill it in, or remove the line"
+        )
     records = [
         xr.Record(
             str(place.parent / row["path"]), row.get("person") or None, row.get("camera") or 0
         )
-        for row in rows
+        for _, row in rows
     ]
     twice = [
         path for path, count in collections.Counter(r.path for r in records).items() if count > 1
@@ -167,6 +183,14 @@ def cache_folder(cache, weights_sha256, model, rate=1, statistics=""):
     return Path(cache).expanduser() / "embeddings" / key[:32]
 
 
+class NothingReadable(xr.InputError):
+    """No image can be read; `unreadable` says why of each."""
+
+    def __init__(self, message, unreadable):
+        super().__init__(message)
+        self.unreadable = unreadable
+
+
 def embed_by_camera(model, records, cameras, adapted, cache, weights_sha256, rate=1):
     """As `embed_once`, with statistics of each image's camera; changed ones embed it anew.
 
@@ -190,9 +214,15 @@ def embed_by_camera(model, records, cameras, adapted, cache, weights_sha256, rat
         folder = cache_folder(cache, weights_sha256, model, rate, statistics)
         print(f"Camera {camera}: ", end="")
         options = {"cameras": camera, "adapted": adapted}
-        *parts, wrong = embed_once(model, own, folder, rate, **options)
+        try:
+            *parts, wrong = embed_once(model, own, folder, rate, **options)
+        except NothingReadable as error:  # of this camera
+            unreadable |= error.unreadable
+            continue
         found += zip(*parts, strict=True)
         unreadable |= wrong
+    if not found:
+        raise xr.InputError("no image of any camera can be read")
     found.sort(key=lambda row: places[row[0].path])
     records, hashes, features = zip(*found, strict=True)
     return list(records), list(hashes), np.stack(features), unreadable
@@ -254,7 +284,7 @@ def embed_once(model, records, folder, rate=1, **options):
         print(f"Left out: {files.harmless(reason, name=True)}")
     readable = [record for record in records if record.path not in unreadable]
     if not readable:
-        raise xr.InputError(f"no image can be read, such as this one: {reason}")
+        raise NothingReadable(f"no image can be read, such as this one: {reason}", unreadable)
     hashes = [hashes[record.path] for record in readable]
     rows = [row_of[sha256] for sha256 in hashes]
     if rows != list(range(len(embedded))):  # or else it is not copied

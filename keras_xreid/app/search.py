@@ -76,7 +76,7 @@ class Options:
     """Statistics of your cameras, a file of `xreid adapt`. Cameras are told by the CSV, by names
     such as 0001_c3.jpg, or by folders; the rates of the queries must be told."""
     camera: str | None = None
-    """With --adapted: the camera of the queries, where their names do not tell."""
+    """With --adapted: the camera of the queries, whatever their names say."""
     out: str = "runs/search"
     """Folder for ranked.json and ranked.png."""
     overwrite: bool = False

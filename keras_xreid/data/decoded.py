@@ -130,7 +130,8 @@ def _content(records):
         if record.path not in files:  # a container holds many images
             files[record.path] = file_sha256(record.path)
         check_sha256(record, files[record.path])
-        key.update(f"{files[record.path]} {record.key}\n".encode())
+        shrunk = "" if record.kernel is None else f" {record.rate} {record.kernel}"
+        key.update(f"{files[record.path]} {record.key}{shrunk}\n".encode())
     return key.digest()
 
 

@@ -172,9 +172,11 @@ def planned_rows(data):
             name = re.sub(r"[^\w.-]", "-", name)
             path = f"{role}/{'lr' if low else 'hr'}/{name}"
             # A list of one's own may name two images alike, or nearly so for some file systems.
+            first, taken_by = path, path.lower()
+            while path.lower() in taken:
+                taken[taken_by] += 1
+                path = f"{first}-{taken[taken_by]}"
             taken[path.lower()] += 1
-            count = taken[path.lower()]
-            path += f"-{count}" if count > 1 else ""
             stored = record.kernel is None and record.key is None
             row = {
                 "dataset": data.name,

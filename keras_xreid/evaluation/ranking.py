@@ -381,7 +381,8 @@ def matches_and_junk(query, gallery):
     without_person = np.concatenate([nothing, *dropped])
     matches, junk = [], []
     for record in query:
-        same_person = columns.get(record.person, nothing)
+        unknown = record.person is None  # nobody knows who matches
+        same_person = nothing if unknown else columns.get(record.person, nothing)
         same_camera = cameras[same_person] == record.camera
         matches.append(same_person[~same_camera])
         junk.append(same_person[same_camera])

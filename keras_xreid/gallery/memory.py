@@ -193,6 +193,7 @@ class Gallery:
     @property
     def about(self):
         """What it is: model, rows, cameras with the hash of their statistics, span of times."""
+        self._check_open()
         times = self._column("time")[~self._gone]
         times = times[~np.isnan(times)]
         span = [float(times.min()), float(times.max())] if len(times) else None

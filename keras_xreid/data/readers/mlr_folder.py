@@ -82,7 +82,7 @@ def read_mlr(data_dir, need=ROLES):
             )
         found, others, low = [], [], 0
         for place in filter(Path.is_dir, places):
-            for folder in (place, *folders_in(place, most=None)):
+            for folder in (place, *sorted(path for path in place.iterdir() if path.is_dir())):
                 here, rest = read_folder(folder, parse)
                 found, others = found + here, others + rest
                 for record in here:
