@@ -486,6 +486,8 @@ def test_commands_refuse_in_one_line(gallery, weights, statistics, tmp_path):
         options = export.Options(weights, str(tmp_path / "x.onnx"), adapted=statistics)
         with pytest.raises(xr.InputError, match="--adapted and --camera go together"):
             export.main(options)
+        with pytest.raises(xr.InputError, match="--rate is of use with --adapted only"):
+            export.main(export.Options(weights, str(tmp_path / "x.onnx"), rate=4.0))
 
 
 @tyro

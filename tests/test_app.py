@@ -22,6 +22,7 @@ pytest.importorskip("tyro", reason='the command line needs pip install "keras-xr
 
 from keras_xreid import app
 from keras_xreid.app import cli, embed, index, recipes, settings
+from keras_xreid.app.gallery import times_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -181,6 +182,17 @@ def test_a_folder_for_each_person_names_them(photos):
     assert {r.person for r in index.own_images(photos)} == {None}
 
 
+def test_links_are_followed_once_and_hidden_folders_never(photos, tmp_path):
+    for name in ("elsewhere", "photos/.thumbnails", "photos/anna/.old"):
+        (tmp_path / name).mkdir()
+        shutil.copy(photos / "ben" / "1.jpg", tmp_path / name / "3.jpg")
+    (photos / "carl").symlink_to(tmp_path / "elsewhere")
+    (photos / "dora").symlink_to("anna")  # the same images
+    (photos / "ben" / "loop").symlink_to(photos)
+    found = [(r.person, Path(r.path).name) for r in index.own_images(photos)]
+    assert found == [("anna", "1.png"), ("anna", "2.png"), ("ben", "1.jpg"), ("carl", "3.jpg")]
+
+
 def test_a_csv_of_images(photos, tmp_path):
     def listed(*rows):
         with open(tmp_path / "list.csv", "w", newline="") as file:
@@ -190,6 +202,11 @@ def test_a_csv_of_images(photos, tmp_path):
     found = listed(("path", "person"), ("photos/ben/1.jpg", "b"), ("photos/anna/1.png", ""))
     assert [(Path(r.path).exists(), r.person) for r in found] == [(True, "b"), (True, None)]
     assert listed(("path",), ("photos/ben/1.jpg",))[0].person is None
+    (found,) = listed(("path", " person", " time"), ("photos/ben/1.jpg", " b", " 12.5"))
+    assert found.person == "b" and times_of(tmp_path / "list.csv") == {found.path: 12.5}
+    for row in (("1", ""), ("1",)):
+        with pytest.raises(xr.InputError, match="line 3: path is empty"):
+            listed(("camera", "path"), ("1", "photos/ben/1.jpg"), row)
     with pytest.raises(xr.InputError, match="file: give a column path"):
         listed(("file",), ("photos/ben/1.jpg",))
     with pytest.raises(xr.InputError, match=r"nobody\.jpg, which is not there"):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -271,6 +272,23 @@ def test_a_file_of_features_knows_its_model(images, model, tmp_path, monkeypatch
         xr.Gallery.from_parquet(tmp_path / "third", tmp_path / "e.npz", model)
 
 
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"out": "parts", "adapted": "cameras.npz"}, "parts hold no statistics of cameras"),
+        ({"rates": 0.5}, r"0\.5"),
+        ({"rates": float("nan")}, "nan"),
+        ({"out": "parts", "rates": 0.5}, r"0\.5"),
+        ({"shard": "1/4"}, "--shard shares Parquet parts"),
+        ({"camera": "yard"}, "--camera is of no use without --adapted"),
+    ],
+)
+def test_what_is_refused_before_a_model_is_loaded(images, tmp_path, monkeypatch, options, words):
+    monkeypatch.setattr(xr, "load", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(xr.InputError, match=words):
+        embed.main(asked(images, tmp_path / options.pop("out", "x.npz"), **options))
+
+
 def test_a_folder_may_have_a_dot_in_its_name(images, model, tmp_path):
     embed.main(asked(images, tmp_path / "runs" / "v1.2"))
     assert (tmp_path / "runs" / "v1.2" / "part-000000.parquet").is_file()
@@ -298,6 +316,21 @@ def test_a_gallery_of_parts(images, model, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*other*")) and not list(tmp_path.glob(".*"))  # whole or not
     with pytest.raises(xr.InputError, match="holds no part"):
         xr.Gallery.from_parquet(tmp_path / "third", images.parent / "images")
+
+
+def test_images_of_parts_are_in_the_gallery_already(images, model, tmp_path, monkeypatch, capsys):
+    """Under the relative names that they have there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "07.png").unlink()
+    embed.main(asked("images", "parts"))
+    xr.Gallery.from_parquet("gallery", "parts", model).close()
+    verb.main(verb.Options("add", "gallery", ("images",)))
+    assert " 0 to embed" in capsys.readouterr().out
+    shutil.copy("images/06.png", "images/05.png")
+    verb.main(verb.Options("add", "gallery", ("images",)))
+    assert len(xr.Gallery.open("gallery")) == 10  # it took its own place
+    verb.main(verb.Options("remove", "gallery", ("images/05.png",)))
+    assert "1 images removed, 9 in" in capsys.readouterr().out
 
 
 def test_a_part_of_which_no_image_can_be_read(model, tmp_path, monkeypatch):
@@ -363,6 +396,8 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
         (("compact", str(tmp_path / "none")), "no gallery"),
         (("remove", place, ("nobody.jpg",)), "nothing was removed"),
         (("info", str(tmp_path / "none")), "no gallery"),
+        (("remove", place, ("01.png",), None, 1.0, "yard"), "remove takes no --camera: add does"),
+        (("compact", place, (), "x", 1.0, None, None, True), "no --weights and no --int8"),
     ):
         with pytest.raises(xr.InputError, match=words):
             verb.main(verb.Options(*options))
@@ -412,6 +447,16 @@ def test_a_refused_change_removes_nothing(images, model, tmp_path):
     with pytest.raises(xr.InputError, match="embed that camera's images anew"):
         verb.main(verb.Options("add", place, (str(images),)))
     assert xr.Gallery.open(place).keys() == [verb.key_of(path)]
+
+
+def test_statistics_for_images_that_are_there_are_refused(images, model, tmp_path, monkeypatch):
+    """Nothing is embedded anew, so they would be passed over without a word."""
+    place = str(tmp_path / "gallery")
+    verb.main(verb.Options("add", place, (str(images),)))
+    statistics = SimpleNamespace(check=lambda model: None, hash_of=lambda camera: "of a camera")
+    monkeypatch.setattr(xr.CameraStatistics, "load", lambda path: statistics)
+    with pytest.raises(xr.InputError, match="embed that camera's images anew"):
+        verb.main(verb.Options("add", place, (str(images),), adapted="cameras.npz"))
 
 
 def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):

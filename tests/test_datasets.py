@@ -629,6 +629,13 @@ def test_mlr_folders_of_two_levels_with_a_folder_for_each_person(levels):
     assert rates == [[1, 1], [None, None], [1, 1]]
 
 
+def test_mlr_folders_behind_a_link_have_the_same_manifest(camera_0, tmp_path):
+    """Sources are told from the folder that was named, not from where a link leads."""
+    (tmp_path / "link").symlink_to(camera_0)
+    own, linked = (manifest_rows(load("mlr", root), (1,)) for root in (camera_0, tmp_path / "link"))
+    assert own == linked
+
+
 def test_mlr_rate_in_the_name(tmp_path):
     for role, name in (
         ("train", "0_c1_1_2x.jpg"),

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import multiprocessing
 import os
@@ -68,8 +69,12 @@ def test_the_file_goes_by_content(home, records, tmp_path):
         moved.append(Record(str(path), "another", 7))
     assert_decoded(decode(moved), records)
     assert list(home.iterdir()) == [first]
-    # Another order, fewer images, or one other pixel do not.
-    for others in (records[::-1], records[:3]):
+    # Another order, fewer images, a rate, a kernel, or one other pixel do not.
+    low, lower, other = (
+        [dataclasses.replace(record, rate=rate, kernel=kernel) for record in records]
+        for rate, kernel in ((2, "area"), (4, "area"), (4, "bicubic"))
+    )
+    for others in (records[::-1], records[:3], low, lower, other):
         assert_decoded(decode(others), others)
     image = records[0].read()
     image[5, 6, 1] ^= 1
@@ -78,7 +83,7 @@ def test_the_file_goes_by_content(home, records, tmp_path):
     assert abs(os.path.getsize(records[0].path) - size) < 9
     os.utime(records[0].path, ns=(times.st_atime_ns, times.st_mtime_ns))
     np.testing.assert_array_equal(decode(records)[0], image)
-    assert len(list(home.iterdir())) == 4
+    assert len(list(home.iterdir())) == 7
 
 
 def test_images_of_one_container_are_kept_apart(home, tmp_path, monkeypatch):

@@ -155,6 +155,9 @@ def test_other_galleries(folder, tmp_path, desk, monkeypatch):
         kept = demo.Desk(model, gallery)
         assert (kept.cameras, kept.time) == ([], None)
         assert "a.png" in kept.answer(sent(content(folder)), "1", [], "", "", 3)  # grey
+        with xr.Gallery.open(place, write=True) as other:
+            other.add(feature, ["later.png"])
+        assert keys(kept.find(content(folder), "1")) == ["a.png", "later.png"]
     with (
         pytest.raises(xr.InputError, match="another model"),
         demo.opened(demo.Options(str(place)), small.shared(small.baseline)),

@@ -1,6 +1,7 @@
 """A gallery finds what a slow search finds, and holds what was acknowledged."""
 
 import errno
+import functools
 import json
 import multiprocessing
 import os
@@ -141,7 +142,8 @@ def test_what_stands_beside_rows(tmp_path):
     """Of all, or of those that are named, in the order in which they are named."""
     gallery = xr.Gallery.create(tmp_path / "g", COSINE)
     assert gallery.about["time"] is None
-    gallery.add(vectors(3), names(3), camera=["a", "b", "c"], time=[5, None, 2], rate=[1, 2, None])
+    cameras, times = {"k0": "a", "k1": "b", "k2": "c"}, (5, None, 2)
+    gallery.add(vectors(3), names(3), cameras.values(), time=(t for t in times), rate=[1, 2, None])
     assert gallery.about["time"] == [2.0, 5.0]
     columns = gallery.columns(["k2", "k0"])
     assert columns["key"] == ["k2", "k0"] and columns["camera"] == ["c", "a"]
@@ -378,7 +380,8 @@ def test_damage_beside_the_embeddings_is_found(tmp_path, name):
 def test_a_gallery_that_was_closed(tmp_path):
     gallery = filled(tmp_path / "g", n=5)
     gallery.close()
-    for call in (lambda: gallery.search(vectors(1)), gallery.keys, gallery.verify):
+    about = functools.partial(getattr, gallery, "about")
+    for call in (lambda: gallery.search(vectors(1)), gallery.keys, gallery.verify, about):
         with pytest.raises(xr.InputError, match="was closed"):
             call()
 

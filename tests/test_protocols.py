@@ -417,10 +417,15 @@ def test_names_are_kept_apart_and_safe(tmp_path):
             place.mkdir(parents=True)
             Image.fromarray(pattern(len(records), 0)[:8]).save(place / "1.png")
             records.append(Record(str(place / "1.png"), person, 1))
+    # The third has the name that the second is given.
+    for name in ("c/img.png", "d/img.png", "e/img-2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(pattern(len(records), 0)[:8]).save(tmp_path / name)
+        records.append(Record(str(tmp_path / name), "Ann", 1))
     data = DataSet("csv", records, [], [], root=str(tmp_path), protocol="paper")
     build(data, tmp_path / "out", verbose=False)
     written = [path.name.lower() for path in (tmp_path / "out" / "train" / "hr").iterdir()]
-    assert len(set(written)) == 8
+    assert len(set(written)) == 11
     assert verify(tmp_path / "out", verbose=False) == {}
     found = {
         (r.person, r.read().tobytes()) for r in load("mlr", tmp_path / "out", need=("train",)).train

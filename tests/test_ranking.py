@@ -605,6 +605,8 @@ def test_bad_input():
         evaluate_ranking([[0.1, 0.2]], records((3, 0)), gallery)
     with pytest.raises(InputError, match="none of the 1 queries"):
         evaluate_ranking([[0.1]], records((-1, 0)), records((-1, 1)), gallery_shots=1)
+    with pytest.raises(InputError, match="none of the 1 queries"):  # nobody knows who they are
+        evaluate_ranking([[0.1, 0.2]], records((None, 0)), records((None, 1), (2, 1)))
     with pytest.raises(InputError, match="none of the 0 queries"):
         evaluate_ranking(np.zeros((0, 2)), [], gallery)
     with pytest.raises(InputError, match="draws is 10 with gallery_shots None"):

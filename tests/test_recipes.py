@@ -608,6 +608,16 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     assert not (out / "queries.csv").exists()  # whose draw would it be?
 
 
+def test_draws_are_averaged_over_the_rates_that_all_of_them_have():
+    """Of few queries one draw may shrink none by some rate."""
+    draws = [
+        {"per_rate": {rate: {"rank1": score} for rate in rates}, "mixed": {"rank1": score}}
+        for rates, score in (("23", 10.0), ("24", 30.0))
+    ]
+    found = evaluate.averaged(draws)
+    assert found["per_rate"] == {"2": {"rank1": 20.0}} and found["mixed"] == {"rank1": 20.0}
+
+
 def test_wrong_folder(refused, tmp_path):
     (tmp_path / "query").mkdir()
     line = refused(

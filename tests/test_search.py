@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,6 +237,22 @@ def test_images_that_cannot_be_read_are_left_out(
         path.write_bytes(b"")
     with pytest.raises(xr.InputError, match=r"no image can be read.*empty"):
         search.main(given)
+
+
+def test_a_camera_of_which_no_image_can_be_read_is_left_out(gallery, tmp_path):
+    model = SimpleNamespace(image_size=small.SIZE, embed=lambda x, rates, **_: np.ones((len(x), 2)))
+    records = index.own_images(gallery)
+    adapted = SimpleNamespace(hash_of=str)
+    given = (records, index.cameras_of(records), adapted, tmp_path / "cache", "0" * 64)
+    for path in (gallery / "camera0").iterdir():
+        path.write_bytes(b"no image")
+    found, _, features, unreadable = index.embed_by_camera(model, *given)
+    assert found == [record for record in records if record.person == "camera1"]
+    assert len(features) == len(found) and len(unreadable) == len(records) - len(found)
+    for path in (gallery / "camera1").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(xr.InputError, match="no image of any camera can be read"):
+        index.embed_by_camera(model, *given)
 
 
 def test_what_was_embedded_before_it_was_stopped_is_kept(

@@ -15,7 +15,7 @@ from small import cadnet, couples, fill, intact, rain
 import keras_xreid as xr
 from keras_xreid import hub
 from keras_xreid.app import publish
-from keras_xreid.weights import ATTRIBUTE
+from keras_xreid.weights import ATTRIBUTE, _at_most
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +250,22 @@ def test_a_model_larger_than_its_file_is_never_built(model, tmp_path, config):
     message = refusal(path)
     assert "does not hold the weights of the Baseline that it describes: it has" in message
     assert keras.layers.Layer.add_weight is before
+
+
+def test_threads_build_one_after_the_other():
+    """Of two at once the second would keep the first one's `add_weight`, and put that back."""
+    before, inside = keras.layers.Layer.add_weight, threading.Event()
+
+    def second():
+        with _at_most(1, [], []):
+            inside.set()
+
+    thread = threading.Thread(target=second)
+    with _at_most(1, [], []):
+        thread.start()
+        assert not inside.wait(0.2)
+    thread.join(60)
+    assert inside.is_set() and keras.layers.Layer.add_weight is before
 
 
 def test_arrays_that_are_not_in_the_file(model, tmp_path):

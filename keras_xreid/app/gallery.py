@@ -168,8 +168,6 @@ def add(o):
                 check_finite(features, [record.path for record in part])
                 keys, columns = [called(r.path) for r in part], zip(*map(told, part), strict=True)
                 camera, time, rate = map(list, columns)
-                # Refused before something is removed.
-                new_cameras(gallery.about["cameras"], set(camera), statistics)
                 gallery.remove([key for key in keys if key in there])  # they have changed
                 gallery.add(features, keys, camera, time, rate, hashes, statistics)
             progress.add(min(AT_A_TIME, len(todo) - start))

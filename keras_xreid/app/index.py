@@ -76,7 +76,7 @@ def _files_in(place):
     seen = set()
     for folder, folders, names in os.walk(place, followlinks=True):
         real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
+        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
         yield from () if real in seen else (Path(folder) / name for name in names)
         seen.add(real)
 

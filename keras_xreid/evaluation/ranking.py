@@ -379,10 +379,10 @@ def matches_and_junk(query, gallery):
     nothing = np.empty(0, "int64")
     dropped = [columns.pop(person) for person in list(columns) if is_junk(person)]
     without_person = np.concatenate([nothing, *dropped])
+    columns.pop(None, None)  # two people whom nobody knows are not the same
     matches, junk = [], []
     for record in query:
-        unknown = record.person is None  # nobody knows who matches
-        same_person = nothing if unknown else columns.get(record.person, nothing)
+        same_person = columns.get(record.person, nothing)
         same_camera = cameras[same_person] == record.camera
         matches.append(same_person[~same_camera])
         junk.append(same_person[same_camera])

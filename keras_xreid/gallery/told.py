@@ -176,10 +176,8 @@ def _number(what, value):
 
 def _each(values, n, what):
     """n values, where one may stand for all."""
-    text = isinstance(values, (str, bytes)) or hasattr(values, "shape")
-    if hasattr(values, "__iter__") and not text:
-        values = list(values)  # of a view or a generator NumPy would see one thing
-    if values is None or isinstance(values, (str, bytes)) or np.ndim(values) == 0:
+    several = hasattr(values, "__iter__") and not isinstance(values, (str, bytes))
+    if not several or getattr(values, "shape", None) == ():
         return [values] * n
     values = list(values)
     if len(values) != n:
