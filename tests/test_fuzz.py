@@ -24,8 +24,8 @@ def test_there_are_a_hundred_of_three_hundred():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", sorted(fuzz.BAD.keys() - fuzz.NEEDS_MORE))
+@pytest.mark.parametrize("verb", sorted(fuzz.BAD.keys() - fuzz.NEEDS_MORE - {"export"}))
 def test_without_what_is_wrong_a_command_does(verb, tmp_path):
-    """Else it would be refused for another reason."""
+    """Else it would be refused for another reason. Export is known by export --int8."""
     fuzz.there(tmp_path)
     fuzz.command([*verb.split(), *fuzz.good(verb)], tmp_path)
