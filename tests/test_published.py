@@ -252,20 +252,9 @@ def test_names_and_unfinished_runs(run, zoo):
 
 
 @pytest.mark.slow
-def test_the_scores_come_again():
-    """From the file alone, on this backend, to within one query; here behind a generator."""
-    name = "intact_tiny_synthetic"
-    entry = xr.published()[name]
-    data = xr.datasets.load("synthetic", need=("query", "gallery"))
-    found = xr.evaluate(xr.load(name), data, (4,), entry["train_rates"], verbose=False).scores
-    assert found["queries"] == entry["queries"]
-    ours, told = (scores["per_rate"]["4"]["rank1"] for scores in (found, entry))
-    assert abs(ours - told) * found["queries"] / 100 < 1.001
-
-
-@pytest.mark.slow
 def test_the_command_scores_what_is_published(tmp_path, monkeypatch, capsys):
-    """The second time nothing is scored. `test_probes.py` has embeddings of every file."""
+    """The second time nothing is scored. `test_probes.py` has embeddings of every file, and
+    `test_docs.py` scores INTACT's, behind its generator."""
     published = {
         n: e for n, e in xr.published().items() if n == EMBEDDED or e["dataset"] != "synthetic"
     }
