@@ -29,7 +29,7 @@ from keras_xreid.errors import InputError, check_number
 from keras_xreid.training import batch_statistics
 
 MOST = 256  # images of a camera that are looked at
-LEAST = 16  # statistics of fewer are noisy: docs/tutorials/your-cameras.md has the table
+LEAST = 32  # statistics of fewer are noisy: docs/tutorials/your-cameras.md has the table
 MOST_BYTES = 1_000_000_000  # of a file that is read
 
 

@@ -17,7 +17,7 @@ from keras_xreid.adaptation import CameraStatistics, normalizations, read, write
 from keras_xreid.training import batch_statistics
 
 RATES = (1, 2, 4)
-PER_CAMERA = 20
+PER_CAMERA = 36
 tyro = pytest.mark.skipif(importlib.util.find_spec("tyro") is None, reason="tyro is not installed")
 
 
@@ -158,11 +158,11 @@ def test_neither_batch_size_nor_order_matters(cameras):
 
 def test_of_many_images_a_seed_draws_some(cameras):
     model = made()
-    two = [model.adapt(*cameras, (1,), most=16, seed=s, verbose=False) for s in (0, 0, 1)]
-    assert two[0].counts == {"bright": 16, "dark": 16}
+    two = [model.adapt(*cameras, (1,), most=32, seed=s, verbose=False) for s in (0, 0, 1)]
+    assert two[0].counts == {"bright": 32, "dark": 32}
     assert two[0].hash_of("dark") == two[1].hash_of("dark") != two[2].hash_of("dark")
     # They are among the camera's own images.
-    drawn = adaptation._drawn(cameras[0][PER_CAMERA:], 16, 0)
+    drawn = adaptation._drawn(cameras[0][PER_CAMERA:], 32, 0)
     again = model.adapt(drawn, "dark", (1,), verbose=False)
     assert again.hash_of("dark") == two[0].hash_of("dark")
 
@@ -188,7 +188,7 @@ def test_systems_of_levels_take_the_nearest(cameras):
 def test_too_few_images_fall_back_and_say_so(cameras):
     model = made()
     images, where = cameras
-    with pytest.warns(UserWarning, match=r"camera few has 3 images.*16 or more are needed"):
+    with pytest.warns(UserWarning, match=r"camera few has 3 images.*32 or more are needed"):
         adapted = model.adapt(
             images + shots(3, seed=5), [*where, *["few"] * 3], RATES, verbose=False
         )
@@ -379,7 +379,7 @@ def test_no_images_have_no_embeddings(cameras):
 
 @pytest.fixture
 def gallery(tmp_path):
-    """20 images of each of two cameras, in a folder for each."""
+    """36 images of each of two cameras, in a folder for each."""
     from PIL import Image
 
     for camera, dark in (("hall", 1.0), ("yard", 0.4)):
@@ -411,18 +411,18 @@ def test_adapt_then_search(gallery, weights, statistics, tmp_path, capsys, monke
     from keras_xreid.app import embed, search
 
     monkeypatch.setattr(search, "draw", lambda *arguments: [])
-    assert CameraStatistics.load(statistics).counts == {"hall": 20, "yard": 20}
+    assert CameraStatistics.load(statistics).counts == {"hall": 36, "yard": 36}
     query = str(gallery / "yard" / "03.png")
 
     def found(**options):
-        options = {"weights": weights, "cache": str(tmp_path / "cache"), "top": 40, **options}
+        options = {"weights": weights, "cache": str(tmp_path / "cache"), "top": 72, **options}
         options |= {"out": str(tmp_path / "out"), "overwrite": True, "rates": (4,)}
         search.main(search.Options(str(gallery), (query,), **options))
         printed = capsys.readouterr().out
         return json.loads((tmp_path / "out" / "ranked.json").read_text()), printed
 
     ranked, printed = found(adapted=statistics, camera="yard")
-    assert printed.count("20 to embed") == 2 and list(ranked["adapted"]["sha256"]) == [
+    assert printed.count("36 to embed") == 2 and list(ranked["adapted"]["sha256"]) == [
         "hall",
         "yard",
     ]
@@ -449,7 +449,7 @@ def test_adapt_then_search(gallery, weights, statistics, tmp_path, capsys, monke
     # Kept embeddings are found again; those of the plain model are others.
     assert found(adapted=statistics, camera="yard")[1].count(" 0 to embed") == 2
     plain, printed = found()
-    assert "40 to embed" in printed and plain["adapted"] is None
+    assert "72 to embed" in printed and plain["adapted"] is None
     other = [one["distance"] for one in plain["queries"][0]["ranked"]]
     assert np.abs(np.subtract(other, distances)).max() > 1e-4
 

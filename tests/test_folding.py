@@ -86,7 +86,7 @@ def test_each_kind_of_layer_and_what_cannot_be_folded():
 
 def test_a_folded_model_is_neither_trained_nor_adapted():
     model = small.baseline()
-    records = list(images(20))
+    records = list(images(40))
     adapted = model.adapt(records, "door", rates=(1, 2), verbose=False)
     fast = small.compiled(model.for_inference(), rate=0.1)
     for refused in (

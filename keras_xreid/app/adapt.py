@@ -35,7 +35,7 @@ class Options:
     """Down-sampling rates to measure at; others are interpolated."""
     most: int = 256
     """Look at so many images of a camera, drawn by --seed where it has more."""
-    least: int = 16
+    least: int = 32
     """A camera with fewer images keeps the published statistics."""
     seed: int = 0
     """Draws which images."""
