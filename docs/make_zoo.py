@@ -37,12 +37,6 @@ Loaded strong weights average mirror images, at twice the cost:
 SPEED = """
 Images a second were measured while embedding, on two CPU cores, on PyTorch.
 The card of each file names the machine.
-{busy}
-"""
-# Measured while other jobs ran; the note goes when the number is measured again.
-BUSY_NAME, BUSY_SPEED = "baseline_hr_strong_market1501_501", 38
-BUSY = f"""The {BUSY_SPEED} images a second of `{BUSY_NAME}` were measured on a busy machine.
-They say nothing about the network.
 """
 TAIL = """
 ## Files and commands
@@ -82,12 +76,9 @@ def page(index):
         size, minutes = f"{entry['bytes'] / 1e6:.1f} MB", f"{entry['seconds'] / 60:.0f} min"
         commands.append([f"`{name}`", size, f"`{entry['command']}`", minutes])
     header = ["name", "data", *(f"r = {rate}" for rate in rates), "mean LR", "parameters"]
-    measured = index.get(BUSY_NAME, {}).get("embedded_per_second") or 0
-    busy = BUSY if round(measured) == BUSY_SPEED else ""
     return (
         f"{HEAD}\n{table([*header, 'images/s', 'manifest'], scores)}\n"
-        + SPEED.format(busy=busy).rstrip()
-        + "\n"
+        + SPEED
         + TAIL.format(commands=table(["name", "file", "command", "training"], commands))
     )
 
