@@ -67,6 +67,31 @@ def test_equal_to_the_formulas(monkeypatch, block, k1, k2, weight):
     np.testing.assert_allclose(found[3:5], expected[3:5], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("block", [1, 100, 1600, 10**7])
+def test_each_two_images_are_compared_once(monkeypatch, block, metric):
+    monkeypatch.setattr(reranking, "BLOCK_VALUES", block)
+    _, features = people_around_centres(6)
+    features[5] = features[40]  # equal distances to all others
+    distances = feature_distances(features, features, metric)
+    whole = distances[:].astype("float64")
+    computed, pairs = [], distances.pairs
+
+    def counted(rows, columns):
+        found = pairs(rows, columns)
+        computed.append(found.size if isinstance(rows, slice) else 0)
+        return found
+
+    distances.pairs = counted
+    found = rerank(distances, 20, 7, 3)
+    expected = by_the_formulas(whole, 20, 7, 3, 0.3)
+    # The root of what rounding leaves between equal features is not that of another block.
+    apart = {"cosine": 1e-6, "euclidean": 1e-4}[metric]
+    side = min(math.isqrt(block), 72)
+    assert sum(computed) <= 72 * (72 + side) // 2
+    np.testing.assert_allclose(found[:], expected, rtol=0, atol=apart)
+
+
 def test_equal_to_torchreids():
     """Recorded from re_ranking of torchreid 0.2.5, a port of the authors' code, k1=20, k2=6."""
     recorded = np.load(Path(__file__).parent / "recorded" / "torchreid_reranking.npz")["distances"]

@@ -20,6 +20,8 @@ class LazyDistances:
         shape: (queries, gallery).
         pairs: optional, gives the distances of one query to some gallery images: it is called with
             a row and an array of columns. `rerank` then computes the matrix once less.
+        symmetric: whether row i has in column j what row j has in column i. `rerank` then computes
+            half of the matrix, and asks `pairs` for a slice of rows and a slice of columns, too.
 
     Example:
 
@@ -29,10 +31,11 @@ class LazyDistances:
     >>> evaluate_ranking(distances, data.query, data.gallery)
     """
 
-    def __init__(self, function, shape, pairs=None):
+    def __init__(self, function, shape, pairs=None, symmetric=False):
         self.function = function
         self.shape = tuple(shape)
         self.pairs = pairs
+        self.symmetric = symmetric
 
     def __getitem__(self, rows):
         return self.function(rows)
@@ -58,8 +61,9 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
     """
     if metric not in METRICS:
         raise InputError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
+    same = query_features is gallery_features
     query = np.asarray(query_features, "float32")
-    gallery = np.asarray(gallery_features, "float32")
+    gallery = query if same else np.asarray(gallery_features, "float32")
     if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
         raise InputError(
             f"query features of shape {query.shape} cannot be compared with gallery features of "
@@ -86,7 +90,7 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
     else:
         # Kept: a gallery may have hundreds of megabytes, and is asked for many blocks.
         gallery_unit = unit(gallery)
-        query_unit = gallery_unit if query is gallery else unit(query)
+        query_unit = gallery_unit if same else unit(query)
 
         def measured(rows, columns=slice(None)):
             cosine = query_unit[rows] @ gallery_unit[columns].T
@@ -94,9 +98,11 @@ def feature_distances(query_features, gallery_features, metric="cosine"):
             return np.maximum(cosine, 0.0, out=cosine)  # rounding may leave a little less
 
     def pairs(row, columns):
+        if isinstance(row, slice):
+            return measured(row, columns)
         return measured(slice(row, row + 1), columns)[0]
 
-    return LazyDistances(measured, (len(query), len(gallery)), pairs)
+    return LazyDistances(measured, (len(query), len(gallery)), pairs, same)
 
 
 def model_distances(model, query_features, gallery_features, query_rates=None):

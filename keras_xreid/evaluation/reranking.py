@@ -1,5 +1,7 @@
 """k-reciprocal re-ranking (Zhong et al., 2017) in bounded memory, with NumPy alone."""
 
+import math
+
 import numpy as np
 
 from keras_xreid.errors import InputError, check_number
@@ -12,8 +14,9 @@ def rerank(distances, queries, k1=20, k2=6, weight=0.3):
 
     Two images of one person are among each other's nearest; the sets of such neighbours are
     compared (Eq. 5 to 12 of the paper). The distances of all images to all are read by blocks of
-    rows, once where a `LazyDistances` gives pairs (`feature_distances` does), else twice. Only
-    each image's neighbours are kept, never a matrix of all by all.
+    rows, once where a `LazyDistances` gives pairs, else twice. `feature_distances` of an array
+    with itself computes each two images once. Only each image's neighbours are kept, never a
+    matrix of all by all.
 
     Where the paper and its authors' code differ this follows the code, which the published numbers
     come from: a set is joined where more than 2/3 of it is shared (Eq. 5 says 2/3 or more), and
@@ -62,7 +65,11 @@ def rerank(distances, queries, k1=20, k2=6, weight=0.3):
 
     def function(rows):
         start, stop, _ = rows.indices(queries)
-        result = np.asarray(distances[start:stop])[:, queries:] / largest[start:stop, None]
+        if getattr(distances, "symmetric", False):
+            result = distances.pairs(slice(start, stop), slice(queries, None))
+        else:
+            result = np.asarray(distances[start:stop])[:, queries:]
+        result = result / largest[start:stop, None]
         result = result.astype("float32", copy=False)
         result *= weight
         for row, line in zip(range(start, stop), result, strict=True):
@@ -104,27 +111,63 @@ def _blocks(distances):
         yield start, block
 
 
+def _tiles(distances):
+    """Yields (first row, first column, block) until all are compared with all."""
+    if not getattr(distances, "symmetric", False):
+        for start, block in _blocks(distances):
+            yield start, 0, block
+        return
+    count, side = distances.shape[0], max(1, math.isqrt(BLOCK_VALUES))
+    for i in range(0, count, side):
+        for j in range(i, count, side):
+            block = distances.pairs(slice(i, i + side), slice(j, j + side))
+            yield i, j, block
+            if i < j:
+                yield j, i, block.T
+
+
 def _nearest_of_each(distances, k):
     """The k nearest images of each, itself first, and each image's largest distance."""
     count = distances.shape[0]
-    nearest, largest = np.empty((count, k), "int32"), np.empty(count)
-    for start, block in _blocks(distances):
-        rows = slice(start, start + len(block))
-        largest[rows] = block.max(axis=1)
+    nearest, values = np.full((count, k), count, "int32"), np.full((count, k), np.inf)
+    largest = np.zeros(count)
+    for start, left, block in _tiles(distances):
+        height, width = block.shape
+        rows = slice(start, start + height)
+        largest[rows] = np.maximum(largest[rows], block.max(axis=1))
         # Rounding may leave a little less than 0. Written so that NaN fails too.
         if not block.min() >= -1e-5 * block.max():
             raise InputError(
                 f"distances of images {start} to {rows.stop - 1} begin at {block.min()}: "
                 "re-ranking takes distances of 0 or more, all of them numbers"
             )
-        block = block.copy()
-        block[np.arange(len(block)), np.arange(start, rows.stop)] = -np.inf  # its own first
-        bounds = np.partition(block, k - 1, axis=1)[:, k - 1]
-        for row, line, bound in zip(nearest[rows], block, bounds, strict=True):
-            near = np.flatnonzero(line <= bound)
-            row[:] = near[np.argsort(line[near], kind="stable")[:k]]
+        own = np.arange(max(start, left), min(start + height, left + width))
+        if len(own):
+            block = block.copy()
+            block[own - start, own - left] = -np.inf  # its own first
+        bounds = values[rows, -1]
+        if np.isinf(bounds).any() and width > k:
+            bounds = np.partition(block, k - 1, axis=1)[:, k - 1]
+        _keep_nearest(nearest[rows], values[rows], block, left, bounds)
     largest[largest == 0] = 1  # all images are equal to this one
     return nearest, largest
+
+
+def _keep_nearest(nearest, values, block, left, bounds):
+    """Puts images of a block, whose first is `left`, among the nearest ones, in place."""
+    k = nearest.shape[1]
+    hits = np.less_equal(block, bounds[:, None], out=np.empty(block.shape, bool))
+    here, there = np.divmod(np.flatnonzero(hits), block.shape[1])  # many times as fast as nonzero
+    touched = here[np.flatnonzero(np.diff(here, prepend=-1))]
+    owners = np.concatenate([np.repeat(touched, k), here])
+    images = np.concatenate([nearest[touched].ravel(), there + left])
+    apart = np.concatenate([values[touched].ravel(), block[here, there]])
+    order = np.lexsort((images, apart, owners))
+    owners = owners[order]
+    places = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    best = places < k
+    where = owners[best], places[best]
+    nearest[where], values[where] = images[order][best], apart[order][best]
 
 
 def _reciprocal(nearest):

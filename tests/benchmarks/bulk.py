@@ -73,13 +73,26 @@ def ran(command):
     """Runs a command to its end: CPU seconds, peak memory in MB, and what it printed."""
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = 0
+        while (done := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            # Not ru_maxrss: that begins with what this process held when it started the other.
+            peak = max(peak, peak_of(process.pid))
+            time.sleep(0.2)
+        _, status, usage = done
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         text = said.read()
     if process.returncode:
         raise SystemExit(text)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text
+    return usage.ru_utime + usage.ru_stime, peak, text
+
+
+def peak_of(pid):
+    """What a process held at most so far, in MB; 0 where it is not known."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return max(
+        [int(line.split()[1]) / 1024 for line in status.splitlines() if "VmHWM" in line] + [0]
+    )
 
 
 def verb(images, out, weights):
