@@ -224,6 +224,18 @@ def test_nothing_is_added_where_something_is_wrong(tmp_path, options, words, eng
     assert content() == before
 
 
+def test_names_that_are_no_text(tmp_path):
+    """A file may be called so; a server's payload may not."""
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    gallery = created("memory", tmp_path / "memory")
+    gallery.add(vectors(1), [name])
+    assert gallery.keys() == [name]
+    gallery = created("qdrant", tmp_path / "qdrant")
+    with pytest.raises(xr.InputError, match="keeps UTF-8 alone"):
+        gallery.add(vectors(2), ["a", name])
+    assert len(gallery) == 0
+
+
 @both
 def test_searches_that_are_refused(tmp_path, engine):
     gallery = filled(tmp_path / "g", n=5, engine=engine)

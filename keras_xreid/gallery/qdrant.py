@@ -316,4 +316,7 @@ def _about(name):
 
 
 def _id(key):
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, key))
+    try:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, key))
+    except UnicodeEncodeError:  # of a file whose name is bytes in no encoding
+        raise InputError(f"Qdrant keeps UTF-8 alone, and {key!r} is not: rename it") from None
