@@ -1,6 +1,6 @@
 """Gradients and the train-step signature on each backend.
 
-Beside this file `fast_torch/`, `inference.py`, `processes.py`, `collectives.py` and
+Beside this file `fast_torch/`, `fast_jax.py`, `inference.py`, `processes.py`, `collectives.py` and
 `keras_xreid/_backend.py` name a backend, and no others. A new backend is one more function here.
 """
 
@@ -12,7 +12,8 @@ import platform
 import keras
 
 from keras_xreid.training import (
-    fast_torch,  # switched on by importing it
+    fast_jax,  # noqa: F401 - switched on by importing it, as fast_torch is
+    fast_torch,
     processes,
 )
 

@@ -39,6 +39,7 @@ CONTENDERS = {
     "torch-plain": "torch",
     "tensorflow": "tensorflow",
     "jax": "jax",
+    "jax-plain": "jax",
 }
 INPUT_SIZE, RATES, WORKERS = (256, 128), (2, 3, 4), 2
 EMBEDDED_BATCHES = 4
@@ -63,6 +64,7 @@ class Worker:
             **os.environ,
             "KERAS_BACKEND": backend,
             "KERAS_XREID_FAST_TORCH": "0" if contender == "torch-plain" else "1",
+            "KERAS_XREID_FAST_JAX": "0" if contender == "jax-plain" else "1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
             # Several processes share a GPU: nobody takes all of its memory in advance.
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
