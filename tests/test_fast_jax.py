@@ -47,7 +47,9 @@ def both(function, *arrays):
         ((9, 6), 3, {"depth_multiplier": 2}),
     ],
 )
-def test_values_and_gradients(size, width, options):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_values_and_gradients(size, width, options, devices, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
     rng = np.random.default_rng(0)
     layer = layers.DepthwiseConv2D(width, **options)
     x = rng.normal(size=(3, *size, 4)).astype("float32")
