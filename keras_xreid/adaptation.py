@@ -308,8 +308,8 @@ def adapt(
         if None in cameras:
             raise InputError("no camera is known of the images: give cameras, one for each")
     names = names_of(cameras, len(images))
-    levels = bool(model.query_levels or getattr(model, "networks", None))
-    found = CameraStatistics(weights_sha256(model), rates, {}, {}, {}, not levels)
+    between = not model.normalizes_by_level
+    found = CameraStatistics(weights_sha256(model), rates, {}, {}, {}, between)
     with batch_statistics.taken(layers):
         published = read(layers)
         try:

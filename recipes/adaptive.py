@@ -63,6 +63,7 @@ def main(o):
     from keras_xreid.training.schedules import in_stages
 
     app.unused(o, o.preset == "paper", "--preset paper has its own", "learning_rate")
+    app.unused(o, True, "there is no triplet loss", "unit_triplet")
     without = "mask" in o.without
     app.unused(o, without, "--without mask has no masks to train", "end_to_end")
     app.unused(o, without or o.end_to_end, "no mask comes after another", "mask_epochs", "restart")

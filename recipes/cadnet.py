@@ -56,6 +56,8 @@ def main(o):
     app.unused(o, paper, "--preset paper has its own", "learning_rate", "critic_rate")
     app.unused(o, "rec" in o.without, "--without rec has no such loss", "reconstruction")
     app.unused(o, "cls" in o.without, "--without cls has no triplet loss", "margin")
+    alone = {"adv_i", "adv_f"} <= set(o.without)
+    app.unused(o, alone, "nothing judges --without adv_i adv_f", "critic_rate")
     run = app.Run("cadnet", o, xr.CADNet)
     pairs = run.pairs(independent=True)
     weights = {"reconstruction": o.reconstruction or RECONSTRUCTION[o.preset]}

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import keras_xreid as xr
 from keras_xreid import app
+from keras_xreid.data.resolution import lr_rates
 
 REID_EPOCHS = {"tiny": 10, "strong": 16, "paper": 60}  # of stage 1
 EPOCHS = {"tiny": 60, "strong": 60, "paper": 120}  # of stage 2
@@ -41,6 +42,8 @@ def main(o):
     from keras_xreid.training.schedules import rising_and_falling
 
     app.unused(o, o.reid, "--reid skips stage 1", *STAGE_1)
+    alone = o.reid or not o.reid_triplet
+    app.unused(o, alone, "images come in random order without --reid-triplet", "images_per_person")
     run = app.Run("panned", o, xr.Panned)
     pairs = run.pairs(grouped=False)
 
@@ -57,8 +60,9 @@ def main(o):
 
     run.seed()  # stage 2, on embeddings
     model = xr.Panned(
-        pairs.people, o.preset, run.backbone, hidden=o.hidden, neck=o.neck, flip=o.flip
-    )
+        pairs.people, o.preset, run.backbone, hidden=o.hidden, neck=o.neck, flip=o.flip,
+        rates=sorted({1, *lr_rates(o.train_rates)}),
+    )  # fmt: skip
     model.network.set_weights(reid.network.get_weights())
     features = model.features_of(pairs, o.views, o.seed)
     run.seconds = features.seconds

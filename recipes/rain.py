@@ -53,7 +53,7 @@ def main(o):
 
     paper = o.preset == "paper"
     app.unused(o, paper, "--preset paper has its own", "learning_rate", "critic_rate")
-    app.unused(o, "adv" in o.without, "--without adv aligns no feature maps", "levels")
+    app.unused(o, "adv" in o.without, "--without adv aligns nothing", "levels", "critic_rate")
     app.unused(o, "tri" in o.without, "--without tri has no triplet loss", "margin")
     run = app.Run("rain", o, xr.RAIN)
     run.hide_labels(o.labeled_fraction)

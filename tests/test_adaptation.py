@@ -183,6 +183,7 @@ def test_systems_of_levels_take_the_nearest(cameras):
     assert not adapted_to(made(small.adaptive), cameras).interpolates
     assert not adapted_to(made(small.one_per_rate), cameras).interpolates
     assert adapted_to(made(), cameras).interpolates
+    assert adapted_to(made(small.panned), cameras).interpolates  # its level comes after all layers
 
 
 def test_too_few_images_fall_back_and_say_so(cameras):

@@ -24,6 +24,10 @@ def one_per_rate(**kwargs):
     return small.fill(xr.OnePerRate(small.PEOPLE, "tiny", small.Levels(), **options))
 
 
+def octuplet():
+    return small.baseline(triplet=0.0, verification=0.0, octuplet=1.0)
+
+
 # On other backends with neck and flip, which is the longer way. JAX compiles each network anew: it
 # has one that recovers and one with levels.
 SYSTEMS = [
@@ -574,3 +578,54 @@ def test_features_that_do_not_fit_each_other(make):
         model.embed(images(), [1, 2])
     with pytest.raises(xr.InputError, match="2 rates"):
         small.adaptive().distances(*[small.adaptive().embed(images())] * 2, [1, 2])
+
+
+@pytest.mark.parametrize("make", [small.intact, small.adaptive, small.distilled, octuplet])
+def test_pairs_of_two_people_are_refused(make):
+    """Such systems compare an image with itself; RAIN and CAD-Net do not."""
+    batch = small.independent()
+    with pytest.raises(xr.InputError, match=r"other people's HR images: .* without independent"):
+        make().check_batch(batch)
+    small.rain().check_batch(batch)
+    small.cadnet().check_batch(batch)
+
+
+def test_a_margin_of_0_is_one():
+    assert small.rain(margin=0.0).margin == 0.0
+    assert small.cadnet().margin == 2.0
+    assert xr.RAIN(3, "strong", backbone=small.Levels(), image_size=small.SIZE).margin == 0.3
+    with pytest.raises(xr.InputError, match="margin is -1: give 0 or more"):
+        small.rain(margin=-1)
+
+
+def test_nobody_is_labelled():
+    model = xr.RAIN(
+        0, "tiny", backbone=small.Levels(), image_size=small.SIZE, decoder_widths=(6, 5, 4, 4),
+        discriminator_width=2, classification=0.0, triplet=0.0,
+    )  # fmt: skip
+    batch = {**small.couples(), "person": np.full(4, -1, "int32")}
+    model.check_batch(batch)
+    with pytest.raises(xr.InputError, match="labels 0 to 0 were given to a model of 0 people"):
+        model.check_batch({**batch, "person": np.zeros(4, "int32")})
+
+
+@pytest.mark.parametrize("rates", [0.25, np.nan, [1, 2, 3, -4]])
+def test_rates_that_are_none(rates):
+    """0.25 is a scale: rates are 1 or more."""
+    with pytest.raises(xr.InputError, match=r"rate .* is below 1"):
+        small.shared(small.baseline).embed(small.couples()["hr"], rates)
+
+
+def test_a_precision_for_one_model_alone():
+    with pytest.raises(xr.InputError, match="dtype mixed_bfloat16 with float32 set for all"):
+        small.baseline(dtype="mixed_bfloat16")
+    assert small.baseline(dtype="float32").compute_dtype == "float32"
+
+
+def test_compiled_twice_each_value_is_there_once():
+    model, batch, found = baseline(), small.images(), []
+    for _ in range(2):
+        model.compile("adam", run_eagerly=True)
+        found.append(model.evaluate(batch, verbose=0))
+    assert len(found[0]) == len(found[1]) == len(model.metrics)
+    assert found[0] == pytest.approx(found[1])

@@ -33,6 +33,7 @@ def close(found, wanted):
         (small.baseline, {"neck": True, "flip": True}),
         pytest.param(small.intact, {}, marks=small.not_on_jax),
         pytest.param(small.rain, {"neck": True}, marks=small.not_on_jax),
+        pytest.param(small.rain, {"backbone": "resnet_tiny"}, marks=small.not_on_jax),
         pytest.param(small.cadnet, {}, marks=small.not_on_jax),
         pytest.param(small.adaptive, {"neck": True}, marks=small.not_on_jax),
         pytest.param(small.panned, {}, marks=small.not_on_jax),

@@ -213,6 +213,7 @@ def test_a_range_of_rates_is_published_by_those_of_its_mean(run, zoo):
     [
         ({"short_run": True}, "is a short run"),
         ({"protocol": "paper"}, "was scored by paper"),
+        ({"options": {"test_cameras": ["1", "2"]}}, "on cameras 1, 2: cards are of all"),
         ({"options": {"reid": "other"}}, "began from other, so that no command makes it"),
         ({"options": {"weights": "other"}}, "began from other, so that no command makes it"),
         ({"per_rate": {"4": {"rank1": -50.0}}}, "queries differently"),

@@ -198,6 +198,8 @@ def main(options):
         raise xr.InputError(f"{run} is a short run (--limit or --steps): its scores mean nothing")
     if metrics["protocol"] != "each-rate":
         raise xr.InputError(f"{run} was scored by {metrics['protocol']}: cards are by each-rate")
+    if cameras := metrics["options"].get("test_cameras"):
+        raise xr.InputError(f"{run} was scored on cameras {', '.join(cameras)}: cards are of all")
     with contextlib.nullcontext() if options.to else folders.locked(out):
         publish(options, run, out, metrics)
 

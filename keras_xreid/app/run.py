@@ -29,8 +29,11 @@ from keras_xreid.training.norms import TermNorms
 # Pairs a step. With few epochs more and smaller steps go further: 16 pairs are 32 images.
 PAIRS = {"tiny": 16, "strong": 32, "paper": 32}
 # Options that count something, and those that weigh, where a recipe has them.
-COUNTS = ("epochs", "reid_epochs", "batch_size", "devices", "limit", "steps")
-WEIGHTS = ("l2", "match", "octuplet", "reid_triplet", "triplet", "verification")
+COUNTS = ("epochs", "reid_epochs", "batch_size", "devices", "limit", "steps", "views", "hidden")
+WEIGHTS = (
+    "l2", "margin", "match", "octuplet", "reid_triplet", "relation_weight", "tap_weight", "triplet",
+    "verification",
+)  # fmt: skip
 POSITIVE = ("learning_rate", "critic_rate", "mask_speed", "phi_scale", "reconstruction")
 
 

@@ -236,6 +236,10 @@ class Adaptive(ReIDModel):
         """How many levels embeddings depend on: m with masks or a varying length, else none."""
         return len(self.rates) if self.masks or self.varying_length else 0
 
+    @property
+    def normalizes_by_level(self):
+        return self.query_levels > 0
+
     def graph(self, images, level=None):
         return {"embedding": self.embedding(images, level)}
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_xreid import adaptation
-from keras_xreid.data.resolution import lr_rates
+from keras_xreid.data.resolution import check_rates, lr_rates
 from keras_xreid.errors import InputError
 from keras_xreid.models import distances
 from keras_xreid.models.arrays import as_float, as_numpy, one_for_each
@@ -33,8 +33,17 @@ class ReIDModel(PhasedModel):
     keeps_statistics = ("generator",)  # parts that `adapt` leaves alone, beside the critics
     _folded = False  # whether it came from `for_inference`
     query_levels = 0  # how many levels of resolution `graph` is told apart; 0: it is told none
+    normalizes_by_level = False  # whether batch normalization comes after what knows the level
+    unpaired = False  # whether the HR images of a batch may be of other people than the LR ones
 
     def __init__(self, people, backbone, image_size, last_stride=1, flip=False, **kwargs):
+        policy = keras.config.dtype_policy().name
+        given = keras.dtype_policies.get(kwargs.get("dtype") or policy).name
+        if given != policy:  # the parts are layers of their own, which take what is set for all
+            raise InputError(
+                f"dtype {given} with {policy} set for all layers: call "
+                f'keras.config.set_dtype_policy("{given}") first'
+            )
         super().__init__(**kwargs)
         self.autocast = False  # of images: they are scaled first, in float32
         self.flip = bool(flip)
@@ -106,6 +115,11 @@ class ReIDModel(PhasedModel):
                 f"{type(self).__name__} trains on {', '.join(self.batch_names)}, and the batch has "
                 f"{', '.join(names)}: give keras_xreid.{kind}"
             )
+        if "hr_person" in names and not self.unpaired:
+            raise InputError(
+                f"{type(self).__name__} compares an image at HR and at LR, and the batch has other "
+                "people's HR images: give keras_xreid.PairBatches without independent=True"
+            )
         count = len(batch["person"])
         for name in ("image", "hr", "lr", "target"):
             if name in batch and len(self._checked(batch[name])) != count:
@@ -119,7 +133,7 @@ class ReIDModel(PhasedModel):
                     f"{name} is {labels.dtype} of shape {labels.shape}: give (n,) integers, 0 to "
                     f"{self.people - 1}, one for each image"
                 )
-            if labels.max(initial=0) >= self.people or labels.min(initial=0) < -1:
+            if labels.max(initial=-1) >= self.people or labels.min(initial=-1) < -1:
                 raise InputError(
                     f"labels {labels.min()} to {labels.max()} were given to a model of "
                     f"{self.people} people: give 0 to {self.people - 1}, or -1 for somebody unknown"
@@ -155,6 +169,8 @@ class ReIDModel(PhasedModel):
         images = self._checked(images)
         if rates is not None:
             rates = one_for_each(rates, len(images))
+            if len(rates):
+                check_rates(np.unique(rates))
         if adapted is not None:
 
             def of_group(part, rate):

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_xreid import losses
+from keras_xreid.errors import check_number
 from keras_xreid.models.arrays import high_and_low
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.distances import euclidean
@@ -28,13 +29,15 @@ class DualModel(ReIDModel):
         **kwargs: of `keras.Model`.
     """
 
+    unpaired = True
     without_decoder = "a model without a decoder recovers nothing"
 
     def __init__(self, people, preset, sizes, last_stride, **kwargs):
         super().__init__(
             people, sizes.backbone, sizes.image_size, last_stride, sizes.flip, **kwargs
         )
-        self.preset, self.margin = preset, sizes.margin or 2.0
+        self.preset, self.margin = preset, 2.0 if sizes.margin is False else sizes.margin
+        check_number("margin", self.margin, 0, whole=False)
         self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
         self.unit_triplet = sizes.unit_triplet
         self.decoder_widths = tuple(sizes.decoder_widths)

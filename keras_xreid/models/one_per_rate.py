@@ -45,6 +45,7 @@ class OnePerRate(ReIDModel):
 
     # `evaluate` shrinks the gallery as it shrinks the query.
     gallery_at_query_rate = True
+    normalizes_by_level = True
 
     PRESETS = PRESETS
 

@@ -22,6 +22,7 @@ from keras import layers, ops
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError, check_number
 from keras_xreid.layers.head import build_reid_network
+from keras_xreid.models.adaptive import nearest_level
 from keras_xreid.models.arrays import as_numpy, one_for_each
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import PRESETS as OF_BASELINE
@@ -210,6 +211,7 @@ class Panned(ReIDModel):
         Returns:
             A `FeatureBatches`; its `seconds` say how long that took.
         """
+        check_number("views", views)
         parts, began = [], time.perf_counter()
         progress = Progress(f"Embedding {views * len(pairs)} batches of pairs", views * len(pairs))
         for number in range(views * len(pairs)):
@@ -226,8 +228,14 @@ class Panned(ReIDModel):
         features = self.network(images, training=False)[0]
         if level is None:
             return features
-        rate = ops.take(ops.convert_to_tensor(self.rates, "float32"), level - 1)
+        # PyTorch's exporter to ONNX knows no `take` of one dimension.
+        own = ops.equal(level[:, None], ops.arange(1, len(self.rates) + 1, dtype="int32"))
+        rate = ops.sum(ops.cast(own, "float32") * ops.convert_to_tensor(self.rates), axis=1)
         return self.panning(features, rate, training=training)
+
+    def levels_of(self, rates):
+        """As `Adaptive.levels_of`, of an exported graph."""
+        return ops.convert_to_numpy(nearest_level(np.asarray(rates, "float32"), self.rates))
 
     def graph(self, images, level=None):
         return {"embedding": self.embedding(images, level)}

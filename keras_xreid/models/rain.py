@@ -159,14 +159,13 @@ class RAIN(DualModel):
                 self.discriminator_width,
             )
         # Networks for the test, of the same parts.
-        image = self.extractor.inputs[0]
-        embedding = v if self.neck is None else self.neck(v)
-        recovered = None
+        image = keras.Input((*self.image_size, 3))
+        embedding, recovered = self.embedding(image), None
         if self.reconstruction:
             self.decoder = build_decoder(
                 [x.shape[1:] for x in maps], self.image_size, self.decoder_widths, skips=code
             )
-            recovered = self.decoder(maps)
+            recovered = self.decoder(self.extractor(image)[:-1])
         self._test_by(image, embedding, recovered)
         self.built = True
 

@@ -214,6 +214,8 @@ class PhasedModel(keras.Model):
             steps_per_execution=steps_per_execution,
             auto_scale_loss=False,
         )
+        for tracker in getattr(self, "_trackers", {}).values():  # of a compile before
+            self._tracker.untrack(tracker)
         self._trackers = {
             name: keras.metrics.Mean(name=name)
             for phase in phases
