@@ -6,10 +6,12 @@ import random
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import small
 from PIL import Image
 from small import fill, pairs, step
 
@@ -247,6 +249,26 @@ def test_intact_trains_as_ours():
         assert 0 <= found.pop("discriminator_accuracy") <= 1
         assert found == pytest.approx(expected, rel=tolerance)
     assert all(p.requires_grad for p in theirs.discriminator.parameters())
+
+
+@on_torch
+@pytest.mark.parametrize("make", [small.intact, small.rain])
+def test_passes_are_those_of_the_engine(make):
+    """Gradients of every phase, in which the next ones see what the ones before hand on."""
+    import cases
+    import torch
+
+    model = make()
+    model.compile()
+    told = SimpleNamespace(
+        keras=keras, model=model, batch=small.couples(), device=SimpleNamespace(library=torch)
+    )
+    found = [(variables, gradients) for _, variables, gradients in cases.Ours.passes(told)]
+    parts = [part for phase in model.phases() for part in phase.updates]
+    assert len(found) == len(parts)
+    for part, (variables, gradients) in zip(parts, found, strict=True):
+        assert variables == getattr(model, part).trainable_variables
+        assert any(float(g.abs().sum()) > 0 for g in gradients), part
 
 
 @on_torch

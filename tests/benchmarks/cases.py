@@ -452,7 +452,10 @@ class Ours(Contender):
         for phase in model.phases():
             parts = [(part, getattr(model, part).trainable_variables) for part in phase.updates]
             values = [v.value for _, variables in parts for v in variables]
-            total = sum(phase.losses(batch).values())
+            found = phase.losses(batch)
+            terms, handed = found if isinstance(found, tuple) else (found, {})
+            batch |= self.keras.tree.map_structure(lambda x: x.detach(), handed)
+            total = sum(terms.values())
             gradients = iter(torch.autograd.grad(total, values, materialize_grads=True))
             for part, variables in parts:
                 yield model.optimizers[part], variables, [next(gradients) for _ in variables]
