@@ -40,8 +40,8 @@ class Options:
     """Which people dev holds out: 0, 1 or 2."""
     protocol: Protocol | None = None
     """each-rate, if not given: every query at every rate, against the full HR gallery. The others
-    fix each query's rate, see `xreid build --help`. LR queries are not shrunk: give paper for
-    caviar, and multi-shot for mlr and a csv with rates."""
+    fix each query's rate, see `xreid build --help`. LR queries are not shrunk: caviar has
+    paper then, a csv with rates multi-shot, mlr what it was built by, or multi-shot."""
     split_id: int = 0
     """Which of a data set's splits; a protocol other than each-rate draws anew for each."""
     rates: tuple[float, ...] = (1, 2, 3, 4, 8)

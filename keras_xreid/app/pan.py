@@ -34,7 +34,7 @@ class Options:
     panning: str | None = None
     """What was learnt, NAME.weights.h5."""
     rates: float | None = None
-    """Down-sampling rate of all queries of --move, where their file does not say."""
+    """Down-sampling rate of all queries of --move, whatever their file says."""
     epochs: int = 120
     """Epochs over all LR embeddings."""
     hidden: int = 512
