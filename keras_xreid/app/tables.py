@@ -7,11 +7,12 @@
     xreid tables published --data market1501 --data-dir DIR
 
 `main` has the papers' systems and the baselines with one budget; `rain-3` is a table of a paper
-beside its numbers; `rain` has a system's tables, `all` every one. A row that two tables print is run once. A finished row is
-not run again, an interrupted one goes on where it was: the command can be repeated at any time. On
-two cores a row of the embedded set takes about three minutes. --plan prints the jobs and runs
-nothing; --from prints what is finished in a folder and says which rows are not run. `published`
-trains nothing: it scores the published weights of --data again, from their files.
+beside its numbers; `rain` has a system's tables, `all` every one. A row that two tables print is
+run once. A finished row is not run again, an interrupted one goes on where it was: the command can
+be repeated at any time. On two cores a row of the embedded set takes about three minutes. --plan
+prints the jobs and runs nothing; --from prints what is finished in a folder and says which rows are
+not run. `published` trains nothing: it scores the published weights of --data again, from their
+files.
 """
 
 import dataclasses
