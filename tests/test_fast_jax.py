@@ -100,3 +100,11 @@ def test_switched_off():
     assert nn.depthwise_conv is fast_jax.depthwise_conv
     fast_jax.disable()
     assert nn.depthwise_conv is not fast_jax.depthwise_conv
+
+
+def test_a_keras_that_was_not_tested(monkeypatch, caplog):
+    fast_jax.disable()
+    monkeypatch.setattr(keras, "__version__", "4.0.0")
+    with caplog.at_level("WARNING", "keras_xreid"):
+        assert not fast_jax.enable()
+    assert "Keras 4.0.0 is not among those" in caplog.text

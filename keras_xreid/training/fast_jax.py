@@ -9,9 +9,12 @@ Importing `keras_xreid` with the JAX backend switches this on; the environment v
 """
 
 import functools
+import logging
 import os
 
 import keras
+
+from keras_xreid.training.fast_torch import TESTED
 
 _plain = []
 
@@ -22,12 +25,19 @@ def enabled():
 
 
 def enable():
-    """Replaces Keras's function on JAX.
+    """Replaces Keras's function on JAX, if this Keras was tested.
 
     Returns:
         Whether the fast path is on.
     """
     if keras.backend.backend() == "jax" and not enabled():
+        if ".".join(keras.__version__.split(".")[:2]) not in TESTED:
+            logging.getLogger("keras_xreid").warning(
+                "Keras %s is not among those that the fast path on JAX was tested with (%s): "
+                "depthwise convolutions are many times as slow without it",
+                keras.__version__, ", ".join(TESTED),
+            )  # fmt: skip
+            return False
         from keras.src.backend.jax import nn
 
         _plain.append((nn, nn.depthwise_conv))
