@@ -70,7 +70,7 @@ class Run:
         processes.share_out(o.devices)
         if processes.first():
             self._check_folder()
-        self.image_size = kind.PRESETS[o.preset]["image_size"]
+        self.image_size = tuple(o.image_size or kind.PRESETS[o.preset]["image_size"])
         self.backbone = o.backbone or kind.PRESETS[o.preset]["backbone"]
         self.data = xr.datasets.load(
             o.data, o.data_dir, split=o.split, limit=o.limit, image_size=self.image_size,
@@ -108,7 +108,8 @@ class Run:
         """Arguments that every system takes alike."""
         o = self.options
         names = ("preset", "label_smoothing", "neck", "flip")
-        return {"backbone": self.backbone, **{name: getattr(o, name) for name in names}}
+        shape = {"backbone": self.backbone, "image_size": self.image_size}
+        return {**shape, **{name: getattr(o, name) for name in names}}
 
     def extractor(self):
         """The same, and what systems with triplets on a trained backbone take."""
@@ -343,6 +344,9 @@ class Run:
                     "every rate is 1 (high resolution) or more"
                 )
             setattr(o, name, tuple(int(v) if v == int(v) else v for v in values))
+        if o.image_size and min(o.image_size) < 32:
+            height, width = o.image_size
+            raise xr.InputError(f"--image-size is {height} {width}: give 32 or more for each side")
         for names, fits, wanted in (
             (COUNTS, lambda value: value >= 1, "1 or more"),
             (WEIGHTS, lambda value: 0 <= value < math.inf, "0 or more"),

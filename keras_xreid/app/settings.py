@@ -82,6 +82,8 @@ class Model:
     scores that count; paper: the paper's sizes and schedule."""
     backbone: Literal[BACKBONES] | None = None
     """The preset's if not given."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that images are brought to, in pixels; the preset's if not given."""
     weights: str | None = None
     """Where the backbone starts: imagenet, random, or trained weights of any system (a published
     name, or the folder of a run), of which the backbone alone is taken. If not given: imagenet for
@@ -245,7 +247,8 @@ def _told(said):
     wrong = re.fullmatch(r"Error parsing (\S+): .*?(\[?'.*'\]?)", found)
     if wrong and (kind := re.search("INT|FLOAT", help_text)):
         number = "whole number" if kind[0] == "INT" else "number"
-        number = f"{number}s" if "..." in help_text else f"a {number}"
+        one = f"{kind[0]} {kind[0]}" not in help_text
+        number = f"a {number}" if one else f"{number}s" if "..." in help_text else f"two {number}s"
         return f"{wrong[1]} is {wrong[2].strip('[]')}: give {number}"
     meant = re.match(r"Perhaps .*?(--[\w-]+)", help_text)
     return f"{found}; perhaps {meant[1]}" if meant else found
