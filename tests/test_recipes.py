@@ -384,6 +384,14 @@ def test_rates_trained_on_do_not_choose_the_rates_of_a_protocols_queries(people)
     assert {r.rate for r in asked.data.query} == {2, 8} and asked.options.query_rates == (2, 8)
 
 
+def test_image_size_reaches_images_network_and_scores(people, tmp_path):
+    out, size = tmp_path / "run", (64, 32)
+    assert prepared(people, image_size=size).pairs(False)[0]["lr"].shape[1:] == (*size, 3)
+    baseline(data_dir=str(people), out=str(out), image_size=size, steps=1, rates=(1, 4))
+    assert xr.load(out).image_size == size
+    assert json.loads((out / "options.json").read_text())["changed"]["image_size"] == [64, 32]
+
+
 def test_jitter_reaches_the_training_images(people):
     kept, other = (prepared(people, jitter=j).images()[0] for j in (False, True))
     assert (kept["image"] != other["image"]).any((1, 2, 3)).all()
@@ -488,6 +496,8 @@ def refused(capsys):
         (("--data", "imagenet"), ["imagenet", "market1501", "csv", "synthetic"]),
         (("--preset", "huge"), ["huge", "tiny", "paper"]),
         (("--backbone", "vgg"), ["vgg", "osnet_x1_0", "resnet50"]),
+        (("--image-size", "96"), ["--image-size", "two whole numbers"]),
+        (("--image-size", "96", "0"), ["--image-size is 96 0", "32 or more"]),
         (("--rates", "0.5"), ["--rates", "0.5", "1"]),
         (("--train-rates", "2", "0"), ["--train-rates", "0", "1"]),
         (("--data", "market1501"), ["market1501", "--data-dir"]),
