@@ -500,6 +500,7 @@ def refused(capsys):
         (("--image-size", "96"), ["--image-size", "two whole numbers"]),
         (("--image-size", "96", "0"), ["--image-size is 96 0", "32 or more"]),
         (("--rates", "0.5"), ["--rates", "0.5", "1"]),
+        (("--rates", "2", "query.jpg"), ["'query.jpg': give numbers", "goes before --rates"]),
         (("--train-rates", "2", "0"), ["--train-rates", "0", "1"]),
         (("--data", "market1501"), ["market1501", "--data-dir"]),
         (("--precision", "float16"), ["float16", "mixed_bfloat16"]),
