@@ -296,6 +296,35 @@ def test_a_score_that_is_not_the_cards_ends_the_command(tmp_path, monkeypatch, c
         tables.main(tables.Options(("published",), data="cuhk03", out=str(tmp_path)))
 
 
+def test_a_scoring_of_few_people_or_cut_short_is_not_taken_for_whole(tmp_path, monkeypatch):
+    entry, asked = xr.published()[EMBEDDED], []
+
+    def score(options):
+        out = Path(options.out)
+        asked.append(options.limit)
+        assert not out.exists()
+        out.mkdir(parents=True)
+        (out / "manifest.jsonl").write_text("{}")
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        (out / "metrics.json").write_text(json.dumps({**entry, "manifest_sha256": "0123"}))
+
+    def table(**more):
+        tables.main(tables.Options(("published",), out=str(tmp_path), **more))
+
+    monkeypatch.setattr(xr, "published", lambda: {EMBEDDED: entry})
+    monkeypatch.setattr(evaluate, "main", score)
+    table(limit=5)
+    with pytest.raises(KeyboardInterrupt):
+        table()
+    table()
+    table(limit=5)
+    assert asked == [5, None, None]
+    (tmp_path / f"{EMBEDDED}-{entry['sha256'][:8]}" / "metrics.json").write_text("{")
+    with pytest.raises(xr.InputError, match="not valid JSON"):
+        table()
+
+
 def test_the_page_shows_the_table():
     page = (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
     assert page == publish.zoo(xr.published()) + "\n"
