@@ -219,6 +219,9 @@ def test_points_of_the_figure_of_costs(folder, tmp_path, points):
     for seed, ms in enumerate((10.0, 14.0)):
         made_run(folder / f"c{seed}", "rain", 70.0 + 4 * seed, seed=seed, query_ms=ms)
     made_run(folder / "d", "cadnet")
+    for seed in (0, 1):  # plain scores differ by seed, those of mirror images do not
+        made_run(folder / f"e{seed}", "adaptive", 70.0 + 4 * seed, seed=seed, query_ms=9.0,
+                 flip={"mean_lr": {"rank1": 71.0}})  # fmt: skip
     rows, page = compared(tmp_path, *sorted(folder.iterdir()))
     of_each = 100 * found[:, 1:4].mean(axis=1)  # a query's hits at 2, 3 and 4
     error = pytest.approx(of_each.std(ddof=1) / 40**0.5)
@@ -226,11 +229,12 @@ def test_points_of_the_figure_of_costs(folder, tmp_path, points):
         {"label": "baseline", "x": 20.0, "rank1": 60.0, "error": error},
         {"label": "intact", "x": 40.5, "rank1": 71.0, "error": 1.5},
         {"label": "rain", "x": 12.0, "rank1": 52.0, "error": pytest.approx(8**0.5)},
+        {"label": "adaptive", "x": 9.0, "rank1": 71.0, "error": 0.0},
     ]
-    assert [row["query_ms"] for row in rows] == ["20.0", "40.5", "12.0", ""]
+    assert [row["query_ms"] for row in rows] == ["20.0", "40.5", "12.0", "", "9.0"]
     assert "(costs.png)" in page and "| query ms |" in page and "| 40.5 |" in page
     assert "Not in the figure of milliseconds of a query, which they do not say: cadnet." in page
-    assert "mirror images are averaged, for that is what was timed: intact." in page
+    assert "mirror images are averaged, for that is what was timed: intact / adaptive." in page
 
 
 def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch, points):

@@ -19,6 +19,7 @@ of an image that is embedded with others.
 import dataclasses
 import functools
 import shlex
+import statistics
 import sys
 from pathlib import Path
 
@@ -137,6 +138,8 @@ def at_its_cost(row, cost):
     error = row["mean_lr_error"]
     if len(row["runs"]) == 1:
         error = error_of_mean(row["runs"][0], "plain" if flip is None else "flip")
+    elif flip is not None:
+        error = statistics.stdev(run["flip"]["mean_lr"]["rank1"] for run in row["runs"])
     label = row["variant"].removeprefix("weights ") if "weights" in row["runs"][0] else row["name"]
     rank1 = row["mean_lr"] if flip is None else flip
     return {"label": label, "x": row[cost], "rank1": rank1, "error": error}
