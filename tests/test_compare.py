@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -575,6 +576,23 @@ def test_bad_recipes(tmp_path, monkeypatch, capsys):
     options = compare.Options(folders=("x",))
     with pytest.raises(xr.InputError, match="give --run"):
         compare.main(options, shared=["--epochs", "3"])
-    options = compare.Options(run=("baseline",))
-    with pytest.raises(xr.InputError, match="--seeds"):
-        compare.main(options, shared=["--seed", "3"])
+    monkeypatch.setattr(jobs, "run", None)  # nothing is trained before all is read
+    for run, *shared in (
+        ("baseline", "--seed", "3"), ("baseline", "--seed=3"), ("baseline", "--out=x"),
+        ("rain --seed 5",), ("rain --out x",),
+    ):  # fmt: skip
+        options = compare.Options(run=("baseline", run), out=str(tmp_path / "out"))
+        with pytest.raises(xr.InputError, match="give --seeds and --out of compare"):
+            compare.main(options, shared)
+    options.run = ("baseline", "rain --data-dir 'my people")
+    with pytest.raises(xr.InputError, match="people: No closing quotation"):
+        compare.main(options)
+
+
+def test_paths_in_a_run_are_as_the_system_writes_them(monkeypatch):
+    words = ["rain", "--data-dir", r"C:\my people", "--limit", "5"]
+    assert compare.words_of(r"rain --data-dir 'C:\my people' --limit 5") == words
+    assert compare.words_of(r"rain --data-dir my\ people")[2] == "my people"
+    monkeypatch.setattr(compare, "os", SimpleNamespace(name="nt"))
+    assert compare.words_of(r'rain --data-dir "C:\my people" --limit 5') == words
+    assert compare.words_of(r"rain --data-dir D:\people")[2] == r"D:\people"

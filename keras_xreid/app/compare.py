@@ -18,6 +18,8 @@ of an image that is embedded with others.
 
 import dataclasses
 import functools
+import itertools
+import os
 import shlex
 import statistics
 import sys
@@ -163,25 +165,39 @@ def notes_on_costs(rows):
     return notes
 
 
+def words_of(command):
+    """The recipe and the options of a --run. On Windows a backslash is part of a path."""
+    parts = shlex.shlex(command, posix=True)
+    parts.whitespace_split, parts.commenters = True, ""
+    parts.escape = "" if os.name == "nt" else parts.escape
+    try:
+        return list(parts) or [""]
+    except ValueError as error:
+        raise xr.InputError(f"--run {command}: {error}, mend it") from error
+
+
 def main(options, shared=()):
     if shared and not options.run:
         raise xr.InputError("what follows -- are options of recipes: give --run RECIPE too")
-    if "--seed" in shared or "--out" in shared:
-        raise xr.InputError("--seed and --out after --: give --seeds and --out before it")
+    asked = [words_of(command) for command in options.run]
+    for word in itertools.chain(shared, *asked):
+        if word.partition("=")[0] in ("--seed", "--out"):
+            raise xr.InputError(
+                f"{word} among the options of a recipe: give --seeds and --out of compare itself"
+            )
     if not options.folders and not options.run:
         raise xr.InputError("nothing to compare: give folders of finished runs, or --run RECIPE")
     out = Path(options.out)
     runs = [read_run(folder) for folder in options.folders]
     with folders.locked(out):
-        compare(options, shared, out, runs)
+        compare(asked, options.seeds, shared, out, runs)
 
 
-def compare(options, shared, out, runs):
+def compare(asked, seeds, shared, out, runs):
     """Runs what is to be run, and writes everything; nobody else writes there meanwhile."""
-    for command in options.run:
-        recipe, *words = shlex.split(command) or [""]
+    for recipe, *words in asked:
         recipe = recipe.removesuffix(".py")
-        for seed in options.seeds:
+        for seed in seeds:
             folder = out / f"{jobs.name_of(' '.join([recipe, *words]))}-seed{seed}"
             jobs.run(recipe, folder, *shared, "--seed", str(seed), *words)
             runs.append(read_run(folder))
