@@ -183,6 +183,16 @@ def test_figure(folder, tmp_path):
         assert np.count_nonzero(np.abs(pixels - rgb).max(axis=2) < 12) > 200
 
 
+def test_no_figure_of_an_earlier_comparison_stays(folder, tmp_path):
+    made_run(folder / "a", query_ms=20.0)
+    made_run(folder / "b", "intact", query_ms=30.0)
+    compared(tmp_path, folder / "a", folder / "b")
+    assert {path.name for path in tmp_path.rglob("*.png")} == {"compare.png", "costs.png"}
+    made_run(folder / "c", per_rate={}, mixed={"rank1": 50.0}, mean_lr=None)
+    _, page = compared(tmp_path, folder / "c")
+    assert ".png" not in page and not list(tmp_path.rglob("*.png"))
+
+
 def test_rates_not_trained_on_are_hollow(folder, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(compare.figures, "rank_lines", lambda path, lines, **_: drawn.extend(lines))

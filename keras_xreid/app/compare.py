@@ -212,11 +212,14 @@ def compare(asked, seeds, shared, out, runs):
         print(f"\nPaired differences\n\n{shown}")
     if below:
         print("\n".join(["", *below]))
-    if any(row["rank1"] for row in rows):  # queries whose rate nobody knows have no place in it
-        draw(out / "compare.png", [row for row in rows if row["rank1"]])
+    if (out / "compare.md").exists():  # of another comparison, whose figures are not this one's
+        for name in ("compare.png", "costs.png"):
+            (out / name).unlink(missing_ok=True)
     files.write_csv_atomic(out / "compare.csv", csv_rows(rows))
     page = ["# Systems side by side", markdown(header, cells, left=2)]
-    if (out / "compare.png").exists():
+    # Queries whose rate nobody knows have no place in it.
+    if of_rates := [row for row in rows if row["rank1"]]:
+        draw(out / "compare.png", of_rates)
         page.append("![Rank-1 against rate](compare.png)")
     cost, drawn = drawn_at(rows)
     if len(drawn) > 1:
