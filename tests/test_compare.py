@@ -193,14 +193,41 @@ def test_no_figure_of_an_earlier_comparison_stays(folder, tmp_path):
     assert ".png" not in page and not list(tmp_path.rglob("*.png"))
 
 
-def test_rates_not_trained_on_are_hollow(folder, tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(compare.figures, "rank_lines", lambda path, lines, **_: drawn.extend(lines))
+@pytest.fixture
+def drawn(monkeypatch):
+    """The lines of the figures of rates."""
+    lines, draw = [], compare.figures.rank_lines
+
+    def keep(path, some, **told):
+        lines.extend(some)
+        return draw(path, some, **told)
+
+    monkeypatch.setattr(compare.figures, "rank_lines", keep)
+    return lines
+
+
+def test_rates_not_trained_on_are_hollow(folder, tmp_path, drawn):
     made_run(folder / "a")
     made_run(folder / "b", options={"train_on": "hr+lr"})
     made_run(folder / "c", "intact", options={"train_rates": (2, 8)})
     compared(tmp_path, *sorted(folder.iterdir()))
     assert [line["hollow"] for line in drawn] == [{2, 3, 4, 8}, {8}, {3, 4}]
+
+
+def test_cards_say_which_rates_were_trained_on(folder, tmp_path, monkeypatch, drawn):
+    card = {**made_run(folder / "a"), "options": None, "train_rates": [2, 8], "to_embed": None}
+    command = "KERAS_BACKEND=torch python recipes/baseline.py"
+    cards = {
+        "hr": {**card, "command": command},
+        "both": {**card, "command": f"{command} --train-on hr+lr"},
+        "rain": {**card, "command": command.replace("baseline", "rain"), "system": "rain"},
+    }
+    monkeypatch.setattr(xr, "published", lambda: cards, raising=False)
+    scored = {**card, "weights": "both", "train_rates": [3]}  # of xreid evaluate, its mean's
+    (folder / "a" / "metrics.json").write_text(json.dumps(scored))
+    compared(tmp_path, *cards)
+    compared(tmp_path, folder / "a")
+    assert [line["hollow"] for line in drawn] == [{2, 3, 4, 8}, {3, 4}, {3, 4}, {3, 4}]
 
 
 # --- the figure of costs ---

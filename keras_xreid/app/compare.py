@@ -103,6 +103,16 @@ def csv_rows(rows):
         yield [row["system"], row["variant"], seeds, *told, *scores, *(row[n] for n in counts)]
 
 
+def trained_on(run):
+    """The rates of a run's training images; of published weights their card says them."""
+    card = xr.published().get(str(run.get("weights")))
+    told = run.get("options") or card or run
+    on_hr = told.get("train_on") == "hr"
+    if told is card and run["system"] == "baseline":  # hr is what it takes if not told otherwise
+        on_hr = "--train-on hr+lr" not in card.get("command", "")
+    return (1,) if on_hr else lr_rates(told.get("train_rates") or (2, 3, 4))
+
+
 def draw(path, rows):
     """Rank-1 against rate, one line a row."""
     lines = []
@@ -111,11 +121,7 @@ def draw(path, rows):
             "per_rate": {rate: {"rank1": value} for rate, value in row["rank1"].items()},
             "standard_error": row["error"],
         }
-        told = row["runs"][0].get("options") or {}
-        trained_on = lr_rates(told.get("train_rates", (2, 3, 4)))
-        if told.get("train_on") == "hr":
-            trained_on = (1,)
-        lines.append(figures.line_of_rates(row["name"], scores, trained_on))
+        lines.append(figures.line_of_rates(row["name"], scores, trained_on(row["runs"][0])))
     several = any(len(row["runs"]) > 1 for row in rows)
     note = "bars: ± one standard error" + (", or the deviation over seeds" if several else "")
     figures.rank_lines(path, lines, note=note)
