@@ -488,6 +488,17 @@ def test_every_figure_of_a_run(tmp_path, model):
         assert pixels(path).std() > 10
 
 
+def test_a_rate_of_many_digits_is_scored_and_drawn(tmp_path):
+    for needed in ("matplotlib", "skimage"):
+        pytest.importorskip(needed)
+    rates = (1, 2.8284271)
+    result = evaluate(Beside(), drawn_people(), rates, rates, verbose=False)
+    assert result.scores["image_quality"]["2.82843"]["psnr"] > 0
+    assert figures.line_of_rates("", result.scores, rates)["hollow"] == set()
+    written = run_figures.draw_figures(tmp_path / "figures", result, rates)
+    assert "ranked.png" in {path.name for path in written}
+
+
 def test_strips_show_what_was_recovered():
     pytest.importorskip("skimage")
     result = evaluate(Beside(), drawn_people(), rates=(1, 2), verbose=False)
