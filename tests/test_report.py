@@ -97,7 +97,7 @@ def test_score_table():
 
 def test_score_table_of_a_model_that_does_not_recover():
     table = tables.score_table(results(enlarged=False))
-    assert "PSNR" not in table and "enlarged" not in table
+    assert "PSNR" not in table and "upscaled" not in table
     assert "r = 4  " in table and "mean LR" in table
 
 
@@ -192,7 +192,7 @@ def test_report_of_a_short_run_of_a_baseline_on_drawn_people(tmp_path):
     page = report.write_report(tmp_path).read_text()
     assert "A short run" in page and "Mean rank-1 over the rates 2, 4: 56.0 %." in page
     assert "another data set than synthetic" in page
-    assert "Sole SR" not in page and "enlarged" not in page and "Figures" not in page
+    assert "Sole SR" not in page and "upscaled" not in page and "Figures" not in page
 
 
 @pytest.mark.parametrize(
@@ -257,6 +257,44 @@ def test_images_seen():
 def test_report_without_scores(tmp_path, text, message):
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        report.write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"per_rate": None, "mean_lr": None, "mixed": scores(50.0)},
+        {"per_rate": None, "mixed": scores(50.0)},
+        {"mixed": scores(50.0), "protocol": None},
+        {"flip": {"mean_lr": scores(50.0)}},
+        {"enlarged": {"mean_lr": {"rank1": 50.0}}},
+        {"adapted": {"on": "here"}},
+        {"options": {"train_rates": None}},
+        {"image_quality": {"2": None}},
+        {"queries": None, "queries_per_rate": {"2": 5}},
+        {"data": {"query": {"images": None}}},
+    ],
+)
+def test_report_of_what_says_less(tmp_path, changes):
+    files.write_json_atomic(tmp_path / "metrics.json", metrics(**changes))
+    assert "## Scores" in report.write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"per_rate": {"2": None}}, "scores without rank1"),
+        ({"flip": {"per_rate": {"2": None}}}, "scores without rank1"),
+        ({"enlarged": {"per_rate": {"2": {}}}}, "scores without rank1"),
+        ({"seconds": 10**400}, "seconds does not hold numbers"),
+        ({"seed": 10**400}, "seed does not hold a whole number"),
+        ({"train_rates": 5}, "train_rates does not hold a list"),
+        ({"adapted": {"images": 5}}, "adapted.images is not an object"),
+    ],
+)
+def test_report_of_what_no_run_writes(tmp_path, changes, message):
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics(**changes)))
     with pytest.raises(InputError, match=message):
         report.write_report(tmp_path)
 

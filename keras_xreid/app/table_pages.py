@@ -71,7 +71,13 @@ def scores_of(metrics):
     """What a row is judged by: all queries of a protocol, or the mean of r = 2, 3 and 4."""
     per_rate = metrics.get("per_rate") or {}
     if metrics.get("mixed") or not all(rate in per_rate for rate in LOW):
-        return metrics.get("mixed") or metrics.get("mean_lr")
+        found = metrics.get("mixed") or metrics.get("mean_lr")
+        if not found:
+            raise xr.InputError(
+                f"a run of {metrics.get('system')} has scores at r = {', '.join(per_rate)} and no "
+                "mean: score it at the rates 2, 3 and 4"
+            )
+        return found
     shared = [name for name in per_rate["2"] if all(per_rate[r].get(name) is not None for r in LOW)]
     return {name: statistics.mean(per_rate[r][name] for r in LOW) for name in shared}
 
@@ -189,11 +195,11 @@ def show(table, found, folder):
         paper = [scores.get(score) for score in quoted]
         rows.append([name, *text, *(NOT_MEASURED if v is None else str(v) for v in paper)])
     plain = [
-        scores_of(m["enlarged"])
+        scores_of({"system": m["system"], **m["enlarged"]})
         for m in all_runs(found)
         if (m.get("enlarged") or {}).get("per_rate")
     ]
-    if plain and all(plain):
+    if plain:
         mean = statistics.mean(scores["rank1"] for scores in plain)
         missing = [NOT_MEASURED] * (len(header) - 2)
         rows.append(["upscaled", f"{mean:.1f}", *missing])
