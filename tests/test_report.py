@@ -160,7 +160,7 @@ def test_an_interrupted_figure_leaves_nothing(tmp_path, monkeypatch):
 def test_report_page(tmp_path):
     files.write_json_atomic(tmp_path / "metrics.json", metrics())
     (tmp_path / "figures").mkdir()
-    for name in ("rank1.png", "recovered.png", "more.png"):
+    for name in ("rank1.png", "recovered.png", "one more.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / "figures" / name)
     page = report.write_report(tmp_path).read_text()
     assert page.startswith("# intact on market1501\n")
@@ -168,10 +168,11 @@ def test_report_page(tmp_path):
     assert said in page and "+5.0 points" in page
     assert tables.markdown_table(metrics()) in page
     places = [
-        page.index(f"(figures/{name})") for name in ("recovered.png", "rank1.png", "more.png")
+        page.index(f"(figures/{name})") for name in ("recovered.png", "rank1.png", "one%20more.png")
     ]
     assert places == sorted(places)
     assert "losses.png" not in page
+    assert (tmp_path / "report.html").read_text().count('<img src="data:image/png') == 3
     for expected in ("0123abcd" * 8, "torch", "| seed | 7 |", "251,234", "12 min 34 s", "80.25"):
         assert expected in page
     assert "| query | 424 | 100 | 6 |" in page

@@ -1,6 +1,7 @@
 """The page of a run: `report.md`, and `report.html` of it."""
 
 import importlib.util
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,8 @@ def _about_scores(metrics):
     if adapted := metrics.get("adapted"):
         images = adapted.get("images") or {}
         told = ", ".join(f"{count} of camera {name}" for name, count in images.items())
-        sentences.append(f"Batch normalization: {adapted.get('on')} ({told or 'of no camera'}).")
+        told = f" ({told})" if told else ""
+        sentences.append(f"Batch normalization: {adapted.get('on')}{told}.")
     if enlarged := metrics.get("enlarged"):
         beside = "The columns named LR's have the upscaled query."
         sentences += [
@@ -152,7 +154,7 @@ def _figures(folder):
     parts = ["## Figures"] if names else []
     for name in names:
         caption = CAPTIONS.get(name, name.removesuffix(".png").replace("_", " "))
-        parts += [f"![{caption.split('.')[0]}](figures/{name})", f"*{caption}*"]
+        parts += [f"![{caption.split('.')[0]}](figures/{urllib.parse.quote(name)})", f"*{caption}*"]
     return parts
 
 
