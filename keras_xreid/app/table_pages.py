@@ -10,7 +10,7 @@ from keras_xreid.app import compare, compare_pairs, compare_rows, table_figures
 from keras_xreid.app.table_rows import FIGURE_5, LABELED, NEAREST, SHARES, TABLE_5, TABLES
 from keras_xreid.evaluation.ranking import standard_error
 from keras_xreid.report import figures, papers
-from keras_xreid.report.tables import NOT_MEASURED, markdown, text_table
+from keras_xreid.report.tables import NOT_MEASURED, markdown, number, text_table
 
 NOTES = {
     "rain-1": "Baseline (train on HR & LR) is RAIN without its adversarial loss: the paper's Table "
@@ -104,15 +104,20 @@ def rank1_text(runs):
     return "{mean:.1f} ± {deviation:.1f} [{low:.1f}, {high:.1f}]".format(**found["rank1"])
 
 
-def quality_of(runs, name, digits, rates=LOW):
-    """Mean PSNR, SSIM or LPIPS of the recovered images of some rates, as text."""
+def mean_quality(runs, name, rates=LOW):
+    """Mean PSNR, SSIM or LPIPS of the recovered images of some rates; None if not measured."""
     values = [
         ((metrics.get("image_quality") or {}).get(rate) or {}).get(name)
         for metrics in runs
         for rate in rates
     ]
     values = [value for value in values if value is not None]
-    return f"{statistics.mean(values):.{digits}f}" if values else NOT_MEASURED
+    return statistics.mean(values) if values else None
+
+
+def quality_of(runs, name, digits, rates=LOW):
+    """The same as text."""
+    return number(mean_quality(runs, name, rates), digits)
 
 
 def cells(runs):
@@ -188,8 +193,8 @@ def show(table, found, folder):
         runs, text = found.get(name), [NOT_MEASURED, *empty]
         if runs:
             ours[name], text = rank1_of(runs), cells(runs)
-            if text[4] != NOT_MEASURED:
-                psnr[name] = float(text[4])
+            if (value := mean_quality(runs, "psnr")) is not None:
+                psnr[name] = value
         elif name in TABLES[table]:
             text = [NOT_RUN, *empty]
         paper = [scores.get(score) for score in quoted]
