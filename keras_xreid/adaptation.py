@@ -262,7 +262,8 @@ class CameraStatistics:
         if name not in self.values and name not in self.too_few:
             raise InputError(
                 f"nothing is known of camera {name}, only of {', '.join(self.cameras)}: adapt with "
-                "images of it"
+                "images of it, or say by folders or a CSV which camera took what (a number such as "
+                "_c3 in a file's name counts before its folder)"
             )
         return name
 

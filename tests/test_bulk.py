@@ -388,6 +388,8 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
     assert "9 images, all as they were written" in told("verify")
     assert "1 removed images gave back 0.0 MB, 9 in" in told("compact")
     assert "1 images added, 10 in" in told("add", images)
+    Image.fromarray(np.full((64, 32, 3), 9, np.uint8)).save(images.parent / "images" / "00.png")
+    assert "0 images added, 1 embedded anew, 10 in" in told("add", images)
     for options, words in (
         (("add", place), "add takes one folder"),
         (("remove", place), "remove takes images"),

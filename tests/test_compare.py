@@ -105,6 +105,21 @@ def test_options_in_which_runs_differ_are_named(folder):
 
 
 @pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reranked": True}, "rerank"),
+        ({"score_as": {"8": 4.0}}, "score-as 8=4"),
+        ({"score_as": "estimated"}, "score-as estimated"),
+        ({"degradation": "camera", "strength": 0.5}, "degradation camera, strength 0.5"),
+        ({"test_cameras": ["4", "5"]}, "test-cameras 4 5"),
+    ],
+)
+def test_how_weights_were_scored_is_named(folder, changes, words):
+    runs = [made_run(folder / "a", weights="A"), made_run(folder / "b", weights="A", **changes)]
+    assert compare_rows.variants(runs) == ["weights A", f"weights A, {words}"]
+
+
+@pytest.mark.parametrize(
     ("changes", "what"),
     [
         ({"manifest_sha256": "f" * 64}, "manifest: 0123456789abcdef (baseline); ffffffff"),

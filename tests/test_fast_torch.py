@@ -25,6 +25,7 @@ from keras_xreid.training import fast_torch
 if os.environ["KERAS_BACKEND"] != "torch":
     pytest.skip("the fast path is for PyTorch", allow_module_level=True)
 torch = pytest.importorskip("torch")
+from keras_xreid.training.fast_torch import ops  # noqa: E402
 
 
 @contextlib.contextmanager
@@ -70,7 +71,8 @@ def run(model, arrays, training):
     state = [v.numpy() for v in model.non_trainable_variables]
     for v, value in zip(model.non_trainable_variables, before, strict=True):
         v.assign(value)
-    return [None if a is None else a.detach().numpy() for a in (*outputs, *gradients)] + state
+    found = (None if a is None else a.detach().float().numpy() for a in (*outputs, *gradients))
+    return [*found, *state]
 
 
 def compare(model, arrays, training, tolerance=1e-5):
@@ -139,6 +141,19 @@ def test_every_layer_gives_the_same(name, training):
         with plain():
             theirs = layer(other).numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("kernel", [3, 5, (3, 7), (7, 3)])
+@pytest.mark.parametrize("size", [(10, 8), (2, 12)])
+def test_a_depthwise_kernel_with_a_stride_on_even_sides(kernel, size, precision):
+    layer = layers.DepthwiseConv2D(kernel, strides=2, padding="same", dtype=precision)
+    model = keras.Sequential([keras.Input((*size, 4)), layer])
+    fill(model)
+    x = np.random.default_rng(2).normal(0.3, 1.0, (3, *size, 4)).astype("float32")
+    known = torch.tensor(x.transpose(0, 3, 1, 2)), layer.kernel.value.permute(2, 3, 0, 1)
+    assert ops.has_slow_gradient(*known, (2, 2)) and not ops.has_slow_gradient(*known, (2, 1))
+    compare(model, [x], True, 1e-5 if precision == "float32" else 0.02)
 
 
 @pytest.mark.parametrize("channels", [1, 4, 15, 16])

@@ -51,6 +51,20 @@ def test_dense_on_a_map_and_channels_first():
     assert forward_flops(keras.Model(image, layer(image))) == 2 * 9 * 3 * 5 * (6 * 4)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda x: layers.SeparableConv2D(5, 3)(x),
+        lambda x: layers.EinsumDense("abcd,de->abce", (6, 4, 5))(x),
+        lambda x: layers.MultiHeadAttention(2, 3)(x, x),
+    ],
+)
+def test_what_costs_much_and_is_not_counted_is_refused(layer):
+    image = keras.Input((6, 4, 3))
+    with pytest.raises(xr.InputError, match="are not counted"):
+        forward_flops(keras.Model(image, layer(image)))
+
+
 @on_torch
 def test_published_size():
     """Within 1 % of what the paper prints for OSNet, 978.9 M multiply-adds."""

@@ -173,6 +173,17 @@ def test_each_query_may_have_a_rate_of_its_own():
     assert all(math.isfinite(x) for part in found["per_rate"].values() for x in part.values())
 
 
+def test_few_people_are_not_judged():
+    """Two people have the interval [100, 100] in spite of a p of 0.5."""
+    for people, verdict in ((2, "no difference shown"), (12, "better")):
+        queries = [(f"q{i}", rate) for i in range(people) for rate in LOW]
+        first, second = (
+            {(q, rate): (q, score, score, score) for q, rate in queries} for score in (100.0, 0.0)
+        )
+        found = paired_difference([first], [second])
+        assert found["mean_lr"]["low"] == 100 and found["verdict"] == verdict
+
+
 def test_what_cannot_be_judged():
     first, second = drawn_case(7)
     with pytest.raises(InputError, match="scores of other queries"):

@@ -95,7 +95,9 @@ def test_what_cannot_be_read(tmp_path):
     with pytest.raises(xr.InputError, match="holds no flip scores"):
         read_queries(path, "flip")
     for broken in (CONTENT.replace("62.5", "many"), CONTENT.replace("variant", "kind"),
-                   CONTENT.replace(",62.5,50.0", ""), json.dumps({"a": 1})):  # fmt: skip
+                   CONTENT.replace(",62.5,50.0", ""), CONTENT.replace("62.5", "nan"),
+                   CONTENT.replace(",4,", ",x2,"), CONTENT + '"' + "x" * 200_000,
+                   json.dumps({"a": 1})):  # fmt: skip
         path.write_text(broken)
         with pytest.raises(xr.InputError, match=r"is no list|holds no plain"):
             read_queries(path)

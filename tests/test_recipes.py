@@ -436,6 +436,7 @@ def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
     for other, changed, refused in (
         ({}, {"split": "dev"}, True),
         ({"data_dir": "elsewhere"}, {"split": "dev"}, False),
+        ({"data_dir": f"{people}/../{people.name}/"}, {"split": "dev"}, True),
         ({"dataset": "viper"}, {"split": "dev"}, False),
         # Another copy of the same people.
         ({"dataset": "viper", "data_dir": "elsewhere"}, {"data": "viper", "split": "dev"}, True),
@@ -499,6 +500,7 @@ def refused(capsys):
         (("--image-size", "96"), ["--image-size", "two whole numbers"]),
         (("--image-size", "96", "0"), ["--image-size is 96 0", "32 or more"]),
         (("--rates", "0.5"), ["--rates", "0.5", "1"]),
+        (("--rates", "2", "query.jpg"), ["'query.jpg': give numbers", "goes before --rates"]),
         (("--train-rates", "2", "0"), ["--train-rates", "0", "1"]),
         (("--data", "market1501"), ["market1501", "--data-dir"]),
         (("--precision", "float16"), ["float16", "mixed_bfloat16"]),
@@ -635,6 +637,18 @@ def test_draws_are_averaged_over_the_rates_that_all_of_them_have():
     ]
     found = evaluate.averaged(draws)
     assert found["per_rate"] == {"2": {"rank1": 20.0}} and found["mixed"] == {"rank1": 20.0}
+
+
+def test_mirror_images_and_upscaled_queries_are_averaged_too_without_one_draws_error():
+    draws = [
+        {"mixed": scores, **{key: {**one, "mixed": scores} for key in ("flip", "enlarged")}}
+        for one, scores in (
+            ({"standard_error": {"mixed": error}}, {"rank1": 10.0 * error}) for error in (1, 3)
+        )
+    ]
+    found = evaluate.averaged(draws)
+    for name in ("flip", "enlarged"):
+        assert found[name]["mixed"] == {"rank1": 20.0} and found[name]["standard_error"] is None
 
 
 def test_wrong_folder(refused, tmp_path):

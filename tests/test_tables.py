@@ -1,6 +1,7 @@
 """The tables: their rows, the plan of their jobs, how these are run, and what is printed."""
 
 import dataclasses
+import hashlib
 import json
 import re
 import runpy
@@ -255,6 +256,34 @@ def test_the_main_table_of_finished_runs(tmp_path, capsys):
     assert "RAIN" in capsys.readouterr().out
     assert (tmp_path / "page" / "main.png").stat().st_size > 5000
     assert (tmp_path / "page" / "main.html").exists()
+
+
+def test_a_protocol_has_no_score_of_mirror_images_from_another_one(tmp_path):
+    made_run(tmp_path / "rain", "rain", flip={"mean_lr": {"rank1": 66.5}})
+    again = tmp_path / "rain-paper-repeats2"
+    made_run(again, "rain", protocol="paper", summary={"mixed": {"rank1": {"deviation": 1.5}}})
+    page = main_table(tmp_path, protocol="paper", repeats=2)
+    assert "| RAIN | 80.0" in page and "66.5" not in page
+
+
+def test_the_error_of_a_score_is_the_measured_one():
+    run = {"mixed": {"rank1": 50.0}, "queries": 400, "standard_error": {"mixed": 1.1}}
+    assert table_pages.rank1_of([run]) == (50.0, 1.1)
+    assert table_pages.rank1_of([{**run, "standard_error": None}]) == (50.0, 2.5)
+
+
+def test_a_row_that_began_from_other_weights_is_refused(tmp_path, processes):
+    paths = [tmp_path / name for name in ("old.weights.h5", "moved.weights.h5", "new.weights.h5")]
+    for path, held in zip(paths, (b"1", b"1", b"2"), strict=True):
+        path.write_bytes(held)
+    began = {"weights": str(paths[0]), "began_from_sha256": hashlib.sha256(b"1").hexdigest()}
+    made_run(tmp_path / "row", options=began)
+    (tmp_path / "row" / "report.md").touch()
+    for path in paths[:2]:
+        assert jobs.run("baseline", tmp_path / "row", "--weights", str(path))
+    with pytest.raises(xr.InputError, match=r"weights = .*old.weights.h5, not .*new.weights.h5"):
+        jobs.run("baseline", tmp_path / "row", "--weights", str(paths[2]))
+    assert processes == []
 
 
 def test_nothing_finished(tmp_path):

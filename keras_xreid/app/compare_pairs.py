@@ -6,7 +6,7 @@ import json
 
 import keras_xreid as xr
 from keras_xreid.app.compare_rows import called, people_of, rates_of_mean
-from keras_xreid.evaluation.paired import DRAWS, paired_difference
+from keras_xreid.evaluation.paired import DRAWS, FEWEST_PEOPLE, paired_difference
 from keras_xreid.evaluation.queries import read_queries
 from keras_xreid.report.tables import NOT_MEASURED
 
@@ -14,7 +14,8 @@ PAIRED_NOTES = (
     "Points of rank-1 and mAP by which the row is above the one beside it, on the same queries and "
     f"gallery; in brackets the 95 % interval of a bootstrap over people ({DRAWS:,} draws). Better "
     "or worse: the interval of mean LR leaves out 0. Of 20 pairs without a difference, one is "
-    "called better or worse by chance.",
+    "called better or worse by chance; with fewer than 50 people, up to three. With fewer than "
+    f"{FEWEST_PEOPLE} people nothing is called so.",
     "Wins: queries that the row has right : that the other has right, where only one has, all low "
     "rates counted together; p: McNemar's of these counts, too small because a query counts once a "
     "rate.",

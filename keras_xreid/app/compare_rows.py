@@ -90,11 +90,25 @@ def variants(runs):
             elif differ and isinstance(value, str):
                 words.append(spelled(name, value))
         if "weights" in run:  # scores of xreid evaluate
-            own.append(f"weights {run['weights']}")
+            own += [f"weights {run['weights']}", *scored_otherwise(run)]
         if adapted_on(run):
             own.append("adapted")
         texts.append(", ".join(filter(None, [*(own or words), *shared])))
     return texts
+
+
+def scored_otherwise(run):
+    """What `xreid evaluate` was told beside the weights and the data, as it is typed."""
+    told, cameras = run.get("score_as"), run.get("test_cameras")
+    if isinstance(told, dict):
+        told = " ".join(f"{rate}={as_rate:g}" for rate, as_rate in told.items())
+    parts = [
+        "rerank" * bool(run.get("reranked")),
+        f"score-as {told}" if told else "",
+        f"degradation camera, strength {run['strength']:g}" if run.get("strength") else "",
+        f"test-cameras {' '.join(map(str, cameras))}" if cameras else "",
+    ]
+    return list(filter(None, parts))
 
 
 def spelled(name, value):
@@ -299,7 +313,7 @@ def footnotes(rows):
         different.append(f"Images and minutes of what a run began from are not counted: {told}.")
     several = any(len(row["runs"]) > 1 for row in rows)
     single = any(len(row["runs"]) == 1 for row in rows)
-    errors = ["one standard error over the queries, sqrt(p (100 - p) / n)"] if single else []
+    errors = ["one standard error over the queries"] if single else []
     errors += ["the deviation over seeds, where a row has several"] if several else []
     return [
         f"The same in every row: {', '.join(same)}.",

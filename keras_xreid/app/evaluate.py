@@ -124,7 +124,7 @@ def check(options, data):
             f"--degradation camera with protocol {data.protocol}, which has shrunk its queries "
             "already: it goes with each-rate"
         )
-    provenance.refuse_overlap(options.weights, options)
+    provenance.refuse_overlap(options.weights, options, options.data_dir)
 
 
 @contextlib.contextmanager
@@ -150,7 +150,7 @@ def alike(runs):
 
 def averaged(runs):
     """The scores of several draws as those of one run: means, and deviations beside them."""
-    names = ("per_rate", "mixed", "mean_lr", "image_quality", "enlarged", "queries")
+    names = ("per_rate", "mixed", "mean_lr", "image_quality", "enlarged", "flip", "queries")
     summary = xr.summarise(alike([{name: run.get(name) for name in names} for run in runs]))
 
     def part(found, name):
@@ -161,6 +161,8 @@ def averaged(runs):
     means = {name: part(summary[name], "mean") for name in names}
     # What is not the same for all draws is not told as if it were.
     apart = {"standard_error": None, "queries_per_rate": None}
+    for name in ("enlarged", "flip"):
+        means[name] = means[name] and {**means[name], **apart}
     return {**means, **apart, "summary": summary}
 
 

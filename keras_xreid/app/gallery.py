@@ -124,7 +124,7 @@ def add(o):
     camera_of = {record.path: camera for record, camera in zip(records, cameras, strict=True)}
     statistics = {camera: adapted.hash_of(camera) for camera in set(cameras)} if adapted else {}
     with open_or_create(o, model) as gallery:
-        there, rejected, begun = rows_of(gallery), {}, len(gallery)
+        there, rejected, begun, again = rows_of(gallery), {}, len(gallery), 0
 
         def called(path):
             """Its key: of a gallery made of parts the path as it was told there."""
@@ -168,12 +168,15 @@ def add(o):
                 check_finite(features, [record.path for record in part])
                 keys, columns = [called(r.path) for r in part], zip(*map(told, part), strict=True)
                 camera, time, rate = map(list, columns)
-                gallery.remove([key for key in keys if key in there])  # they have changed
+                changed = [key for key in keys if key in there]
+                gallery.remove(changed)
+                again += len(changed)
                 gallery.add(features, keys, camera, time, rate, hashes, statistics)
             progress.add(min(AT_A_TIME, len(todo) - start))
         for reason in rejected.values():
             print(f"Left out: {harmless(reason, name=True)}")
-        print(f"{len(gallery) - begun:,} images added, {len(gallery):,} in {o.gallery}")
+        again = f", {again:,} embedded anew" if again else ""
+        print(f"{len(gallery) - begun:,} images added{again}, {len(gallery):,} in {o.gallery}")
 
 
 def open_or_create(o, model):

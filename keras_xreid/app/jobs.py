@@ -52,11 +52,11 @@ def run(recipe, folder, *arguments):
     asked["backend"] = keras.backend.backend()
     for name, value in asked.items():
         found = metrics["options"].get(name, value)
-        if name in ("reid", "weights"):  # what it begins from may be called otherwise
-            found, value = (
-                bool(provenance.began_from({name: told})) or told for told in (found, value)
-            )
-        if found != value:
+        # What it begins from may be called otherwise.
+        same = name in ("reid", "weights") and provenance.same_start(
+            name, metrics["options"], value
+        )
+        if found != value and not same:
             raise xr.InputError(
                 f"{folder} was run with {name} = {found}, not {value}: give another --out"
             )
@@ -171,7 +171,7 @@ class Jobs:
         needed = ("system", "dataset", "per_rate", "queries", "seconds")
         found = read_metrics(folder / "metrics.json", needed)
         if job.scores:
-            found = {**base, **{key: found[key] for key in SCORED if key in found}}
+            found = {**base, **{key: found.get(key) for key in SCORED}}
         return {"trained": folder, **found, "folder": folder}
 
     def finished(self, name):

@@ -54,7 +54,8 @@ def refuse_overlap(weights, wanted, data_dir=None):
     told = trained_on(weights)
     same = told.get("dataset") == wanted.data
     if same and wanted.data in ANYBODY and data_dir:
-        same = told.get("data_dir", data_dir) == data_dir
+        there = told.get("data_dir") or data_dir
+        same = there == data_dir or Path(there).resolve() == Path(data_dir).resolve()
     if not same:
         return told
     split, split_id = told.get("split"), told.get("split_id", 0)
@@ -93,6 +94,24 @@ def started_as(options, known=None):
         return told
     same = [n for n, e in known.items() if sha256 in (e["sha256"], e.get("run_sha256"))]
     return same[0] if same else told
+
+
+def same_start(name, options, value):
+    """Whether a run began from what another one is told to; a file is known by its SHA-256.
+
+    Args:
+        name: "weights" or "reid".
+        options: the run's.
+        value: the other's option of this name.
+    """
+    found = options.get(name, value)
+    trained = [began_from({name: told}) for told in (found, value)]
+    if not all(trained):
+        return found == value
+    sha256, file = options.get("began_from_sha256"), trained_file(value)
+    entry = xr.published().get(str(value))
+    known = {entry["sha256"], entry.get("run_sha256")} if entry else file and {file_sha256(file)}
+    return found == value or not (sha256 and known) or sha256 in known
 
 
 def trained_file(weights):

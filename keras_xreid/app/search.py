@@ -226,7 +226,7 @@ def write(folder, model, found, prepared):
         print(files.harmless(told, name=True))
         for one in query["ranked"]:
             who = f"  {one['person']}" if "person" in one else ""
-            told = f"{one['rank']:>4}  {one['distance']:.4g}  {one['path']}{who}"
+            told = f"{one['rank']:>4}  {one['distance']:#.4g}  {one['path']}{who}"
             print(files.harmless(told, name=True))
     print(f"Look at {' '.join(map(str, pictures))}; {folder / 'ranked.json'}")
 

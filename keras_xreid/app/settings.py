@@ -247,9 +247,12 @@ def _told(said):
     wrong = re.fullmatch(r"Error parsing (\S+): .*?(\[?'.*'\]?)", found)
     if wrong and (kind := re.search("INT|FLOAT", help_text)):
         number = "whole number" if kind[0] == "INT" else "number"
-        one = f"{kind[0]} {kind[0]}" not in help_text
-        number = f"a {number}" if one else f"{number}s" if "..." in help_text else f"two {number}s"
-        return f"{wrong[1]} is {wrong[2].strip('[]')}: give {number}"
+        name, given = wrong[1], wrong[2].strip("[]")
+        if f"{kind[0]} {kind[0]}" in help_text:
+            return f"{name} is {given}: give two {number}s"
+        if "..." in help_text:
+            return f"{name} is {given}: give {number}s; what is no {number} goes before {name}"
+        return f"{name} is {given}: give a {number}"
     meant = re.match(r"Perhaps .*?(--[\w-]+)", help_text)
     return f"{found}; perhaps {meant[1]}" if meant else found
 

@@ -90,7 +90,8 @@ def rank1_of(runs):
     drawn = (runs[0].get("summary") or {}).get("mixed")
     if drawn:
         return values[0], drawn["rank1"]["deviation"]
-    return values[0], standard_error(values[0], runs[0]["queries"])
+    known = (runs[0].get("standard_error") or {}).get("mixed") if runs[0].get("mixed") else None
+    return values[0], known or standard_error(values[0], runs[0]["queries"])
 
 
 def rank1_text(runs):

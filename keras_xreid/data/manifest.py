@@ -265,7 +265,7 @@ def read_rows(path):
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise InputError(
-            f"cannot read {path} ({reason}): give a folder that build_mlr.py made"
+            f"cannot read {path} ({reason}): give a folder that `xreid build DATA DIR OUT` wrote"
         ) from error
     rows, listed = [], set()
     for number, line in enumerate(lines, 1):

@@ -12,6 +12,10 @@ CONVOLUTIONS = (
 )  # fmt: skip
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 COUNTED = (*CONVOLUTIONS, *TRANSPOSED, layers.Dense)
+NOT_COUNTED = (
+    layers.SeparableConv1D, layers.SeparableConv2D, layers.EinsumDense, layers.MultiHeadAttention,
+    layers.GroupQueryAttention, layers.RNN,
+)  # fmt: skip
 
 
 def forward_flops(model):
@@ -29,8 +33,9 @@ def forward_flops(model):
         int, operations an image.
 
     Raises:
-        InputError: a model that is not functional, a map without a fixed size, or a layer that
-            has convolutions or dense layers inside, whose calls cannot be seen.
+        InputError: a model that is not functional, a map without a fixed size, a layer that is
+            not counted and costs much (separable convolutions, attention), or one that has
+            convolutions or dense layers inside, whose calls cannot be seen.
 
     Example:
 
@@ -123,8 +128,12 @@ def _node_flops(node):
                 "a fixed size"
             )
         return 2 * math.prod(layer.kernel.shape) * math.prod(places)
+    if isinstance(layer, NOT_COUNTED):
+        raise InputError(
+            f"layer {layer.name}: operations of {type(layer).__name__} are not counted"
+        )
     inside = layer._flatten_layers(include_self=False) if isinstance(layer, layers.Layer) else ()
-    hidden = [part.name for part in inside if isinstance(part, COUNTED)]
+    hidden = [part.name for part in inside if isinstance(part, COUNTED + NOT_COUNTED)]
     if hidden:
         raise InputError(
             f"layer {layer.name} ({type(layer).__name__}) calls {hidden[0]} inside itself, where "

@@ -5,6 +5,8 @@ import numpy as np
 from keras_xreid.errors import InputError
 
 DRAWS = 1000
+# With fewer people the interval is too narrow: of 8 it leaves out the truth in 13 % of all cases.
+FEWEST_PEOPLE = 10
 BETTER, WORSE, NOTHING = "better", "worse", "no difference shown"
 
 
@@ -34,7 +36,7 @@ def paired_difference(first, second, low_rates=("2", "3", "4"), draws=DRAWS, see
         (rank-1), ...}, each {"difference", "low", "high"} in percentage points, low and high being
         the ends of the 95 % percentile interval; of rank-1 also "wins", "losses" (of first) and
         "p"; and "verdict" on mean LR: "better", "worse", or "no difference shown" where the
-        interval holds 0.
+        interval holds 0, or is of fewer than 10 people.
 
     Raises:
         InputError: the runs are not over the same queries, or not at the low rates.
@@ -88,6 +90,7 @@ def paired_difference(first, second, low_rates=("2", "3", "4"), draws=DRAWS, see
     of_low = [np.nanmean([means(rate, column) for rate in low_rates], axis=0) for column in (0, 1)]
     mean_lr = {**interval(of_low[0]), **test(np.isin(rates, low_rates))}
     verdict = BETTER if mean_lr["low"] > 0 else WORSE if mean_lr["high"] < 0 else NOTHING
+    verdict = verdict if n >= FEWEST_PEOPLE else NOTHING
     return {
         "mean_lr": mean_lr,
         "mAP": interval(of_low[1]),

@@ -1,6 +1,7 @@
 """The scores of each query, as a file beside metrics.json: what two runs are compared by."""
 
 import csv
+import math
 import os
 from pathlib import Path
 
@@ -66,12 +67,14 @@ def read_queries(path, variant="plain"):
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if row["variant"] == variant:
-                    scores = (float(row[name]) for name in COLUMNS[-3:])
+                    scores = [float(row[name]) for name in COLUMNS[-3:]]
                     found[row["query"], row["rate"]] = (row["person"], *scores)
+                    if not all(map(math.isfinite, [*scores, float(row["rate"] or 1)])):
+                        raise ValueError(f"no number in {row}")
     except OSError as error:
         reason = os.strerror(error.errno)
         raise InputError(f"{path} cannot be read ({reason}): run again what wrote it") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
             f"{path} is no list of queries with the columns {', '.join(COLUMNS)}: run again what "
             "wrote it"

@@ -28,14 +28,14 @@ MLR_NAME = re.compile(
 MLR_EXPECTED = (
     "expected train/, query/ and gallery/, each with lr/ and hr/ inside (names like "
     "0001_c2_....jpg: person, camera) or with names like 00020_c0_00000.jpg, camera 0 being of low "
-    "resolution, or a folder that build_mlr.py made"
+    "resolution, or a folder that xreid build made"
 )
 
 
 def read_mlr(data_dir, need=ROLES):
     """Reads a folder of images at low and high resolution: one that was built, or one of others.
 
-    Three layouts: what `build_mlr.py` writes, where `manifest.jsonl` says everything;
+    Three layouts: what `xreid build` writes, where `manifest.jsonl` says everything;
     `{train,query,gallery}/{lr,hr}/` as VersReID has it (query/lr, gallery/hr, train/hr); and
     `{train,query,gallery}/` where camera 0 in names like `00020_c0_00000.jpg` is the one of low
     resolution; both with a folder for each person or without. Images at high resolution have rate
@@ -126,7 +126,7 @@ def _read_built(root, need):
             path = root / row["path"]
             if not path.is_file():
                 raise InputError(
-                    f"mlr: {path} is missing, though {MANIFEST} lists it: run build_mlr.py "
+                    f"mlr: {path} is missing, though {MANIFEST} lists it: run xreid build "
                     f"--verify {root} to name every such image"
                 )
             if not is_junk(row["person"]):

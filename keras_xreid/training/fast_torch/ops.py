@@ -63,7 +63,11 @@ def conv_2d(x, kernel, bias, strides, padding, dilation_rate):
             f"kernel input channels ({kernel.shape[2]})"
         )
     kernel = kernel.permute(3, 2, 0, 1)
+    bias = None if bias is None else nn.convert_to_tensor(bias)
     if padding == "same" and kernel.shape[1] == 1 < groups and max(dilation_rate) == 1:
+        if has_slow_gradient(x, kernel, strides):
+            y = _Depthwise.apply(x, kernel, tuple(strides))
+            return y if bias is None else y + bias[:, None, None]
         kernel, padding = evenly(kernel, x.shape[2:], strides)
     elif padding == "same":
         x, padding = nn._apply_same_padding(
@@ -77,21 +81,6 @@ def conv_2d(x, kernel, bias, strides, padding, dilation_rate):
         # What the stride skips is left out first.
         x, strides = x[:, :, :: strides[0], :: strides[1]], (1, 1)
         x = x.contiguous(memory_format=torch.channels_last)
-    bias = None if bias is None else nn.convert_to_tensor(bias)
-    inside = all(
-        2 * pad == n - 1 for pad, n in zip(padding or (0, 0), kernel.shape[2:], strict=True)
-    )
-    if (
-        kernel.shape[3] > 3
-        and inside
-        and groups == len(kernel) == x.shape[1]
-        and (tuple(strides), tuple(dilation_rate)) == ((1, 1), (1, 1))
-        and x.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-    ):
-        y = _Depthwise.apply(x, kernel, padding)
-        return y if bias is None else y + bias[:, None, None]
     return torch.conv2d(x, kernel, bias, strides, padding, dilation_rate, groups)
 
 
@@ -110,23 +99,45 @@ def evenly(kernel, sizes, strides):
     return kernel, (bottom, right)
 
 
-class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose kernel has an odd width of 5 or more, "same", on a CPU.
+def has_slow_gradient(x, kernel, strides):
+    """Whether `_Depthwise` computes a "same" convolution of these, and is quicker than oneDNN."""
+    height, width = kernel.shape[2:]
+    known = len(kernel) == x.shape[1] and height % 2 == width % 2 == 1
+    if not known or x.device.type != "cpu":
+        return False
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    if tuple(strides) == (1, 1):
+        return width > 3
+    halves = tuple(strides) == (2, 2) and x.shape[2] % 2 == x.shape[3] % 2 == 0
+    return halves and min(height, width) > 1
 
-    oneDNN's gradient of such a kernel takes ten times as long as that of one 3 wide. So it is
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution, "same", on a CPU: of an odd width of 5 or more, or of stride 2.
+
+    oneDNN's gradient of a wide kernel takes ten times as long as that of one 3 wide. So it is
     found by columns: the three in the middle, and each of the others by itself.
+
+    In bfloat16 its gradients of stride 2 take up to sixty times as long as those of stride 1. So
+    the gradient is spread out first, with zeros between its pixels.
     """
 
     @staticmethod
-    def forward(ctx, x, kernel, padding):
+    def forward(ctx, x, kernel, strides):
         ctx.save_for_backward(x, kernel)
-        ctx.padding = padding
-        return torch.conv2d(x, kernel, None, 1, padding, 1, len(kernel))
+        ctx.strides = strides
+        kernel, padding = evenly(kernel, x.shape[2:], strides)
+        return torch.conv2d(x, kernel, None, strides, padding, 1, len(kernel))
 
     @staticmethod
     def backward(ctx, gradient):
         x, kernel = ctx.saved_tensors
-        high, wide = ctx.padding
+        high, wide = padding = [side // 2 for side in kernel.shape[2:]]
+        if ctx.strides == (2, 2):
+            spread = torch.zeros_like(x)
+            spread[:, :, 1::2, 1::2] = gradient  # "same" begins one pixel later with even sides
+            gradient = spread
 
         def of_kernel(x, gradient, columns, pad):
             x, gradient = (t.contiguous(memory_format=torch.channels_last) for t in (x, gradient))
@@ -138,7 +149,7 @@ class _Depthwise(torch.autograd.Function):
                 wanted,
             )  # fmt: skip
 
-        of_x = back(x, gradient, kernel, ctx.padding, [True, False, False])[0]
+        of_x = back(x, gradient, kernel, padding, [True, False, False])[0]
         if not ctx.needs_input_grad[1]:
             return of_x, None, None
         found = torch.zeros_like(kernel)
