@@ -211,15 +211,16 @@ def push(place, weights, entry, card):
         card: Markdown text.
 
     Raises:
-        InputError: a folder that holds something else, or a hub that refuses.
+        InputError: a folder that holds something else than these weights, or a hub that refuses.
     """
     if hashlib.sha256(weights).hexdigest() != entry["sha256"]:
         raise InputError("the weights are not those of the entry: their SHA-256 differs")
     if not str(place).startswith(HUGGING_FACE):
         folder = Path(place)
         found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        if found - {WEIGHTS, ENTRY, CARD}:
-            raise InputError(f"{folder} holds other files: give a new folder")
+        same = ENTRY in found and files.read_json(folder / ENTRY).get("sha256") == entry["sha256"]
+        if (found and not same) or found - {WEIGHTS, ENTRY, CARD}:
+            raise InputError(f"{folder} holds other files than these weights': give a new folder")
         _write(folder, weights, entry, card)
         return
     repository = str(place).removeprefix(HUGGING_FACE)

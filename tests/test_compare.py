@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -197,14 +198,51 @@ def test_figure(folder, tmp_path):
         assert np.count_nonzero(np.abs(pixels - rgb).max(axis=2) < 12) > 200
 
 
-def test_rates_not_trained_on_are_hollow(folder, tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(compare.figures, "rank_lines", lambda path, lines, **_: drawn.extend(lines))
+def test_no_figure_of_an_earlier_comparison_stays(folder, tmp_path):
+    made_run(folder / "a", query_ms=20.0)
+    made_run(folder / "b", "intact", query_ms=30.0)
+    compared(tmp_path, folder / "a", folder / "b")
+    assert {path.name for path in tmp_path.rglob("*.png")} == {"compare.png", "costs.png"}
+    made_run(folder / "c", per_rate={}, mixed={"rank1": 50.0}, mean_lr=None)
+    _, page = compared(tmp_path, folder / "c")
+    assert ".png" not in page and not list(tmp_path.rglob("*.png"))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The lines of the figures of rates."""
+    lines, draw = [], compare.figures.rank_lines
+
+    def keep(path, some, **told):
+        lines.extend(some)
+        return draw(path, some, **told)
+
+    monkeypatch.setattr(compare.figures, "rank_lines", keep)
+    return lines
+
+
+def test_rates_not_trained_on_are_hollow(folder, tmp_path, drawn):
     made_run(folder / "a")
     made_run(folder / "b", options={"train_on": "hr+lr"})
     made_run(folder / "c", "intact", options={"train_rates": (2, 8)})
     compared(tmp_path, *sorted(folder.iterdir()))
     assert [line["hollow"] for line in drawn] == [{2, 3, 4, 8}, {8}, {3, 4}]
+
+
+def test_cards_say_which_rates_were_trained_on(folder, tmp_path, monkeypatch, drawn):
+    card = {**made_run(folder / "a"), "options": None, "train_rates": [2, 8], "to_embed": None}
+    command = "KERAS_BACKEND=torch python recipes/baseline.py"
+    cards = {
+        "hr": {**card, "command": command},
+        "both": {**card, "command": f"{command} --train-on hr+lr"},
+        "rain": {**card, "command": command.replace("baseline", "rain"), "system": "rain"},
+    }
+    monkeypatch.setattr(xr, "published", lambda: cards, raising=False)
+    scored = {**card, "weights": "both", "train_rates": [3]}  # of xreid evaluate, its mean's
+    (folder / "a" / "metrics.json").write_text(json.dumps(scored))
+    compared(tmp_path, *cards)
+    compared(tmp_path, folder / "a")
+    assert [line["hollow"] for line in drawn] == [{2, 3, 4, 8}, {3, 4}, {3, 4}, {3, 4}]
 
 
 # --- the figure of costs ---
@@ -234,6 +272,9 @@ def test_points_of_the_figure_of_costs(folder, tmp_path, points):
     for seed, ms in enumerate((10.0, 14.0)):
         made_run(folder / f"c{seed}", "rain", 70.0 + 4 * seed, seed=seed, query_ms=ms)
     made_run(folder / "d", "cadnet")
+    for seed in (0, 1):  # plain scores differ by seed, those of mirror images do not
+        made_run(folder / f"e{seed}", "adaptive", 70.0 + 4 * seed, seed=seed, query_ms=9.0,
+                 flip={"mean_lr": {"rank1": 71.0}})  # fmt: skip
     rows, page = compared(tmp_path, *sorted(folder.iterdir()))
     of_each = 100 * found[:, 1:4].mean(axis=1)  # a query's hits at 2, 3 and 4
     error = pytest.approx(of_each.std(ddof=1) / 40**0.5)
@@ -241,11 +282,12 @@ def test_points_of_the_figure_of_costs(folder, tmp_path, points):
         {"label": "baseline", "x": 20.0, "rank1": 60.0, "error": error},
         {"label": "intact", "x": 40.5, "rank1": 71.0, "error": 1.5},
         {"label": "rain", "x": 12.0, "rank1": 52.0, "error": pytest.approx(8**0.5)},
+        {"label": "adaptive", "x": 9.0, "rank1": 71.0, "error": 0.0},
     ]
-    assert [row["query_ms"] for row in rows] == ["20.0", "40.5", "12.0", ""]
+    assert [row["query_ms"] for row in rows] == ["20.0", "40.5", "12.0", "", "9.0"]
     assert "(costs.png)" in page and "| query ms |" in page and "| 40.5 |" in page
     assert "Not in the figure of milliseconds of a query, which they do not say: cadnet." in page
-    assert "mirror images are averaged, for that is what was timed: intact." in page
+    assert "mirror images are averaged, for that is what was timed: intact / adaptive." in page
 
 
 def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch, points):
@@ -586,6 +628,23 @@ def test_bad_recipes(tmp_path, monkeypatch, capsys):
     options = compare.Options(folders=("x",))
     with pytest.raises(xr.InputError, match="give --run"):
         compare.main(options, shared=["--epochs", "3"])
-    options = compare.Options(run=("baseline",))
-    with pytest.raises(xr.InputError, match="--seeds"):
-        compare.main(options, shared=["--seed", "3"])
+    monkeypatch.setattr(jobs, "run", None)  # nothing is trained before all is read
+    for run, *shared in (
+        ("baseline", "--seed", "3"), ("baseline", "--seed=3"), ("baseline", "--out=x"),
+        ("rain --seed 5",), ("rain --out x",),
+    ):  # fmt: skip
+        options = compare.Options(run=("baseline", run), out=str(tmp_path / "out"))
+        with pytest.raises(xr.InputError, match="give --seeds and --out of compare"):
+            compare.main(options, shared)
+    options.run = ("baseline", "rain --data-dir 'my people")
+    with pytest.raises(xr.InputError, match="people: No closing quotation"):
+        compare.main(options)
+
+
+def test_paths_in_a_run_are_as_the_system_writes_them(monkeypatch):
+    words = ["rain", "--data-dir", r"C:\my people", "--limit", "5"]
+    assert compare.words_of(r"rain --data-dir 'C:\my people' --limit 5") == words
+    assert compare.words_of(r"rain --data-dir my\ people")[2] == "my people"
+    monkeypatch.setattr(compare, "os", SimpleNamespace(name="nt"))
+    assert compare.words_of(r'rain --data-dir "C:\my people" --limit 5') == words
+    assert compare.words_of(r"rain --data-dir D:\people")[2] == r"D:\people"

@@ -74,12 +74,21 @@ def test_what_a_folder_holds(published):
 def test_a_folder_that_holds_something_else_is_left_alone(published, tmp_path):
     entry = json.loads((published / hub.ENTRY).read_text())
     content = (published / hub.WEIGHTS).read_bytes()
-    (tmp_path / "letter.txt").write_text("dear")
+    for name in ("letter.txt", hub.CARD, hub.WEIGHTS):
+        own = tmp_path / f"{name}-alone"
+        own.mkdir()
+        (own / name).write_text("dear")
+        with pytest.raises(xr.InputError, match="holds other files than these weights': give a"):
+            hub.push(own, content, entry, "card")
+        assert [path.read_text() for path in own.iterdir()] == ["dear"]
+    other = {**entry, "sha256": hashlib.sha256(content + b"x").hexdigest()}
     with pytest.raises(xr.InputError, match="holds other files"):
-        hub.push(tmp_path, content, entry, "card")
+        hub.push(published, content + b"x", other, "card")
+    assert (published / hub.WEIGHTS).read_bytes() == content
+    hub.push(published, content, entry, "# A card\n")  # the same again
     with pytest.raises(xr.InputError, match="SHA-256 differs"):
         hub.push(tmp_path / "new", content + b"x", entry, "card")
-    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_address_needs_its_hash(server, published):

@@ -103,16 +103,17 @@ def publish_run(run, zoo, name="small"):
     publish.main(publish.Options(str(run), name, str(zoo)))
 
 
-def test_a_run_is_published(run, zoo, capsys):
+def test_a_run_is_published(run, zoo, people, capsys):
     publish_run(run, zoo)
     assert "differs from the run's by 0.0 queries" in capsys.readouterr().out
     entry = json.loads((zoo / "index.json").read_text())["small"]
     assert entry["system"] == "baseline" and entry["queries"] == 6
     assert entry["command"].endswith("recipes/baseline.py --data csv --epochs 3 --data-dir DIR")
     assert entry["embedded_per_second"] > 0 and entry["licence"].startswith("Apache-2.0 for the")
-    assert "people.csv" not in (zoo / "index.json").read_text()  # nor where it lay
     card, page = (zoo / "small.md").read_text(), (zoo / "README.md").read_text()
     assert entry["sha256"] in card and "--weights small --data csv --data-dir DIR" in card
+    for text in ((zoo / "index.json").read_text(), card, page):
+        assert str(people) not in text and "people.csv" not in text  # where the images lay
     assert f"{entry['per_rate']['4']['rank1']:.1f}" in page and "[small](small.md)" in page
     assert xr.load("small").embed(small.couples()["hr"]).shape[1] == 512
     with pytest.raises(xr.InputError, match="small is published already"):
@@ -155,6 +156,9 @@ def test_what_is_too_large_goes_elsewhere(run, zoo, tmp_path, monkeypatch, capsy
     entry = json.loads((elsewhere / hub.ENTRY).read_text())
     assert entry["sha256"] == hub.sha256_of(elsewhere / hub.WEIGHTS)
     assert xr.load(elsewhere).people == xr.load(run).people
+    card = (elsewhere / hub.CARD).read_text()
+    assert f"| file | {hub.WEIGHTS}, " in card and "xreid evaluate --weights FOLDER --data" in card
+    assert "--weights hf://me/mine --data" in publish.card("small", entry, "hf://me/mine")
 
 
 @pytest.mark.slow
@@ -244,6 +248,9 @@ def test_commands_are_spelled_as_they_are_read():
 def test_names_and_unfinished_runs(run, zoo):
     with pytest.raises(xr.InputError, match="letters, digits and underscores"):
         publish_run(run, zoo, "../small")
+    with pytest.raises(xr.InputError, match="--best with --to"):
+        publish.main(publish.Options(str(run), "small", str(zoo), to=str(zoo / "x"), best=True))
+    assert not zoo.exists()
     (run / "report.md").unlink()
     with pytest.raises(xr.InputError, match="holds no finished run"):
         publish_run(run, zoo)
@@ -294,6 +301,35 @@ def test_a_score_that_is_not_the_cards_ends_the_command(tmp_path, monkeypatch, c
             tables.main(tables.Options(names, out=str(tmp_path), **more))
     with pytest.raises(xr.InputError, match="no weights of cuhk03 are published"):
         tables.main(tables.Options(("published",), data="cuhk03", out=str(tmp_path)))
+
+
+def test_a_scoring_of_few_people_or_cut_short_is_not_taken_for_whole(tmp_path, monkeypatch):
+    entry, asked = xr.published()[EMBEDDED], []
+
+    def score(options):
+        out = Path(options.out)
+        asked.append(options.limit)
+        assert not out.exists()
+        out.mkdir(parents=True)
+        (out / "manifest.jsonl").write_text("{}")
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        (out / "metrics.json").write_text(json.dumps({**entry, "manifest_sha256": "0123"}))
+
+    def table(**more):
+        tables.main(tables.Options(("published",), out=str(tmp_path), **more))
+
+    monkeypatch.setattr(xr, "published", lambda: {EMBEDDED: entry})
+    monkeypatch.setattr(evaluate, "main", score)
+    table(limit=5)
+    with pytest.raises(KeyboardInterrupt):
+        table()
+    table()
+    table(limit=5)
+    assert asked == [5, None, None]
+    (tmp_path / f"{EMBEDDED}-{entry['sha256'][:8]}" / "metrics.json").write_text("{")
+    with pytest.raises(xr.InputError, match="not valid JSON"):
+        table()
 
 
 def test_the_page_shows_the_table():

@@ -97,7 +97,7 @@ def test_score_table():
 
 def test_score_table_of_a_model_that_does_not_recover():
     table = tables.score_table(results(enlarged=False))
-    assert "PSNR" not in table and "enlarged" not in table
+    assert "PSNR" not in table and "upscaled" not in table
     assert "r = 4  " in table and "mean LR" in table
 
 
@@ -160,7 +160,7 @@ def test_an_interrupted_figure_leaves_nothing(tmp_path, monkeypatch):
 def test_report_page(tmp_path):
     files.write_json_atomic(tmp_path / "metrics.json", metrics())
     (tmp_path / "figures").mkdir()
-    for name in ("rank1.png", "recovered.png", "more.png"):
+    for name in ("rank1.png", "recovered.png", "one more.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / "figures" / name)
     page = report.write_report(tmp_path).read_text()
     assert page.startswith("# intact on market1501\n")
@@ -168,10 +168,11 @@ def test_report_page(tmp_path):
     assert said in page and "+5.0 points" in page
     assert tables.markdown_table(metrics()) in page
     places = [
-        page.index(f"(figures/{name})") for name in ("recovered.png", "rank1.png", "more.png")
+        page.index(f"(figures/{name})") for name in ("recovered.png", "rank1.png", "one%20more.png")
     ]
     assert places == sorted(places)
     assert "losses.png" not in page
+    assert (tmp_path / "report.html").read_text().count('<img src="data:image/png') == 3
     for expected in ("0123abcd" * 8, "torch", "| seed | 7 |", "251,234", "12 min 34 s", "80.25"):
         assert expected in page
     assert "| query | 424 | 100 | 6 |" in page
@@ -192,7 +193,7 @@ def test_report_of_a_short_run_of_a_baseline_on_drawn_people(tmp_path):
     page = report.write_report(tmp_path).read_text()
     assert "A short run" in page and "Mean rank-1 over the rates 2, 4: 56.0 %." in page
     assert "another data set than synthetic" in page
-    assert "Sole SR" not in page and "enlarged" not in page and "Figures" not in page
+    assert "Sole SR" not in page and "upscaled" not in page and "Figures" not in page
 
 
 @pytest.mark.parametrize(
@@ -257,6 +258,44 @@ def test_images_seen():
 def test_report_without_scores(tmp_path, text, message):
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        report.write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"per_rate": None, "mean_lr": None, "mixed": scores(50.0)},
+        {"per_rate": None, "mixed": scores(50.0)},
+        {"mixed": scores(50.0), "protocol": None},
+        {"flip": {"mean_lr": scores(50.0)}},
+        {"enlarged": {"mean_lr": {"rank1": 50.0}}},
+        {"adapted": {"on": "here"}},
+        {"options": {"train_rates": None}},
+        {"image_quality": {"2": None}},
+        {"queries": None, "queries_per_rate": {"2": 5}},
+        {"data": {"query": {"images": None}}},
+    ],
+)
+def test_report_of_what_says_less(tmp_path, changes):
+    files.write_json_atomic(tmp_path / "metrics.json", metrics(**changes))
+    assert "## Scores" in report.write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"per_rate": {"2": None}}, "scores without rank1"),
+        ({"flip": {"per_rate": {"2": None}}}, "scores without rank1"),
+        ({"enlarged": {"per_rate": {"2": {}}}}, "scores without rank1"),
+        ({"seconds": 10**400}, "seconds does not hold numbers"),
+        ({"seed": 10**400}, "seed does not hold a whole number"),
+        ({"train_rates": 5}, "train_rates does not hold a list"),
+        ({"adapted": {"images": 5}}, "adapted.images is not an object"),
+    ],
+)
+def test_report_of_what_no_run_writes(tmp_path, changes, message):
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics(**changes)))
     with pytest.raises(InputError, match=message):
         report.write_report(tmp_path)
 
@@ -486,6 +525,17 @@ def test_every_figure_of_a_run(tmp_path, model):
     assert {path.name for path in written} == {path.name for path in folder.iterdir()} == names
     for path in written:
         assert pixels(path).std() > 10
+
+
+def test_a_rate_of_many_digits_is_scored_and_drawn(tmp_path):
+    for needed in ("matplotlib", "skimage"):
+        pytest.importorskip(needed)
+    rates = (1, 2.8284271)
+    result = evaluate(Beside(), drawn_people(), rates, rates, verbose=False)
+    assert result.scores["image_quality"]["2.82843"]["psnr"] > 0
+    assert figures.line_of_rates("", result.scores, rates)["hollow"] == set()
+    written = run_figures.draw_figures(tmp_path / "figures", result, rates)
+    assert "ranked.png" in {path.name for path in written}
 
 
 def test_strips_show_what_was_recovered():

@@ -192,6 +192,8 @@ def test_a_preset_brings_defaults_that_the_command_line_overrides(name):
 
 @recipes
 def test_the_command_is_kept_as_typed(monkeypatch, tmp_path):
+    from keras_xreid.app import recipes as known
+    from keras_xreid.app import settings
     from keras_xreid.app.provenance import command_typed
 
     run = tmp_path / "other run"
@@ -203,6 +205,12 @@ def test_the_command_is_kept_as_typed(monkeypatch, tmp_path):
     expected = "python recipes/baseline.py --preset strong --data-dir DIR --weights RUN"
     assert command == f"KERAS_BACKEND={keras.backend.backend()} {expected}"
     assert sha256 == hashlib.sha256(b"weights").hexdigest()
+    for spelled in (["--data_dir=/data/people"], ["--data_dir", "/data/people"]):
+        told, _ = command_typed("baseline", [*words[:2], *spelled, *words[3:]])
+        assert told == command
+    assert (
+        settings.parsed(known.options("baseline"), spelled).data_dir == "/data/people"
+    )  # the parser takes it
     words[4] = next(iter(xr.published()))
     monkeypatch.setattr("sys.argv", ["baseline.py", *words])
     assert command_typed("baseline")[1] is None

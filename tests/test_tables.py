@@ -414,6 +414,22 @@ def test_cadnet_table_3_has_image_quality(tmp_path, queue):
     assert f"{row} 12.9 | 0.45 | 0.4 |" in page
     assert all("--epochs 2 " in " ".join([*arguments, ""]) for _, _, arguments in queue.asked)
     assert "upscaled" not in page
+    path = tmp_path / "rows" / "row-cadnet-without-cls" / "metrics.json"  # the last
+    rank1 = {"2": 62.0, "3": 50.0, "4": 41.0}
+    found = json.loads(path.read_text())
+    found["enlarged"] = {"per_rate": {rate: {"rank1": value} for rate, value in rank1.items()}}
+    found["image_quality"]["2"]["psnr"] = 25.03  # the others have 25.0, as it is printed
+    path.write_text(json.dumps(found))
+    tables.main(options(tmp_path, "cadnet-3", epochs=2))
+    page = (tmp_path / "rows" / "cadnet-3.md").read_text()
+    assert "| upscaled | 51.0 | - |" in page and "Best PSNR: Ours w/o Lcls." in page
+
+
+def test_a_run_without_low_rates_has_no_row(tmp_path):
+    scores = {"1": {"rank1": 60.0}, "8": {"rank1": 20.0}}
+    made_run(tmp_path / "row-rain-without-rec", "rain", per_rate=scores, mean_lr=None)
+    with pytest.raises(xr.InputError, match=r"run of rain has scores at r = 1, 8 and no mean: sco"):
+        tables.main(options(tmp_path, "rain-3", from_=str(tmp_path)))
 
 
 def test_lpips_is_measured_afterwards(tmp_path, queue, monkeypatch):

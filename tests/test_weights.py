@@ -437,7 +437,8 @@ def test_a_wrong_file_is_not_kept(host):
 def test_two_downloads_at_once(host):
     """Nothing half is ever under the final name, whoever comes first."""
     host.go_on.clear()
-    first = threading.Thread(target=hub.find, args=("tiny",))
+    found = []
+    first = threading.Thread(target=lambda: found.append(hub.find("tiny")))
     first.start()
     assert host.begun.wait(60)
     final = host.cache / f"{xr.published()['tiny']['sha256'][:16]}.weights.h5"
@@ -446,6 +447,7 @@ def test_two_downloads_at_once(host):
     assert host.asked == 2 and final.read_bytes() == host.content
     host.go_on.set()
     first.join()
+    assert found == [final]
     assert final.read_bytes() == host.content and list(host.cache.iterdir()) == [final]
 
 

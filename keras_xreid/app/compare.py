@@ -18,7 +18,10 @@ of an image that is embedded with others.
 
 import dataclasses
 import functools
+import itertools
+import os
 import shlex
+import statistics
 import sys
 from pathlib import Path
 
@@ -100,6 +103,16 @@ def csv_rows(rows):
         yield [row["system"], row["variant"], seeds, *told, *scores, *(row[n] for n in counts)]
 
 
+def trained_on(run):
+    """The rates of a run's training images; of published weights their card says them."""
+    card = xr.published().get(str(run.get("weights")))
+    told = run.get("options") or card or run
+    on_hr = told.get("train_on") == "hr"
+    if told is card and run["system"] == "baseline":  # hr is what it takes if not told otherwise
+        on_hr = "--train-on hr+lr" not in card.get("command", "")
+    return (1,) if on_hr else lr_rates(told.get("train_rates") or (2, 3, 4))
+
+
 def draw(path, rows):
     """Rank-1 against rate, one line a row."""
     lines = []
@@ -108,11 +121,7 @@ def draw(path, rows):
             "per_rate": {rate: {"rank1": value} for rate, value in row["rank1"].items()},
             "standard_error": row["error"],
         }
-        told = row["runs"][0].get("options") or {}
-        trained_on = lr_rates(told.get("train_rates", (2, 3, 4)))
-        if told.get("train_on") == "hr":
-            trained_on = (1,)
-        lines.append(figures.line_of_rates(row["name"], scores, trained_on))
+        lines.append(figures.line_of_rates(row["name"], scores, trained_on(row["runs"][0])))
     several = any(len(row["runs"]) > 1 for row in rows)
     note = "bars: ± one standard error" + (", or the deviation over seeds" if several else "")
     figures.rank_lines(path, lines, note=note)
@@ -137,6 +146,8 @@ def at_its_cost(row, cost):
     error = row["mean_lr_error"]
     if len(row["runs"]) == 1:
         error = error_of_mean(row["runs"][0], "plain" if flip is None else "flip")
+    elif flip is not None:
+        error = statistics.stdev(run["flip"]["mean_lr"]["rank1"] for run in row["runs"])
     label = row["variant"].removeprefix("weights ") if "weights" in row["runs"][0] else row["name"]
     rank1 = row["mean_lr"] if flip is None else flip
     return {"label": label, "x": row[cost], "rank1": rank1, "error": error}
@@ -160,25 +171,39 @@ def notes_on_costs(rows):
     return notes
 
 
+def words_of(command):
+    """The recipe and the options of a --run. On Windows a backslash is part of a path."""
+    parts = shlex.shlex(command, posix=True)
+    parts.whitespace_split, parts.commenters = True, ""
+    parts.escape = "" if os.name == "nt" else parts.escape
+    try:
+        return list(parts) or [""]
+    except ValueError as error:
+        raise xr.InputError(f"--run {command}: {error}, mend it") from error
+
+
 def main(options, shared=()):
     if shared and not options.run:
         raise xr.InputError("what follows -- are options of recipes: give --run RECIPE too")
-    if "--seed" in shared or "--out" in shared:
-        raise xr.InputError("--seed and --out after --: give --seeds and --out before it")
+    asked = [words_of(command) for command in options.run]
+    for word in itertools.chain(shared, *asked):
+        if word.partition("=")[0] in ("--seed", "--out"):
+            raise xr.InputError(
+                f"{word} among the options of a recipe: give --seeds and --out of compare itself"
+            )
     if not options.folders and not options.run:
         raise xr.InputError("nothing to compare: give folders of finished runs, or --run RECIPE")
     out = Path(options.out)
     runs = [read_run(folder) for folder in options.folders]
     with folders.locked(out):
-        compare(options, shared, out, runs)
+        compare(asked, options.seeds, shared, out, runs)
 
 
-def compare(options, shared, out, runs):
+def compare(asked, seeds, shared, out, runs):
     """Runs what is to be run, and writes everything; nobody else writes there meanwhile."""
-    for command in options.run:
-        recipe, *words = shlex.split(command) or [""]
+    for recipe, *words in asked:
         recipe = recipe.removesuffix(".py")
-        for seed in options.seeds:
+        for seed in seeds:
             folder = out / f"{jobs.name_of(' '.join([recipe, *words]))}-seed{seed}"
             jobs.run(recipe, folder, *shared, "--seed", str(seed), *words)
             runs.append(read_run(folder))
@@ -193,11 +218,14 @@ def compare(options, shared, out, runs):
         print(f"\nPaired differences\n\n{shown}")
     if below:
         print("\n".join(["", *below]))
-    if any(row["rank1"] for row in rows):  # queries whose rate nobody knows have no place in it
-        draw(out / "compare.png", [row for row in rows if row["rank1"]])
+    if (out / "compare.md").exists():  # of another comparison, whose figures are not this one's
+        for name in ("compare.png", "costs.png"):
+            (out / name).unlink(missing_ok=True)
     files.write_csv_atomic(out / "compare.csv", csv_rows(rows))
     page = ["# Systems side by side", markdown(header, cells, left=2)]
-    if (out / "compare.png").exists():
+    # Queries whose rate nobody knows have no place in it.
+    if of_rates := [row for row in rows if row["rank1"]]:
+        draw(out / "compare.png", of_rates)
         page.append("![Rank-1 against rate](compare.png)")
     cost, drawn = drawn_at(rows)
     if len(drawn) > 1:

@@ -202,6 +202,7 @@ def command_typed(recipe, arguments=None):
     arguments = iter(sys.argv[1:] if arguments is None else arguments)
     for word in arguments:
         name, joined, value = word.partition("=")
+        name = name.replace("_", "-")  # as the parser takes it too
         if name in ("--resume", "--overwrite"):
             continue
         if name in ("--out", "--data-dir", "--weights", "--reid"):

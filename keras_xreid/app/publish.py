@@ -111,10 +111,10 @@ def embedding_speed(model, images=256, rounds=5):
     return images / float(np.median(seconds[1:]))  # the first one compiles
 
 
-def card(name, entry):
-    """What there is to know of published weights, as Markdown."""
+def card(name, entry, place=None):
+    """What there is to know of published weights, as Markdown. `place`: where else they lie."""
     data = entry["data"]["train"]
-    again = f"xreid evaluate --weights {name} --data {entry['dataset']}"
+    again = f"xreid evaluate --weights {place or name} --data {entry['dataset']}"
     again += "" if entry["dataset"] == "synthetic" else " --data-dir DIR"
     again += "" if entry["split"] == "test" else f" --split {entry['split']}"
     again += f" --fold {entry['fold']}" if entry.get("fold") else ""
@@ -190,6 +190,8 @@ def zoo(index):
 def main(options):
     if not re.fullmatch(r"\w+", options.name):
         raise xr.InputError(f"name {options.name!r}: give letters, digits and underscores")
+    if options.best and options.to:
+        raise xr.InputError("--best with --to: it marks weights of an index, leave one of them out")
     run, out = Path(options.run), Path(options.out)
     if not (run / "report.md").exists():
         raise xr.InputError(f"{run} holds no finished run: give the folder of one")
@@ -267,13 +269,14 @@ def publish(options, run, out, metrics):
         "embedded_on": "{}, {cores} cores, {cpu}".format(keras.backend.backend(), **machine()),
         "licence": LICENCES.get(metrics["dataset"], LICENCES[None]),
     }
-    text = card(options.name, entry) + "\n"
     if options.to:
-        hub.push(options.to, content, entry, text)
+        entry["file"] = hub.WEIGHTS
+        place = options.to if hub.is_address(options.to) else "FOLDER"
+        hub.push(options.to, content, entry, card(options.name, entry, place) + "\n")
         print(f"Published as {options.to}")
         return
     files.write_bytes_atomic(file, content)
-    files.write_text_atomic(out / f"{options.name}.md", text)
+    files.write_text_atomic(out / f"{options.name}.md", card(options.name, entry) + "\n")
     if options.best:
         known = {name: {**other, "best": False} for name, other in known.items()}
     known[options.name] = {**entry, "best": options.best}

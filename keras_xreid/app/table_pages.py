@@ -10,7 +10,7 @@ from keras_xreid.app import compare, compare_pairs, compare_rows, table_figures
 from keras_xreid.app.table_rows import FIGURE_5, LABELED, NEAREST, SHARES, TABLE_5, TABLES
 from keras_xreid.evaluation.ranking import standard_error
 from keras_xreid.report import figures, papers
-from keras_xreid.report.tables import NOT_MEASURED, markdown, text_table
+from keras_xreid.report.tables import NOT_MEASURED, markdown, number, text_table
 
 NOTES = {
     "rain-1": "Baseline (train on HR & LR) is RAIN without its adversarial loss: the paper's Table "
@@ -71,7 +71,13 @@ def scores_of(metrics):
     """What a row is judged by: all queries of a protocol, or the mean of r = 2, 3 and 4."""
     per_rate = metrics.get("per_rate") or {}
     if metrics.get("mixed") or not all(rate in per_rate for rate in LOW):
-        return metrics.get("mixed") or metrics.get("mean_lr")
+        found = metrics.get("mixed") or metrics.get("mean_lr")
+        if not found:
+            raise xr.InputError(
+                f"a run of {metrics.get('system')} has scores at r = {', '.join(per_rate)} and no "
+                "mean: score it at the rates 2, 3 and 4"
+            )
+        return found
     shared = [name for name in per_rate["2"] if all(per_rate[r].get(name) is not None for r in LOW)]
     return {name: statistics.mean(per_rate[r][name] for r in LOW) for name in shared}
 
@@ -99,15 +105,20 @@ def rank1_text(runs):
     return "{mean:.1f} ± {deviation:.1f} [{low:.1f}, {high:.1f}]".format(**found["rank1"])
 
 
-def quality_of(runs, name, digits, rates=LOW):
-    """Mean PSNR, SSIM or LPIPS of the recovered images of some rates, as text."""
+def mean_quality(runs, name, rates=LOW):
+    """Mean PSNR, SSIM or LPIPS of the recovered images of some rates; None if not measured."""
     values = [
         ((metrics.get("image_quality") or {}).get(rate) or {}).get(name)
         for metrics in runs
         for rate in rates
     ]
     values = [value for value in values if value is not None]
-    return f"{statistics.mean(values):.{digits}f}" if values else NOT_MEASURED
+    return statistics.mean(values) if values else None
+
+
+def quality_of(runs, name, digits, rates=LOW):
+    """The same as text."""
+    return number(mean_quality(runs, name, rates), digits)
 
 
 def cells(runs):
@@ -183,18 +194,18 @@ def show(table, found, folder):
         runs, text = found.get(name), [NOT_MEASURED, *empty]
         if runs:
             ours[name], text = rank1_of(runs), cells(runs)
-            if text[4] != NOT_MEASURED:
-                psnr[name] = float(text[4])
+            if (value := mean_quality(runs, "psnr")) is not None:
+                psnr[name] = value
         elif name in TABLES[table]:
             text = [NOT_RUN, *empty]
         paper = [scores.get(score) for score in quoted]
         rows.append([name, *text, *(NOT_MEASURED if v is None else str(v) for v in paper)])
     plain = [
-        scores_of(m["enlarged"])
+        scores_of({"system": m["system"], **m["enlarged"]})
         for m in all_runs(found)
         if (m.get("enlarged") or {}).get("per_rate")
     ]
-    if plain and all(plain):
+    if plain:
         mean = statistics.mean(scores["rank1"] for scores in plain)
         missing = [NOT_MEASURED] * (len(header) - 2)
         rows.append(["upscaled", f"{mean:.1f}", *missing])

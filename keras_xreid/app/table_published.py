@@ -1,12 +1,13 @@
 """The published weights, scored again from their files: `xreid tables published`."""
 
 import dataclasses
-import json
+import shutil
 
 import keras_xreid as xr
 from keras_xreid import app, files
 from keras_xreid.app import evaluate
 from keras_xreid.report.page import write_page
+from keras_xreid.report.runs import read_metrics
 from keras_xreid.report.tables import NOT_MEASURED, markdown, text_table
 
 
@@ -30,7 +31,8 @@ def write(options, folder):
     """Scores what is not scored yet, and prints all beside the cards.
 
     Each name has a folder of `xreid evaluate`, which `xreid compare` takes. Its own name holds the
-    beginning of the file's SHA-256, so that other weights of the same name are scored anew.
+    beginning of the file's SHA-256 and the --limit, so that other weights of the same name, or
+    other people, are scored anew.
 
     Args:
         options: those of `xreid tables`, of which data, data_dir, limit and out count.
@@ -49,7 +51,7 @@ def write(options, folder):
     header = ["weights", *(f"r = {rate}" for rate in rates), "mean LR", "queries from the card"]
     rows, wrong = [], []
     for name, found in results.items():
-        scores = [found["per_rate"].get(rate) for rate in rates] + [found["mean_lr"]]
+        scores = [found["per_rate"].get(rate) for rate in rates] + [found.get("mean_lr")]
         cells = [f"{s['rank1']:.1f}" if s else NOT_MEASURED for s in scores]
         apart = None if options.limit else evaluate.apart_from_card(entries[name], found)
         rows.append([name, *cells, NOT_MEASURED if apart is None else f"{apart:.1f}"])
@@ -73,9 +75,12 @@ def write(options, folder):
 
 def scored(name, entry, options, folder):
     """The metrics of one name, by `xreid evaluate` where its folder has none."""
-    place = folder / f"{name}-{entry['sha256'][:8]}"
+    limit = f"-limit{options.limit}" if options.limit else ""
+    place = folder / f"{name}-{entry['sha256'][:8]}{limit}"
     if not (place / "metrics.json").exists():
         print(f"\n== {name}", flush=True)
+        if place.exists():  # of a scoring that was interrupted
+            shutil.rmtree(place)
         evaluate.main(
             evaluate.Options(
                 name, data=options.data, data_dir=options.data_dir, split=entry["split"],
@@ -84,4 +89,4 @@ def scored(name, entry, options, folder):
                 limit=options.limit, out=str(place),
             )
         )  # fmt: skip
-    return json.loads((place / "metrics.json").read_text())
+    return read_metrics(place / "metrics.json", needed=("per_rate", "queries", "manifest_sha256"))

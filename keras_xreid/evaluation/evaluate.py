@@ -340,6 +340,7 @@ class _Asked:
 
     def compare(self, trial, records, rates, images):
         shrunk = np.array([trial.shrinks > 1 or record.kernel is not None for record in records])
+        rates = np.array([float(f"{rate:g}") for rate in rates])  # as the scores have them
         names = list(dict.fromkeys(f"{rate:g}" for rate in rates[shrunk]))
         for name in names:
             trial.quality.setdefault(name, ([], []))

@@ -77,12 +77,13 @@ def line_of_rates(label, scores, train_rates=(2, 3, 4)):
     names = list(scores["per_rate"])
     rates = [float(name) for name in names]
     errors = scores.get("standard_error") or {}
+    trained = {"1", *(f"{rate:g}" for rate in train_rates)}
     return {
         "label": label,
         "x": rates,
         "rank1": [scores["per_rate"][name]["rank1"] for name in names],
         "error": [errors.get(name) or 0 for name in names],
-        "hollow": {rate for rate in rates if rate != 1 and rate not in train_rates},
+        "hollow": {float(name) for name in names if f"{float(name):g}" not in trained},
     }
 
 

@@ -1,6 +1,7 @@
 """The page of a run: `report.md`, and `report.html` of it."""
 
 import importlib.util
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,8 @@ def _in_words(metrics):
         short = "**A short run (--limit or --steps): its scores mean nothing.**\n\n"
     if not mean:
         return short.strip()
-    over = lr_rates((metrics.get("options") or metrics).get("train_rates", (2, 3, 4)))
-    rates = ", ".join(f"{r:g}" for r in over if f"{r:g}" in metrics["per_rate"])
+    over = lr_rates((metrics.get("options") or metrics).get("train_rates") or (2, 3, 4))
+    rates = ", ".join(f"{r:g}" for r in over if f"{r:g}" in (metrics.get("per_rate") or {}))
     if not enlarged.get("mean_lr"):
         return f"{short}Mean rank-1 over the rates {rates}: {mean['rank1']:.1f} %."
     difference = mean["rank1"] - enlarged["mean_lr"]["rank1"]
@@ -110,11 +111,10 @@ def _in_words(metrics):
 
 def _about_scores(metrics):
     counted = ""
-    if counts := metrics.get("queries_per_rate"):
-        told = ", ".join(f"{count:,} at rate {rate}" for rate, count in counts.items())
-        counted = f", {metrics['queries']:,} queries counted, {told}"
-    elif metrics.get("queries"):
-        counted = f", {metrics['queries']:,} queries counted at each rate"
+    if metrics.get("queries"):
+        counts = metrics.get("queries_per_rate") or {}
+        told = [f", {count:,} at rate {rate}" for rate, count in counts.items() if count]
+        counted = f", {metrics['queries']:,} queries counted" + ("".join(told) or " at each rate")
     sentences = [f"In percent{counted}.", "± is one standard error."]
     protocol = metrics.get("protocol") or "each-rate"
     if rule := PROTOCOLS.get(protocol):
@@ -132,8 +132,10 @@ def _about_scores(metrics):
                 "mAP and mINP are those of the full gallery.",
             ]
     if adapted := metrics.get("adapted"):
-        told = ", ".join(f"{count} of camera {name}" for name, count in adapted["images"].items())
-        sentences.append(f"Batch normalization: {adapted['on']} ({told}).")
+        images = adapted.get("images") or {}
+        told = ", ".join(f"{count} of camera {name}" for name, count in images.items())
+        told = f" ({told})" if told else ""
+        sentences.append(f"Batch normalization: {adapted.get('on')}{told}.")
     if enlarged := metrics.get("enlarged"):
         beside = "The columns named LR's have the upscaled query."
         sentences += [
@@ -152,7 +154,7 @@ def _figures(folder):
     parts = ["## Figures"] if names else []
     for name in names:
         caption = CAPTIONS.get(name, name.removesuffix(".png").replace("_", " "))
-        parts += [f"![{caption.split('.')[0]}](figures/{name})", f"*{caption}*"]
+        parts += [f"![{caption.split('.')[0]}](figures/{urllib.parse.quote(name)})", f"*{caption}*"]
     return parts
 
 
@@ -169,13 +171,14 @@ def _beside_papers(metrics):
     table = [[label, *(number(ours.get(score)) for score in names)]]
     enlarged = (metrics.get("enlarged") or {}).get("mixed" if mixed else "mean_lr")
     if enlarged:
-        cells = [number(enlarged[score]) for score in names]
+        cells = [number(enlarged.get(score)) for score in names]
         table.append([f"upscaled (this run, {what})", *cells])
     for row in rows:
         cells = [number(row.scores[score]) for score in names]
         table.append([f"{row.model} (paper)", *cells])
     note = f"Papers' rows: {papers.REFERENCES[paper]}, Table 1, {rows[0].dataset}. "
-    if mixed and PROTOCOLS[metrics["protocol"]].gallery_shots:
+    rule = PROTOCOLS.get(metrics.get("protocol"))
+    if mixed and rule and rule.gallery_shots:
         note += "Ours is their protocol as far as they tell it. Which images they drew is unknown."
     else:
         note += (
@@ -238,7 +241,7 @@ def _how_it_was_made(metrics):
     parts = [markdown(["setting", "value"], rows).replace("--:", ":--")] if rows else []
     if isinstance(metrics.get("data"), dict):
         counts = [
-            [role, *(f"{count.get(name, 0):,}" for name in ("images", "people", "cameras"))]
+            [role, *(f"{count.get(name) or 0:,}" for name in ("images", "people", "cameras"))]
             for role, count in metrics["data"].items()
             if isinstance(count, dict)
         ]

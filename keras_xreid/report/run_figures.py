@@ -41,7 +41,7 @@ def draw_figures(folder, result, train_rates=(2, 3, 4), show_rate=4):
     if strips := recovered_strips(result):
         written.append(image_figures.image_strips(folder / "recovered.png", strips))
     if rates:
-        show_rate = show_rate if show_rate in rates else max(rates)
+        show_rate = show_rate if f"{show_rate:g}" in result.scores["per_rate"] else max(rates)
         lists = ranked_lists(result, show_rate)
         written.append(image_figures.ranked_lists(folder / "ranked.png", lists))
     if len(result.trials) > 1:
@@ -83,7 +83,12 @@ def ranked_lists(result, rate, length=10):
 
     Where recovery can be left out, each of them without and with it.
     """
-    trial = next(trial for trial in result.trials if rate in trial.shown)
+    trial, shown = next(
+        (trial, shown)
+        for trial in result.trials
+        for of, shown in trial.shown.items()
+        if f"{of:g}" == f"{rate:g}"  # as the scores have it, in six digits
+    )
     labels = {"plain": ""}
     if "upscaled" in trial.first:
         labels = {"upscaled": "upscaled", "plain": "recovered"}
@@ -92,7 +97,7 @@ def ranked_lists(result, rate, length=10):
             "title": f"r = {rate:g}: {why}",
             "rows": [ranked_row(result, trial, row, v, labels[v], length) for v in labels],
         }
-        for why, row in trial.shown[rate]
+        for why, row in shown
     ]
 
 

@@ -1,6 +1,7 @@
 """What a run folder says of itself: its scores, the images it has seen, the data it had."""
 
 import math
+import sys
 
 from keras_xreid.errors import InputError
 from keras_xreid.files import read_json
@@ -52,12 +53,12 @@ KINDS = {
     "per_rate": COUNTS, "mean_lr": SCORES, "mixed": SCORES, "standard_error": SCORES,
     "image_quality": COUNTS, "images_seen": SCORES, "to_embed": SCORES, "data": COUNTS,
     "queries_per_rate": SCORES, "options": (object, 1), "summary": (object, 1),
-    "adapted": (object, 1), "embedded_per_second": (float, 0),
+    "adapted": (object, 1), "embedded_per_second": (float, 0), "train_rates": (list, 0),
 }  # fmt: skip
 INSIDE = {
     "enlarged": {name: KINDS[name] for name in ("per_rate", "mean_lr", "mixed", "image_quality")},
     "flip": {name: KINDS[name] for name in ("per_rate", "mean_lr", "standard_error")},
-    "adapted": {"on": (str, 0)},
+    "adapted": {"on": (str, 0), "images": SCORES},
     "options": {
         **dict.fromkeys(("preset", "data", "data_dir", "command", "weights", "reid"), (str, 0)),
         **dict.fromkeys(("rates", "train_rates"), (list, 0)),
@@ -94,11 +95,12 @@ def read_metrics(path, needed=()):
     for name in needed:
         if metrics.get(name) is None:
             raise InputError(f"{path} says nothing of {name}: is this a finished run?")
-    per_rate = metrics.get("per_rate") or {}
-    if wrong := [rate for rate in per_rate if not _is_rate(rate)]:
-        raise InputError(f"{path}: {wrong[0]!r} in per_rate is no rate")
-    for scores in (metrics.get("mixed"), metrics.get("mean_lr"), *per_rate.values()):
-        if scores is not None and scores.get("rank1") is None:
+    for part in (metrics, metrics.get("enlarged") or {}, metrics.get("flip") or {}):
+        per_rate = part.get("per_rate") or {}
+        if wrong := [rate for rate in per_rate if not _is_rate(rate)]:
+            raise InputError(f"{path}: {wrong[0]!r} in per_rate is no rate")
+        found = [part[name] for name in ("mixed", "mean_lr") if part.get(name) is not None]
+        if any((scores or {}).get("rank1") is None for scores in (*found, *per_rate.values())):
             raise InputError(f"{path} holds scores without rank1")
     options = metrics.get("options") or {}
     if options.pop("one_per_rate", False):  # once an option of the resolution-adaptive recipe
@@ -123,8 +125,9 @@ def _check_kinds(path, told, kinds, where=""):
 
 def _is(value, kind):
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = number and abs(value) <= sys.float_info.max
     if kind is float:
-        return number and math.isfinite(value)
+        return number
     if kind is list:
         return isinstance(value, list) and all(_is(part, float) or _is(part, str) for part in value)
     return (number and isinstance(value, int)) if kind is int else isinstance(value, kind)

@@ -102,7 +102,9 @@ def _score_rows(results):
     control = bool(enlarged.get("per_rate"))
     header = ["query", *HEADINGS]
     if measured:
-        found = [scores for scores in results["image_quality"].values() if scores.get("lpips")]
+        found = [
+            scores for scores in results["image_quality"].values() if (scores or {}).get("lpips")
+        ]
         kinds = [("psnr", 1), ("ssim", 3), *([("lpips", 3)] if found else [])]
         header += [name.upper() for name, _ in kinds]
         header += [] if control else [f"LR's {name.upper()}" for name, _ in kinds]
@@ -117,7 +119,7 @@ def _score_rows(results):
         errors = scores.get("standard_error") or {}
         shown = [scores] if control else [scores, enlarged]
         qualities = [version.get("image_quality") or {} for version in shown] if measured else []
-        for rate, values in scores["per_rate"].items():
+        for rate, values in (scores.get("per_rate") or {}).items():
             row = _score_cells(values, errors.get(rate))
             for quality in qualities:
                 pair = ({} if scores is flip else quality).get(rate) or {}
