@@ -56,7 +56,7 @@ def check_model(place, known, model):
         if about.get(name) != theirs:
             raise InputError(
                 f"{place} holds embeddings of another model (its {name} is {theirs}, here it is "
-                f"{about.get(name)}): give the weights that it was made with, or make another gallery"
+                f"{about.get(name)}): give the weights that it was made with, or another gallery"
             )
 
 
