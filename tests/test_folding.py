@@ -105,6 +105,7 @@ def test_a_folded_model_is_neither_trained_nor_adapted():
 def test_a_folded_model_is_saved_as_the_one_that_it_came_from(tmp_path):
     model = small.baseline()
     fast = model.for_inference()
+    assert fast.for_inference() is fast
     fast.embed(images())
     fast.save_weights(tmp_path / "fast.weights.h5")
     other = small.fill(small.baseline(), seed=2)

@@ -167,8 +167,9 @@ def embed_in_parts(source, out, model, rate, shard=(0, 1), part=PART, *, engine=
     progress, began = Progress(f"Embedding {count:,} images", count, show=bool(todo)), time.time()
     work = [(part_of(out, number), parts[number]) for number in todo]
     if engine is None:
+        fast = model.for_inference() if work else model
         for path, some in work:
-            make_part(source, path, some, model, rate, about, progress.add)
+            make_part(source, path, some, fast, rate, about, progress.add)
     elif work:
         for images in engine(source, work, rate, about):
             progress.add(images)

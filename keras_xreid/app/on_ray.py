@@ -94,4 +94,4 @@ class _Worker:
         self.source, self.rate, self.about = source, rate, about
         model = xr.load(weights)
         check_model("--out", about, model)
-        self.model = model
+        self.model = model.for_inference()

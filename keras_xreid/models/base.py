@@ -222,13 +222,15 @@ class ReIDModel(PhasedModel):
         neither trained nor adapted to cameras.
 
         Returns:
-            A model of the same system.
+            A model of the same system; this one if it came from here.
 
         Example:
 
         >>> fast = model.for_inference()
         >>> features = fast.embed(images, rates=4)
         """
+        if self._folded:
+            return self
         copy = type(self).from_config(self.get_config())
         copy.set_weights(self.get_weights())
         copy._folded = True
