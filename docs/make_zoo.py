@@ -72,7 +72,8 @@ def page(index):
         mean, parameters = entry["mean_lr"]["rank1"], entry["to_embed"]["parameters"]
         speed, manifest = entry["embedded_per_second"], entry["manifest_sha256"][:16]
         row = [f"{mean:.1f}", f"{parameters / 1e6:.1f} M", f"{speed:.0f}", f"`{manifest}`"]
-        scores.append([f"`{name}`", entry["dataset"], *rank1, *row])
+        like = f", scores of `{entry['scores_of']}`" if entry.get("scores_of") else ""
+        scores.append([f"`{name}`{like}", entry["dataset"], *rank1, *row])
         size, minutes = f"{entry['bytes'] / 1e6:.1f} MB", f"{entry['seconds'] / 60:.0f} min"
         commands.append([f"`{name}`", size, f"`{entry['command']}`", minutes])
     header = ["name", "data", *(f"r = {rate}" for rate in rates), "mean LR", "parameters"]

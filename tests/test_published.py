@@ -231,6 +231,39 @@ def test_what_is_not_published(run, zoo, change, words):
     assert not zoo.exists() or not list(zoo.iterdir())
 
 
+def test_weights_of_everyone_have_the_scores_of_the_same_run_without_it(run, begun_zoo, people):
+    def tell(**options):
+        told = {**metrics["options"], **options}
+        scores = {rate: {**s, "rank1": 100.0} for rate, s in metrics["per_rate"].items()}
+        (run / "metrics.json").write_text(
+            json.dumps({**metrics, "options": told, "per_rate": scores})
+        )
+
+    def attempt(like):
+        publish.main(publish.Options(str(run), "all", str(begun_zoo), like=like))
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    for options, like, words in (
+        ({"everyone": True}, None, "its scores mean nothing: give --like"),
+        ({"everyone": True}, "other", "not other"),
+        ({"everyone": True, "epochs": 4}, "small", "was made by another command"),
+        ({}, "small", "has scores of its own, leave it out"),
+    ):
+        tell(**options)
+        with pytest.raises(xr.InputError, match=words):
+            attempt(like)
+    tell(everyone=True)
+    attempt("small")
+    published = xr.published()
+    assert published["all"]["per_rate"] == published["small"]["per_rate"]
+    card = (begun_zoo / "all.md").read_text()
+    assert "scores are those of `small`" in card and "evaluate --weights small " in card
+    assert "scores of small" in (begun_zoo / "README.md").read_text()
+    told = evaluate.Options("all", data="csv", data_dir=str(people))
+    with pytest.raises(xr.InputError, match="all was trained on everyone of csv"):
+        evaluate.main(told)
+
+
 def test_commands_are_spelled_as_they_are_read():
     """What a published command says is what the run was told."""
     for recipe, told in (

@@ -392,6 +392,20 @@ def test_image_size_reaches_images_network_and_scores(people, tmp_path):
     assert json.loads((out / "options.json").read_text())["changed"]["image_size"] == [64, 32]
 
 
+def test_everyone_is_trained_on_but_nobody_who_is_not_searched_for(people):
+    apart, together = (prepared(people, everyone=told) for told in (False, True))
+    data, known = apart.data, {record.person for record in apart.records}
+    searched = {record.person for record in data.query}
+    assert {record.person for record in together.records} == known | searched
+    assert len(together.records) == len(data.train + data.query + data.gallery)
+    assert together.images().people == len(known) + len(searched)
+    unknown = xr.Record("somebody.jpg", None, 1), xr.Record("distractor.jpg", 0, 1)
+    more = dataclasses.replace(data, gallery=[*data.gallery, *unknown]).everyone()
+    assert len(more.train) == len(together.data.train)
+    with pytest.raises(xr.InputError, match="--everyone leaves nobody"):
+        prepared(people, everyone=True, split="dev")
+
+
 def test_jitter_reaches_the_training_images(people):
     kept, other = (prepared(people, jitter=j).images()[0] for j in (False, True))
     assert (kept["image"] != other["image"]).any((1, 2, 3)).all()
@@ -458,6 +472,13 @@ def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
             continue
         with pytest.raises(xr.InputError, match="people whom this run is to find"):
             begun.starting_weights()
+    monkeypatch.setattr(provenance, "trained_on", lambda path: {**told, "everyone": True})
+    begun.options = dataclasses.replace(first, everyone=False)
+    with pytest.raises(xr.InputError, match="trained on everyone of csv"):
+        begun.starting_weights()
+    begun.options = dataclasses.replace(first, everyone=True)
+    assert begun.starting_weights() == "theirs"
+    begun.options = first
     monkeypatch.setattr(provenance, "HALVED", ("csv",))
     monkeypatch.setattr(provenance, "trained_on", lambda path: {**told, "split_id": 3})
     with pytest.raises(xr.InputError, match="the --split-id that it had, 3"):

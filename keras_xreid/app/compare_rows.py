@@ -302,11 +302,12 @@ def footnotes(rows):
         else:
             found = "; ".join(f"{value} ({called(of, rows)})" for value, of in values.items())
             different.append(f"Not like for like, {what}: {found}.")
-    short = [row for row in rows if any(run.get("short_run") for run in row["runs"])]
-    if short:
-        different.append(
-            f"Short runs (--limit or --steps), scores mean nothing: {called(short, rows)}."
-        )
+    for what, applies in (
+        ("Short runs (--limit or --steps)", lambda run: run.get("short_run")),
+        ("Trained on the people searched for (--everyone)", provenance.is_of_everyone),
+    ):
+        if found := [row for row in rows if any(map(applies, row["runs"]))]:
+            different.append(f"{what}, scores mean nothing: {called(found, rows)}.")
     first = [(row, start) for row in rows if (start := start_of(row))]
     if first:
         told = "; ".join(f"{row['name']} ({start})" for row, start in first)

@@ -58,6 +58,11 @@ def refuse_overlap(weights, wanted, data_dir=None):
         same = there == data_dir or Path(there).resolve() == Path(data_dir).resolve()
     if not same:
         return told
+    if is_of_everyone(told) and not getattr(wanted, "everyone", False):
+        raise InputError(
+            f"{weights} was trained on everyone of {wanted.data} (--everyone): nobody is left to "
+            "search for; give other weights"
+        )
     split, split_id = told.get("split"), told.get("split_id", 0)
     # What says nothing is of fold 0.
     fold = told.get("fold") or 0
@@ -69,6 +74,12 @@ def refuse_overlap(weights, wanted, data_dir=None):
     if wanted.data in HALVED and split_id != wanted.split_id:
         raise InputError(f"{reason} the --split-id that it had, {split_id}")
     return told
+
+
+def is_of_everyone(told):
+    """Whether a run, or what `trained_on` says, was trained on the people searched for, too."""
+    told = told.get("options") or told
+    return bool(told.get("everyone"))
 
 
 def began_from(options):

@@ -39,10 +39,12 @@ LICENCES = {
     "csv": "Apache-2.0 for the weights; trained on pictures of one's own",
     None: "Apache-2.0 for the weights; trained on a data set for research use only",
 }
+SCORES = (
+    "per_rate", "mean_lr", "standard_error", "queries", "image_quality", "enlarged", "flip",
+)  # fmt: skip
 KEPT = (
     "system", "backbone", "preset", "dataset", "split", "fold", "split_id", "protocol", "seed",
-    "backend", "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed",
-    "per_rate", "mean_lr", "standard_error", "queries", "image_quality", "enlarged", "flip",
+    "backend", "keras", "train_rates", "images_seen", "seconds", "parameters", "to_embed", *SCORES,
 )  # fmt: skip
 
 
@@ -65,6 +67,9 @@ class Options:
     """Make these the weights that `xr.load()` takes."""
     data_dir: str | None = None
     """The data set's folder, where it lies elsewhere than the run found it."""
+    like: str | None = None
+    """Of a run with --everyone: published weights of the same command without it. The card prints
+    their scores, and says so."""
 
 
 def command_of(metrics, began=None):
@@ -114,7 +119,8 @@ def embedding_speed(model, images=256, rounds=5):
 def card(name, entry, place=None):
     """What there is to know of published weights, as Markdown. `place`: where else they lie."""
     data = entry["data"]["train"]
-    again = f"xreid evaluate --weights {place or name} --data {entry['dataset']}"
+    like = entry.get("scores_of")
+    again = f"xreid evaluate --weights {like or place or name} --data {entry['dataset']}"
     again += "" if entry["dataset"] == "synthetic" else " --data-dir DIR"
     again += "" if entry["split"] == "test" else f" --split {entry['split']}"
     again += f" --fold {entry['fold']}" if entry.get("fold") else ""
@@ -145,6 +151,15 @@ def card(name, entry, place=None):
         [
             f"# {name}",
             report.TASK,
+            *(
+                [
+                    f"**The scores are those of `{like}`**, the same command without `--everyone`. "
+                    "These weights were trained on the people searched for, too: on "
+                    f"{entry['dataset']} nobody is left to score them by."
+                ]
+                if like
+                else []
+            ),
             markdown_table(entry),
             "In percent, protocol each-rate, scored as stored in the file. Every number again: "
             f"`{again}`.",
@@ -164,8 +179,9 @@ def zoo(index):
         if "1" in rank1:
             rank1["1"] += f" ± {entry['standard_error']['1']:.1f}"
         cost, mean = entry["to_embed"], entry["mean_lr"]
+        like = f", scores of {entry['scores_of']}" if entry.get("scores_of") else ""
         scores.append(
-            [f"[{name}]({name}.md)", entry["dataset"]]
+            [f"[{name}]({name}.md){like}", entry["dataset"]]
             + [rank1.get(rate, NOT_MEASURED) for rate in rates]
             + [f"{mean['rank1']:.1f}" if mean else NOT_MEASURED]
             + [f"{cost['parameters'] / 1e6:.1f} M" if cost else NOT_MEASURED]
@@ -206,6 +222,51 @@ def main(options):
         publish(options, run, out, metrics)
 
 
+def recipe_of(command):
+    """A command without --everyone: what two runs have in common that differ in that alone."""
+    return [word for word in shlex.split(command) if word != "--everyone"]
+
+
+def counterpart(options, metrics, known, began):
+    """The entry of --like, whose scores a run with --everyone is published with; else None."""
+    name, everyone = options.like, provenance.is_of_everyone(metrics)
+    if not everyone and name is None:
+        return None
+    if not everyone:
+        raise xr.InputError(f"--like {name}: {options.run} has scores of its own, leave it out")
+    if name not in known:
+        raise xr.InputError(
+            f"{options.run} was trained on everyone, and its scores mean nothing: give --like with "
+            f"published weights of the same command without --everyone, not {name}"
+        )
+    ours, theirs = (recipe_of(c) for c in (command_of(metrics, began), known[name]["command"]))
+    if ours != theirs:
+        raise xr.InputError(
+            f"{name} was made by another command, {shlex.join(theirs)}; this run by "
+            f"{shlex.join(ours)}"
+        )
+    return known[name]
+
+
+def scores_as_stored(stored, run, metrics, data_dir):
+    """Scores of a stored file, and the SHA-256 of the images that they are of."""
+    asked, model = metrics["options"], xr.load(stored)
+    data = xr.datasets.load(
+        metrics["dataset"], data_dir or asked.get("data_dir"), split=metrics["split"],
+        image_size=model.image_size, need=("query", "gallery"), protocol="each-rate",
+        split_id=metrics["split_id"], fold=metrics.get("fold") or 0,
+    )  # fmt: skip
+    found = xr.evaluate(model, data, asked["rates"], lr_rates(asked["train_rates"])).scores
+    shrunk = asked["rates"] if metrics.get("gallery_at_query_rate") else (1,)
+    rows = xr.manifest_rows(data, asked["rates"], gallery_rates=shrunk)
+    scored = xr.write_manifest(stored.parent / "manifest.jsonl", rows)
+    apart = most_different(found, metrics)
+    print(f"As stored, rank-1 differs from the run's by {apart:.1f} queries at most")
+    if apart > 1.001:
+        raise xr.InputError(f"stored as float16, {run} scores {apart:.1f} queries differently")
+    return found, scored
+
+
 def publish(options, run, out, metrics):
     """Writes weights, card and index; nobody else writes them meanwhile."""
     index = out / "index.json"
@@ -220,6 +281,7 @@ def publish(options, run, out, metrics):
     for path in (out / f"{options.name}.weights.h5", out / f"{options.name}.md"):
         if path.exists() and not options.to:
             raise xr.InputError(f"{path} is there, and no published weights': give another name")
+    like = counterpart(options, metrics, known, began)
     # As it was scored, however it was trained.
     model = xr.load(run, precision="float32")
     file = out / f"{options.name}.weights.h5"
@@ -234,25 +296,15 @@ def publish(options, run, out, metrics):
                 f"{total / 1e6:.1f} of {ALL_BYTES / 1e6:.0f} MB: give --to hf://user/name or a "
                 "folder, or take another file out"
             )
-        asked = metrics["options"]
-        data = xr.datasets.load(
-            metrics["dataset"], options.data_dir or asked.get("data_dir"), split=metrics["split"],
-            image_size=model.image_size, need=("query", "gallery"), protocol="each-rate",
-            split_id=metrics["split_id"], fold=metrics.get("fold") or 0,
-        )  # fmt: skip
-        train_rates = lr_rates(asked["train_rates"])
-        found = xr.evaluate(xr.load(stored), data, asked["rates"], train_rates).scores
-        shrunk = asked["rates"] if metrics.get("gallery_at_query_rate") else (1,)
-        rows = xr.manifest_rows(data, asked["rates"], gallery_rates=shrunk)
-        scored = xr.write_manifest(Path(folder) / "manifest.jsonl", rows)
-    apart = most_different(found, metrics)
-    print(f"As stored, rank-1 differs from the run's by {apart:.1f} queries at most")
-    if apart > 1.001:
-        raise xr.InputError(f"stored as float16, {run} scores {apart:.1f} queries differently")
+        if like:  # nobody is left to score it by
+            found, scored = {name: like[name] for name in SCORES}, like["scored_manifest_sha256"]
+        else:
+            found, scored = scores_as_stored(stored, run, metrics, options.data_dir)
     entry = {
         **{name: {**metrics, **found}.get(name) for name in KEPT},
+        **({"everyone": True, "scores_of": options.like} if like else {}),
         "to_embed": flops.cost_of(model),
-        "train_rates": train_rates,
+        "train_rates": lr_rates(metrics["options"]["train_rates"]),
         "data": metrics["data"],
         "command": command_of(metrics, began),
         "began_from": began,

@@ -77,6 +77,10 @@ class Run:
             protocol=o.protocol, split_id=o.split_id, rates=o.query_rates, fold=o.fold,
             train_cameras=o.train_cameras, test_cameras=o.test_cameras,
         )  # fmt: skip
+        if o.everyone and o.split != "test":
+            raise xr.InputError("--everyone leaves nobody to choose settings by: give --split test")
+        if o.everyone:
+            self.data = self.data.everyone()
         check_people(self.data.train)
         if not counted_queries(self.data.query, self.data.gallery).any():
             raise xr.InputError(

@@ -71,6 +71,9 @@ class Data:
     """Train on images of these cameras only; all, if not given."""
     test_cameras: tuple[str, ...] = ()
     """Score queries and gallery images of these cameras only; all, if not given."""
+    everyone: bool = False
+    """Train on the people who are searched for, too: weights for other places. Scores mean nothing
+    then; `xreid publish --like` prints those of the same run without it."""
     limit: int | None = None
     """Take this many people only: a first look. Marked in metrics.json."""
 

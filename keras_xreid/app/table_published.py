@@ -42,7 +42,11 @@ def write(options, folder):
         InputError: no weights of this data set are published.
         SystemExit: with status 1, where a score is more than one query from its card.
     """
-    names = {n: entry for n, entry in xr.published().items() if entry["file"]}
+    names = {
+        n: entry
+        for n, entry in xr.published().items()
+        if entry["file"] and not entry.get("scores_of")
+    }
     entries = {n: entry for n, entry in names.items() if entry["dataset"] == options.data}
     if not entries:
         raise xr.InputError(f"no weights of {options.data} are published: see xreid weights")

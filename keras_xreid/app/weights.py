@@ -30,7 +30,8 @@ def main(options):
             rank1 = [entry["per_rate"].get(rate, {}).get("rank1") for rate in ("1", "4")]
             cells = [NOT_MEASURED if score is None else f"{score:.1f}" for score in rank1]
             size = f"{entry['bytes'] / 1e6:.1f} MB" if entry["file"] else "no file"
-            rows.append([name, entry["dataset"], *cells, size])
+            like = f" (scores of {entry['scores_of']})" if entry.get("scores_of") else ""
+            rows.append([name + like, entry["dataset"], *cells, size])
         print(text_table(["name", "trained on", "r = 1", "r = 4", "size"], rows))
         print('\nRank-1 in percent. xr.load("NAME") loads one; xreid weights NAME tells all.')
     elif options.name in known:

@@ -94,6 +94,8 @@ def _in_words(metrics):
     short = ""
     if metrics.get("short_run"):
         short = "**A short run (--limit or --steps): its scores mean nothing.**\n\n"
+    if (metrics.get("options") or {}).get("everyone"):
+        short += "**Trained on the people searched for (--everyone): its scores mean nothing.**\n\n"
     if not mean:
         return short.strip()
     over = lr_rates((metrics.get("options") or metrics).get("train_rates") or (2, 3, 4))
