@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 from pathlib import Path
 
@@ -122,7 +123,9 @@ def whole_folder(path, meanwhile=None):
     >>> with whole_folder("built") as building:
     ...     (building / "list.csv").write_text(text)
     """
-    path = Path(path).absolute()
+    path = Path(path).resolve()  # a link to an empty folder is filled, and not replaced
+    if os.path.ismount(path):
+        raise InputError(f"{path} is where a disk is mounted: give a new folder in it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} is there already: give a new folder, nothing is overwritten")
     building = Path(meanwhile or path.with_name(f".{path.name}-{os.getpid()}"))
@@ -262,7 +265,8 @@ def write_bytes_atomic(path, content, sync=False):
     >>> write_bytes_atomic("weights/mine.weights.h5", content)
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Machines that share a folder may have processes of one number.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{secrets.randbelow(10**9):09}.tmp")
     with writing(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -500,10 +500,12 @@ def test_the_camera_is_what_a_csv_a_name_or_a_folder_says():
         xr.Record("a/0001_c12.jpg", "a", 0),
         xr.Record("a/0001_c3.jpg", "a", 7),
         xr.Record("a/0001.jpg", "a", 0),
-        xr.Record("a/abc3.jpg", "yard", 0),
+        xr.Record("yard/abc3.jpg", "yard", 0),
     ]
     assert cameras_of(records) == ["3", "12", "7", "a", "yard"]
     assert cameras_of(records, "roof") == ["roof"] * 5
+    with pytest.raises(xr.InputError, match=r"nothing says which camera took a/1\.jpg"):
+        cameras_of([xr.Record("a/1.jpg", "anna", 0)])  # a person of a CSV is no camera
 
 
 @pytest.mark.backend

@@ -508,6 +508,11 @@ def test_caviar_rates_from_native_heights(caviar):
     assert [r.path for r in data.query] == [r.path for r in load("caviar", caviar).query]
 
 
+def test_caviar_dev_queries_have_native_rates_too(caviar):
+    dev = load("caviar-native", caviar, split="dev", protocol="paper")
+    assert {(r.rate, r.read().shape) for r in dev.query} == {(16, (8, 4, 3))}
+
+
 def test_caviar_dev_queries_are_the_distant_cameras_too(caviar):
     dev = load("caviar", caviar, split="dev", protocol="paper")
     assert {r.camera for r in dev.query} == {2} and {r.camera for r in dev.gallery} == {1}

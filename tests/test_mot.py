@@ -93,6 +93,12 @@ def test_boxes_that_count(sequence):
     assert (first.left, first.top) == (0, 40)  # MOT counts pixels from 1
 
 
+def test_a_person_twice_in_a_frame_is_refused(tmp_path):
+    (tmp_path / "gt.txt").write_text("1,1,1,1,40,90,1\n1,2,1,1,40,90,1\n1,1,5,5,40,90,1")
+    with pytest.raises(xr.InputError, match="lines 1 and 3: both are of person 1 in frame 1"):
+        read_boxes(tmp_path)
+
+
 def test_ten_columns_have_no_class(tmp_path):
     """MOT15 has positions there, or -1."""
     (tmp_path / "gt.txt").write_text("1,1,1,1,40,90,1,-1,-1,-1\n1,2,1,1,40,90,0,-1,-1,-1")

@@ -163,6 +163,10 @@ def test_pan_learns_and_moves(tmp_path, capsys):
     with np.load(moved) as found:
         np.testing.assert_array_equal(found["features"], panning.move(low["features"], 4))
         np.testing.assert_array_equal(found["paths"], low["paths"])
+    again = str(tmp_path / "again.npz")
+    pan(again, move=lr[1], panning=out, rates=2.0)
+    with np.load(again) as found:
+        assert (found["rates"] == 2).all() and found["rates"].shape == (60,)
     with pytest.raises(xr.InputError, match="there already"):
         pan(moved, move=lr[1], panning=out)
 

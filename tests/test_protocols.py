@@ -285,6 +285,27 @@ def test_kernels(viper, kernel):
     assert gallery.original() is gallery
 
 
+def test_a_set_is_built_into_the_empty_folder_of_a_link(built, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    assert build(built[0], tmp_path / "link", verbose=False) == built[2]
+    assert (tmp_path / "link").is_symlink() and files(tmp_path / "disk") == files(built[1])
+
+
+def test_a_manifest_is_read_by_lines_alone(built, tmp_path):
+    """Names may hold what Python takes for the end of a line."""
+    lines = (built[1] / "manifest.jsonl").read_text("utf-8").splitlines()
+    row = {**json.loads(lines[0]), "person": "a\u2028b"}
+    path = tmp_path / "manifest.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n" + lines[1] + "\n", "utf-8")
+    assert next(found["person"] for found in read_rows(path)) == "a\u2028b"
+
+
+def test_a_range_of_rates_is_no_protocols(viper):
+    with pytest.raises(InputError, match=r"give numbers, no range"):
+        load("viper", viper, protocol="paper", rates="2..4")
+
+
 def test_a_built_folder_holds_what_its_manifest_says(built, viper):
     _, out, sha256 = built
     content = files(out)

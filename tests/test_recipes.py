@@ -402,6 +402,10 @@ def test_everyone_is_trained_on_but_nobody_who_is_not_searched_for(people):
     unknown = xr.Record("somebody.jpg", None, 1), xr.Record("distractor.jpg", 0, 1)
     more = dataclasses.replace(data, gallery=[*data.gallery, *unknown]).everyone()
     assert len(more.train) == len(together.data.train)
+    # What a protocol shrinks is trained on as it is stored, once.
+    shrunk = xr.datasets.load("csv", people, protocol="paper-all-queries", rates=(2, 3)).everyone()
+    assert len(shrunk.train) == len({r.path for r in shrunk.train}) == len(more.train)
+    assert {record.rate or 1 for record in shrunk.train} == {1}
     with pytest.raises(xr.InputError, match="--everyone leaves nobody"):
         prepared(people, everyone=True, split="dev")
 

@@ -58,8 +58,9 @@ class Images:
 
     def read(self, row, size):
         """The pixels at a size, and the SHA-256 of the file."""
-        record = xr.Record(row.file, None, 0)
-        return xr.prepare_images([record], size)[0], file_sha256(row.file)
+        # Hashed first: what is rewritten meanwhile differs from its hash, and is made anew.
+        record, sha256 = xr.Record(row.file, None, 0), file_sha256(row.file)
+        return xr.prepare_images([record], size)[0], sha256
 
 
 class Boxes:

@@ -157,9 +157,9 @@ def add(o):
             part, pixels, hashes = [], [], []
             for record in todo[start : start + AT_A_TIME]:
                 with noting(rejected, record.path):
-                    image = xr.prepare_images([record], model.image_size)[0]
-                    hashes.append(file_sha256(record.path))
-                    pixels.append(image)
+                    sha256 = file_sha256(record.path)  # first: see `bulk`
+                    pixels.append(xr.prepare_images([record], model.image_size)[0])
+                    hashes.append(sha256)
                     part.append(record)
             if part:
                 own = [camera_of[record.path] for record in part]

@@ -158,7 +158,8 @@ def cameras_of(records, camera=None):
     found = []
     for record in records:
         named = CAMERA.search(Path(record.path).stem)
-        told = camera or record.camera or (named and named[1]) or record.person
+        folder = record.person if record.person in Path(record.path).parent.parts else None
+        told = camera or record.camera or (named and named[1]) or folder
         if not told:
             raise xr.InputError(
                 f"nothing says which camera took {record.path}: give a CSV with a column camera, a "

@@ -111,6 +111,7 @@ def use(o, out):
     if rates is None:
         raise xr.InputError(f"{o.move} has no rates: give --rates")
     queries["features"] = panning.move(queries["features"], rates)
+    queries["rates"] = np.broadcast_to(np.float32(rates), len(queries["features"]))
     content = io.BytesIO()
     np.savez(content, **queries)
     files.write_bytes_atomic(out, content.getvalue())

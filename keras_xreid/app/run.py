@@ -83,8 +83,9 @@ class Run:
             self.data = self.data.everyone()
         check_people(self.data.train)
         if not counted_queries(self.data.query, self.data.gallery).any():
+            cure = "; on --split dev give --protocol paper" if o.split == "dev" else ""
             raise xr.InputError(
-                f"no query of {o.data} has a gallery image of its person by another camera"
+                f"no query of {o.data} has a gallery image of its person by another camera{cure}"
             )
         decode(self.data.train)  # a broken image is named now, and not in the middle of training
         for record in self.data.query + self.data.gallery:

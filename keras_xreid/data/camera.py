@@ -34,8 +34,9 @@ BEST, WORST = 95, 30  # JPEG quality
 def camera(image, strength, rng):
     """Degrades a small image as a camera would.
 
-    For one generator's state, effects and their order are the same at every strength: each is
-    drawn between nothing and the strength's share of its range.
+    For one generator's state, the order of the effects is the same at every strength. Each is
+    drawn between nothing and the strength's share of its range; noise takes more draws of a larger
+    image, so that what comes after it differs.
 
     Args:
         image: (h, w, 3) uint8, at its small size.

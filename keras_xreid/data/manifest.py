@@ -261,12 +261,14 @@ def read_rows(path):
         InputError: no such file, or a line that is no row of a built set; the line is named.
     """
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
+        lines = Path(path).read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise InputError(
             f"cannot read {path} ({reason}): give a folder that `xreid build DATA DIR OUT` wrote"
         ) from error
+    if not lines[-1]:  # the end of the last line; other ends of lines may be in a name
+        lines.pop()
     rows, listed = [], set()
     for number, line in enumerate(lines, 1):
         try:

@@ -36,7 +36,7 @@ from keras_xreid.data.manifest import (
     write_manifest,
 )
 from keras_xreid.data.people import nobody
-from keras_xreid.data.resolution import check_kernel, check_rates
+from keras_xreid.data.resolution import check_kernel, check_rates, rate_range
 from keras_xreid.errors import InputError
 from keras_xreid.files import whole_folder
 from keras_xreid.progress import Progress
@@ -158,6 +158,8 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
     """
     rule = find_protocol(protocol)
     check_rates(rates)
+    if rate_range(rates):
+        raise InputError(f"rates {rates!r} of a protocol's queries: give numbers, no range")
     check_kernel(kernel or rule.kernel)
     for what, value in (("split", split_id), ("seed", seed)):
         if value < 0:

@@ -146,7 +146,9 @@ class DataSet:
         """
         searched = {record.person for record in self.query} - {None}
         known = {(record.path, record.key) for record in self.train}
-        more = [r for r in [*self.query, *self.gallery] if r.person in searched]
+        more = (r for r in [*self.query, *self.gallery] if r.person in searched)
+        # As they are stored, whatever a protocol has shrunk.
+        more = dict.fromkeys(record.original() for record in more)
         more = [record for record in more if (record.path, record.key) not in known]
         return dataclasses.replace(self, train=[*self.train, *more])
 

@@ -103,7 +103,7 @@ def prepare_images(images, image_size, rates=1, kernel="area", strength=0.0):
         kernel: how images are shrunk, see `degrade`.
         strength: float in [0, 1], how much a camera adds, see `degrade`. What it adds to a record
             is drawn by its person, camera and file name, and to an array by its place in the list:
-            it is the same at every rate, and each time.
+            it is the same each time, and at every rate in the same order.
 
     Returns:
         (n, height, width, 3) uint8.

@@ -121,7 +121,7 @@ def read_boxes(folder, visible=0.5):
     path = boxes_of(folder)
     if path is None:
         raise InputError(f"{folder} has no gt/gt.txt, the boxes of people in MOT's format")
-    found = []
+    found, listed = [], {}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         if not line.strip():
             continue
@@ -139,6 +139,12 @@ def read_boxes(folder, visible=0.5):
         told = values[6:9] if len(values) == 9 else values[6:7]
         counts, kind, share = [*told, *[1, 1, 1][len(told) :]]
         if counts and kind == 1 and share >= visible:
+            before = listed.setdefault((frame, person), number)
+            if before != number:
+                raise InputError(
+                    f"{path}, lines {before + 1} and {number + 1}: both are of person {person} in "
+                    f"frame {frame}, remove one"
+                )
             found.append(Box(frame, person, left - 1, top - 1, width, height))  # MOT counts from 1
         if len(found) > MOST_BOXES:
             raise InputError(f"{path} has more than {MOST_BOXES:,} boxes: cut it into parts")

@@ -146,6 +146,13 @@ def read_caviar(data_dir, split_id=0, one_camera_people=False, native=False):
             f"{len(distant_only)} by the distant one only: the copy is incomplete; found "
             f"{describe(records, others)}; {CAVIAR_EXPECTED}"
         )
+    if native:
+        far = [record for record in records if record.camera == 2]
+        rates = dict(zip(far, rates_from_sizes(far, FULL_HEIGHT).round(), strict=True))
+        records = [
+            dataclasses.replace(record, rate=int(rates[record])) if record in rates else record
+            for record in records
+        ]
     train = _half_of_people("caviar", seen_by_both, split_id)
     test = [record for record in records if record.person in seen_by_both - train]
     if one_camera_people:
@@ -155,12 +162,6 @@ def read_caviar(data_dir, split_id=0, one_camera_people=False, native=False):
         "query": [record for record in test if record.camera == 2],
         "gallery": [record for record in test if record.camera == 1],
     }
-    if native:
-        rates = rates_from_sizes(lists["query"], FULL_HEIGHT).round()
-        lists["query"] = [
-            dataclasses.replace(record, rate=int(rate))
-            for record, rate in zip(lists["query"], rates, strict=True)
-        ]
     train_counts = (720, 47) if one_camera_people else (500, 25)
     note_counts("caviar", lists, {"train": train_counts, "query": (250, 25), "gallery": (250, 25)})
     note_names("caviar", others)
