@@ -324,7 +324,7 @@ def folded(graph):
 
     kind.call = call
     try:
-        with known_sizes():
+        with known_sizes(), constant(graph):
             yield
     finally:
         kind.call = plain_call
@@ -349,6 +349,25 @@ def known_sizes():
         yield
     finally:
         nn._compute_padding_length = plain
+
+
+@contextlib.contextmanager
+def constant(graph):
+    """Weights that need no gradient, on PyTorch.
+
+    Keras tells its exporter of weights by their paths. Two encoders have the same ones, so that
+    one encoder's are constants to it, and it takes none that needs a gradient.
+    """
+    weights = []
+    if keras.backend.backend() == "torch":
+        weights = [v.value for v in graph.trainable_variables if v.value.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 def open_onnx(path):
