@@ -61,7 +61,7 @@ def on_every_backend(*values):
         # Of a name, both encoders' weights have the same paths.
         on_every_backend(lambda: small.cadnet(backbone="osnet_x0_25"), ["embedding", "recovered"]),
         on_every_backend(small.adaptive, ["embedding"]),
-        (lambda: small.panned(rates=(1, 2, 4, 8)), ["embedding"]),
+        on_every_backend(lambda: small.panned(rates=(1, 2, 4, 8)), ["embedding"]),
         # Behind a neck, and averaged with the mirror image, as the strong preset has it.
         on_every_backend(
             lambda: small.rain(neck=True, flip=True),

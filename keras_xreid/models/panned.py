@@ -229,8 +229,9 @@ class Panned(ReIDModel):
         if level is None:
             return features
         # PyTorch's exporter to ONNX knows no `take` of one dimension.
-        own = ops.equal(level[:, None], ops.arange(1, len(self.rates) + 1, dtype="int32"))
-        rate = ops.sum(ops.cast(own, "float32") * ops.convert_to_tensor(self.rates), axis=1)
+        own = ops.equal(level[:, None], np.arange(1, len(self.rates) + 1, dtype="int32"))
+        # On TensorFlow a tensor would become an input of the graph, and a product pass for sparse.
+        rate = ops.matmul(ops.cast(own, "float32"), np.float32(self.rates)[:, None])[:, 0]
         return self.panning(features, rate, training=training)
 
     def levels_of(self, rates):
