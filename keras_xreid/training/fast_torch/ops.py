@@ -119,8 +119,8 @@ class _Depthwise(torch.autograd.Function):
     oneDNN's gradient of a wide kernel takes ten times as long as that of one 3 wide. So it is
     found by columns: the three in the middle, and each of the others by itself.
 
-    In bfloat16 its gradients of stride 2 take up to sixty times as long as those of stride 1. So
-    the gradient is spread out first, with zeros between its pixels.
+    In bfloat16 its gradients of stride 2 take many times as long as those of stride 1. So the
+    gradient is spread out first, with zeros between its pixels.
     """
 
     @staticmethod
