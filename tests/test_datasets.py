@@ -14,6 +14,7 @@ from keras_xreid.data import datasets, manifest
 from keras_xreid.data.batches import check_people
 from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
 from keras_xreid.data.manifest import manifest_rows, write_manifest
+from keras_xreid.data.people import people_in
 from keras_xreid.data.protocols import apply_protocol
 from keras_xreid.data.readers.market import MARKET_FOLDERS
 from keras_xreid.errors import InputError
@@ -1137,3 +1138,27 @@ def test_cameras_are_left_out(tmp_path):
     assert "no camera 7 among those to train on" in message(
         load, "csv", tmp_path / "list.csv", train_cameras=(7,)
     )
+
+
+def test_fewer_people_are_trained_on_and_the_same_are_found(tmp_path):
+    rows = ["path,person,camera,split"]
+    for person in range(1, 13):
+        for i, split in enumerate(("train", "train") if person < 11 else ("query", "gallery")):
+            Image.new("RGB", (8, 16)).save(tmp_path / f"{person}_{i}.png")
+            rows.append(f"{person}_{i}.png,{person},{i + 1},{split}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    path = tmp_path / "list.csv"
+    whole = load("csv", path)
+    few, more, all_of_them = (load("csv", path, train_people=n) for n in (3, 5, 10))
+    by_hash = sorted(people_in(whole.train), key=lambda p: hashlib.sha256(p.encode()).hexdigest())
+    assert set(people_in(few.train)) == set(by_hash[-3:]) and len(few.train) == 6
+    assert (
+        set(people_in(few.train)) < set(people_in(more.train)) and len(people_in(more.train)) == 5
+    )
+    assert all_of_them == whole and few.query == whole.query and few.gallery == whole.gallery
+    # Settings are chosen among the same people.
+    dev = load("csv", path, split="dev", train_people=3)
+    assert people_in(dev.train) == people_in(few.train)
+    assert dev.query == load("csv", path, split="dev").query
+    for number, said in ((11, "csv has 10 to train on"), (1, "give 2 or more"), (2.5, "whole")):
+        assert said in message(load, "csv", path, train_people=number)

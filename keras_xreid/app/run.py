@@ -75,7 +75,8 @@ class Run:
         self.data = xr.datasets.load(
             o.data, o.data_dir, split=o.split, limit=o.limit, image_size=self.image_size,
             protocol=o.protocol, split_id=o.split_id, rates=o.query_rates, fold=o.fold,
-            train_cameras=o.train_cameras, test_cameras=o.test_cameras,
+            train_people=o.train_people, train_cameras=o.train_cameras,
+            test_cameras=o.test_cameras,
         )  # fmt: skip
         if o.everyone and o.split != "test":
             raise xr.InputError("--everyone leaves nobody to choose settings by: give --split test")

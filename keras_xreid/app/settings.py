@@ -67,6 +67,8 @@ class Data:
     """Down-sampling rates that each-rate scores."""
     query_rates: tuple[float, ...] = (2, 3, 4)
     """Rates of a protocol's queries, where it draws them. They do not follow --train-rates."""
+    train_people: int | None = None
+    """Train on so many people only, always the same ones: how much a system needs."""
     train_cameras: tuple[str, ...] = ()
     """Train on images of these cameras only; all, if not given."""
     test_cameras: tuple[str, ...] = ()
