@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_xreid.training import fast_jax
-
 if os.environ["KERAS_BACKEND"] != "jax":
     pytest.skip("the fast path is for JAX", allow_module_level=True)
 jax = pytest.importorskip("jax")
+from keras_xreid.training import fast_jax  # noqa: E402 - it imports JAX
+
 pytestmark = pytest.mark.backend
 
 

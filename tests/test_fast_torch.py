@@ -20,6 +20,7 @@ from keras_xreid.layers.discriminator import (
     build_resnet_discriminator,
 )
 from keras_xreid.layers.generator import build_generator
+from keras_xreid.training import fast as fast_paths
 from keras_xreid.training import fast_torch
 
 if os.environ["KERAS_BACKEND"] != "torch":
@@ -440,7 +441,7 @@ def test_another_keras_stays_plain_and_says_so(monkeypatch, caplog):
     original = layers.BatchNormalization.call
     with plain():
         untouched = layers.BatchNormalization.call
-        monkeypatch.setattr(fast_torch, "TESTED", ("3.0",))
+        monkeypatch.setattr(fast_paths, "TESTED", ("3.0",))
         with caplog.at_level(logging.WARNING, logger="keras_xreid"):
             assert fast_torch.enable() is False
         assert layers.BatchNormalization.call is untouched

@@ -1,23 +1,23 @@
 """Gradients and the train-step signature on each backend.
 
-Beside this file `fast_torch/`, `fast_jax.py`, `inference.py`, `processes.py`, `collectives.py` and
-`keras_xreid/_backend.py` name a backend, and no others. A new backend is one more function here.
+Beside this file `fast_torch/`, `fast_tensorflow.py`, `fast_jax.py`, `inference.py`,
+`processes.py`, `collectives.py` and `keras_xreid/_backend.py` name a backend, and no others. A new
+backend is one more function here.
 """
 
 import contextlib
 import ctypes
+import importlib
 import os
 import platform
 
 import keras
 
-from keras_xreid.training import (
-    fast_jax,  # noqa: F401 - switched on by importing it, as fast_torch is
-    fast_torch,
-    processes,
-)
+from keras_xreid.training import fast_torch, processes
 
 BACKEND = keras.backend.backend()
+if BACKEND in ("tensorflow", "jax"):  # switched on by importing it, as fast_torch is
+    importlib.import_module(f"keras_xreid.training.fast_{BACKEND}")
 
 # Options of glibc's `mallopt` by their number in malloc.h, in training and afterwards: how much
 # freed memory is kept, how much is asked for beyond what is needed, from which size on blocks have

@@ -4,62 +4,26 @@ XLA has no kernel of its own for them on a CPU, and its loop takes many times as
 convolution is the sum of shifted images, each times what the kernel has there, which XLA fuses.
 Numbers agree to the accuracy of float32.
 
-Importing `keras_xreid` with the JAX backend switches this on; the environment variable
-`KERAS_XREID_FAST_JAX=0` or `disable()` switches it off.
+`FastPath` says how it is switched on and off.
 """
 
 import functools
-import logging
-import os
 
+import jax
+import jax.numpy as jnp
 import keras
+from jax import lax
+from keras.src.backend.jax import nn
 
-from keras_xreid.training.fast_torch import TESTED
+from keras_xreid.training.fast import FastPath
 
-_plain = []
-
-
-def enabled():
-    """Returns whether the fast path is on."""
-    return bool(_plain)
-
-
-def enable():
-    """Replaces Keras's function on JAX, if this Keras was tested.
-
-    Returns:
-        Whether the fast path is on.
-    """
-    if keras.backend.backend() == "jax" and not enabled():
-        if ".".join(keras.__version__.split(".")[:2]) not in TESTED:
-            logging.getLogger("keras_xreid").warning(
-                "Keras %s is not among those that the fast path on JAX was tested with (%s): "
-                "depthwise convolutions are many times as slow without it",
-                keras.__version__, ", ".join(TESTED),
-            )  # fmt: skip
-            return False
-        from keras.src.backend.jax import nn
-
-        _plain.append((nn, nn.depthwise_conv))
-        nn.depthwise_conv = depthwise_conv
-    return enabled()
-
-
-def disable():
-    """Puts Keras's own function back."""
-    while _plain:
-        nn, function = _plain.pop()
-        nn.depthwise_conv = function
+plain = nn.depthwise_conv
 
 
 def depthwise_conv(
     inputs, kernel, strides=1, padding="valid", data_format=None, dilation_rate=1
 ):  # fmt: skip
     """As `keras.ops.depthwise_conv`. What is not an image on a CPU is handed to Keras."""
-    import jax
-    import jax.numpy as jnp
-
-    nn, plain = _plain[0]
     x, kernel = map(nn.convert_to_tensor, (inputs, kernel))
     shape = kernel.shape
     known = (
@@ -87,11 +51,7 @@ def depthwise_conv(
 
 @functools.cache
 def _convolution():
-    """The convolution of a padded image, with a gradient of its own; JAX is imported here only."""
-    import jax
-    import jax.numpy as jnp
-    from jax import lax
-
+    """The convolution of a padded image, with a gradient of its own."""
     hold = lax.optimization_barrier  # else XLA computes what comes before anew for each shift
 
     def shifted(x, kernel, sizes, strides):
@@ -147,5 +107,9 @@ def _pair(value):
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-if os.environ.get("KERAS_XREID_FAST_JAX", "1") != "0":
-    enable()
+_path = FastPath(
+    "jax",
+    lambda: [(nn, "depthwise_conv", depthwise_conv)],
+    "depthwise convolutions are many times as slow without it",
+)
+enabled, enable, disable = _path.enabled, _path.enable, _path.disable

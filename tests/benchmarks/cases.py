@@ -38,6 +38,7 @@ CONTENDERS = {
     "torch": "torch",
     "torch-plain": "torch",
     "tensorflow": "tensorflow",
+    "tensorflow-plain": "tensorflow",
     "jax": "jax",
     "jax-plain": "jax",
 }
@@ -63,8 +64,7 @@ class Worker:
         environment = {
             **os.environ,
             "KERAS_BACKEND": backend,
-            "KERAS_XREID_FAST_TORCH": "0" if contender == "torch-plain" else "1",
-            "KERAS_XREID_FAST_JAX": "0" if contender == "jax-plain" else "1",
+            f"KERAS_XREID_FAST_{backend.upper()}": "0" if contender.endswith("-plain") else "1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
             # Several processes share a GPU: nobody takes all of its memory in advance.
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",

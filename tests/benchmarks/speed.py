@@ -11,8 +11,8 @@ all alike; ratios are taken within a round. Printed and written to --out are med
 smallest and largest round. The five network cases take about 15 minutes on two cores with torch
 and tensorflow.
 
-Contenders: `handwritten` (handwritten.py), `torch`, `tensorflow`, `jax`; `torch-plain` and
-`jax-plain`, without the fast path; those that are not installed are left out.
+Contenders: `handwritten` (handwritten.py), `torch`, `tensorflow`, `jax`, and each of these with
+`-plain`, without its fast path; those that are not installed are left out.
 
 Cases and tasks: `resnet50`, `osnet_x1_0`, `tiny`, `efficientnet_lite0` (a Baseline each) and
 `intact`: `train`, one step from a uint8 batch to updated weights through `fit`, and `embed`, from
@@ -56,7 +56,7 @@ class Options:
     cases: tuple[str, ...] = CASES
     """resnet50, osnet_x1_0, tiny, efficientnet_lite0, intact, input, input-train, adaptive."""
     contenders: tuple[str, ...] = tuple(CONTENDERS)
-    """handwritten, torch, torch-plain, tensorflow, jax, jax-plain; ratios need handwritten."""
+    """handwritten, torch, tensorflow, jax, each with -plain or not; ratios need handwritten."""
     tasks: tuple[str, ...] = ("train", "embed")
     """Of the network cases: train, embed, predict (as embed, by Keras's predict of each part)."""
     batch_size: int | None = None

@@ -1,7 +1,6 @@
 """Keras on PyTorch at the speed of PyTorch: no layout copies, fused kernels, memory freed early.
 
-Importing `keras_xreid` with the PyTorch backend switches this on, for the versions of Keras it was
-tested with; the environment variable `KERAS_XREID_FAST_TORCH=0` or `disable()` switches it off.
+`FastPath` says how it is switched on and off.
 Results agree with plain Keras to the accuracy of float32; weights and files are the same.
 
 What Keras 3.15 does, and what is done here:
@@ -26,58 +25,7 @@ What Keras 3.15 does, and what is done here:
 takes, and hands what it does not treat to it. `plan.py` says how a functional model is run.
 """
 
-import logging
-import os
-
-import keras
-
-TESTED = ("3.15",)
-_replaced = []
-
-
-def enabled():
-    """Returns whether the fast path is on."""
-    return bool(_replaced)
-
-
-def enable():
-    """Replaces the slow functions of Keras's PyTorch backend, if this Keras was tested.
-
-    Returns:
-        Whether the fast path is on.
-
-    Example:
-
-    >>> fast_torch.disable()    # plain Keras, to compare
-    >>> fast_torch.enable()
-    True
-    """
-    if enabled():
-        return True
-    if keras.backend.backend() != "torch":
-        return False
-    version = ".".join(keras.__version__.split(".")[:2])
-    if version not in TESTED:
-        logging.getLogger("keras_xreid").warning(
-            "Keras %s is not among those that the fast path on PyTorch was tested with (%s): "
-            "going on with plain Keras, about half as fast",
-            keras.__version__, ", ".join(TESTED),
-        )  # fmt: skip
-        return False
-    for owner, name, function in _replacements():
-        _replaced.append((owner, name, vars(owner).get(name)))
-        setattr(owner, name, function)
-    return True
-
-
-def disable():
-    """Puts Keras's own functions back."""
-    while _replaced:
-        owner, name, original = _replaced.pop()
-        if original is None:  # it was inherited
-            delattr(owner, name)
-        else:
-            setattr(owner, name, original)
+from keras_xreid.training.fast import FastPath
 
 
 def plan_ahead(model):
@@ -96,11 +44,11 @@ def plan_ahead(model):
 
 
 def _replacements():
-    """Triples (owner, name, function) of what stands for what; PyTorch is imported here only."""
+    """What stands for what; PyTorch is imported here only."""
     from keras_xreid.training.fast_torch import functional, ops
 
     return [*ops.REPLACEMENTS, *functional.REPLACEMENTS]
 
 
-if os.environ.get("KERAS_XREID_FAST_TORCH", "1") != "0":
-    enable()
+_path = FastPath("torch", _replacements, "going on with plain Keras, about half as fast")
+enabled, enable, disable = _path.enabled, _path.enable, _path.disable
