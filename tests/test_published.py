@@ -360,7 +360,13 @@ def test_a_scoring_of_few_people_or_cut_short_is_not_taken_for_whole(tmp_path, m
     table()
     table(limit=5)
     assert asked == [5, None, None]
-    (tmp_path / f"{EMBEDDED}-{entry['sha256'][:8]}" / "metrics.json").write_text("{")
+    scores = tmp_path / f"{EMBEDDED}-{entry['sha256'][:8]}" / "metrics.json"
+    elsewhere = {**entry, "manifest_sha256": "0123", "data_dir": str(tmp_path)}
+    scores.write_text(json.dumps(elsewhere))
+    with pytest.raises(xr.InputError, match=f"holds scores of {tmp_path}, not of None: give ano"):
+        table()
+    table(data_dir=str(tmp_path / "." / ""))
+    scores.write_text("{")
     with pytest.raises(xr.InputError, match="not valid JSON"):
         table()
 

@@ -515,6 +515,14 @@ def test_adaptive_table_5(tmp_path, queue):
     assert len(told) == 2 and told[0][-3:] == ("--score-as", "3=2", "6=4")
     tables.main(options(tmp_path, "adaptive-5"))  # what is scored is not scored again
     assert len([recipe for recipe, _, _ in queue.asked if recipe == "evaluate"]) == 2
+    rows = tmp_path / "rows"  # a run of other rates has no place here
+    told = json.loads((rows / "row-adaptive-seen" / "metrics.json").read_text())
+    del told["per_rate"]["3"]
+    (rows / "row-adaptive-seen" / "metrics.json").write_text(json.dumps(told))
+    tables.main(options(tmp_path, "adaptive-5", from_=str(rows)))
+    page = (rows / "adaptive-5.md").read_text()
+    assert "| r = 3 seen, progressive | not run |" in page
+    assert "| r = 6 seen, progressive | 70.0 ± 2.3 |" in page
 
 
 # --- figures of several runs ---

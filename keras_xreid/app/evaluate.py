@@ -275,6 +275,7 @@ def score(options, model, sets, told, folder, began):
         "system": type(model).__name__.lower(),
         "weights": options.weights,
         "dataset": options.data,
+        "data_dir": options.data_dir,
         "split": data.split,
         "fold": data.fold if data.split == "dev" else None,
         "protocol": data.protocol,

@@ -328,6 +328,7 @@ def show_table_5(table, found, folder):
     for name, runs in found.items():
         rate = NEAREST[name.split(",")[0]][2]
         text = [NOT_RUN, *[NOT_MEASURED] * 3]
+        runs = [m for m in runs if rate in m["per_rate"]]  # --from may hold runs of other rates
         if runs:
             of_rate = [m["per_rate"][rate] for m in runs]
             values = [statistics.mean(per_rate[s] for per_rate in of_rate) for s in scores]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import keras_xreid as xr
 from keras_xreid import app, files
@@ -93,4 +94,8 @@ def scored(name, entry, options, folder):
                 limit=options.limit, out=str(place),
             )
         )  # fmt: skip
-    return read_metrics(place / "metrics.json", needed=("per_rate", "queries", "manifest_sha256"))
+    found = read_metrics(place / "metrics.json", needed=("per_rate", "queries", "manifest_sha256"))
+    here, there = options.data_dir, found.get("data_dir", options.data_dir)
+    if there != here and (not there or not here or Path(there).resolve() != Path(here).resolve()):
+        raise xr.InputError(f"{place} holds scores of {there}, not of {here}: give another --out")
+    return found
