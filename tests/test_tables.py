@@ -19,7 +19,7 @@ from keras_xreid.report import papers
 for needed in ("tyro", "matplotlib"):
     pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
 
-from made_runs import made_queries, made_run  # noqa: E402
+from made_runs import RATES, made_queries, made_run  # noqa: E402
 
 from keras_xreid.app import (  # noqa: E402
     jobs,
@@ -97,6 +97,7 @@ def commands():
     rows += [command for _, command in table_rows.MAIN.values()]
     rows += [f"{command} --labeled-fraction 0.2" for command in table_rows.LABELED.values()]
     rows += [command for command, _, _ in table_rows.NEAREST.values()]
+    rows += [f"{command} --train-people 100" for command in table_rows.OF_PEOPLE.values()]
     return sorted(set(rows))
 
 
@@ -475,7 +476,7 @@ def test_several_tables(tmp_path, queue):
     assert page.count("## RAIN Table") == 4 and page.count("## RAIN Figure 5") == 1
     tables.main(options(tmp_path, "all"))
     page = (tmp_path / "rows" / "all.md").read_text()
-    assert page.count("\n## ") + page.startswith("## ") == len(table_rows.KNOWN) == 19
+    assert page.count("\n## ") + page.startswith("## ") == len(table_rows.KNOWN) == 20
 
 
 def test_figure_5(tmp_path, queue):
@@ -494,6 +495,33 @@ def test_figure_5(tmp_path, queue):
     assert (tmp_path / "rows" / "rain-figure-5.png").stat().st_size > 5000
     assert "(rain-figure-5.png)" in page
     assert "not Table 1's row of that name (rain --without adv)" in page
+
+
+def test_fewer_people(tmp_path, queue):
+    """The fewer they are the more epochs; what begins from a network has one of the same people."""
+    asked = planned("people")
+    assert {job.images for job in asked} == {4}  # of each image of the training set
+    found = {job.name: " ".join(job.words) for job in asked}
+    for people, epochs in ((100, 16), (200, 8), (400, 4)):
+        first = found[f"row-baseline-train-people-{people}"]
+        assert f"--epochs {epochs} " in first and "--weights" not in first
+        for name, times in (("baseline-train-on-hr-lr", epochs), ("rain", epochs // 2)):
+            second = found[f"row-{name}-train-people-{people}"]
+            assert f"--epochs {times} " in second and f"--train-people {people}" in second
+            assert f"--weights {{run:row-baseline-train-people-{people}}}" in second
+    queue.rank1.update({"rain-train-people-200": 75.0})
+    tables.main(options(tmp_path, "people"))
+    page = (tmp_path / "rows" / "people.md").read_text()
+    assert "| 100 | 60.0 ± 2.4 | 60.0 ± 2.4 | 60.0 ± 2.4 |" in page
+    assert "| 200 | 60.0 ± 2.4 | 60.0 ± 2.4 | 55.0 ± 2.5 |" in page
+    assert "Not judged: no queries.csv" in page
+    for name in ("baseline-train-on-hr-lr", "rain"):
+        hits = np.ones((400, len(RATES))) * (name != "rain")
+        made_queries(tmp_path / "rows" / f"row-{name}-train-people-200", hits)
+    tables.main(options(tmp_path, "people"))
+    page = (tmp_path / "rows" / "people.md").read_text()
+    assert "| RAIN, 200 | HR & LR, 200 | worse | -100.0 " in page
+    assert (tmp_path / "rows" / "people.png").stat().st_size > 5000
 
 
 def test_a_baseline_sees_as_many_images(tmp_path, queue):

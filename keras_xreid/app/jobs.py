@@ -80,6 +80,7 @@ class Row:
         stage: its place in a plan.
         start: what a strong row begins from: another row's name, or "preset", as the preset does.
         scored: options of xreid evaluate that score the trained model once more, after a name.
+        share: about how much of the training set it sees.
     """
 
     command: str
@@ -88,6 +89,7 @@ class Row:
     stage: int = ROW
     start: str = "control-hr"
     scored: tuple = ()
+    share: float = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Job:
     recipe: str
     words: tuple
     stage: int
-    images: int = 0  # for each image of the training set
+    images: float = 0  # for each image of the training set
     scores: str | None = None  # the job whose model it scores
 
     @property
@@ -212,7 +214,8 @@ class Jobs:
         if recipe == "baseline" and o.preset == "paper" and not o.backbone:
             words += ["--backbone", "resnet50"]  # as the systems of its tables have
         stage = SEED if seed and row.stage in (CONTROL, SYSTEM, ROW) else row.stage
-        self._add(name, recipe, words, stage, row.epochs * (1 if recipe == "baseline" else 2))
+        images = row.epochs * (1 if recipe == "baseline" else 2) * row.share
+        self._add(name, recipe, words, stage, images)
         return name
 
     def _start(self, row, recipe, seed, split_id):

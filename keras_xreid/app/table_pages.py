@@ -7,7 +7,17 @@ import statistics
 
 import keras_xreid as xr
 from keras_xreid.app import compare, compare_pairs, compare_rows, table_figures
-from keras_xreid.app.table_rows import FIGURE_5, LABELED, NEAREST, SHARES, TABLE_5, TABLES
+from keras_xreid.app.table_rows import (
+    FIGURE_5,
+    LABELED,
+    NEAREST,
+    NUMBERS,
+    OF_PEOPLE,
+    PEOPLE,
+    SHARES,
+    TABLE_5,
+    TABLES,
+)  # fmt: skip
 from keras_xreid.evaluation.ranking import standard_error
 from keras_xreid.report import figures, papers
 from keras_xreid.report.tables import NOT_MEASURED, markdown, number, text_table
@@ -32,7 +42,7 @@ PRINTED = {
     "IDE + verification": ("Adaptive", 2, "IDE + Verif"),
 }
 # People that the papers train on and look for.
-PEOPLE = {
+IN_PAPERS = {
     "market1501": (751, 750), "dukemtmc": (702, 702), "cuhk03": (1367, 100), "viper": (316, 316),
     "caviar": (25, 25),
 }  # fmt: skip
@@ -162,7 +172,7 @@ def beside_papers(runs):
     if run is None:
         return ""
     people = [run["data"][role]["people"] for role in ("train", "query")]
-    theirs = PEOPLE.get(run["dataset"])
+    theirs = IN_PAPERS.get(run["dataset"])
     text = (
         f"Rank-1 of all queries, rates mixed, by protocol {run['protocol']}, as the papers print "
         f"it; trained on {people[0]:,} people, {people[1]:,} looked for"
@@ -275,30 +285,16 @@ def show_cadnet_2(table, found, folder):
 
 def show_figure_5(table, found, folder):
     """RAIN's Figure 5, drawn, and its points as a table."""
-    lines, rows = {}, []
+    rows, lines, papers_own = [], Lines(), papers.RAIN_LABELED
     for share in SHARES:
-        row = [f"{100 * share:g} %"]
-        for label in LABELED:
-            name = f"{label}, {100 * share:g} %"
-            if name not in found:  # nothing trains without a label
-                row.append(NOT_MEASURED)
-            elif not found[name]:
-                row.append(NOT_RUN)
-            else:
-                rank1, error = rank1_of(found[name])
-                line = lines.setdefault(label, {"label": label, "x": [], "rank1": [], "error": []})
-                for key, value in (("x", 100 * share), ("rank1", rank1), ("error", error)):
-                    line[key].append(value)
-                row.append(rank1_text(found[name]))
-        paper = papers.RAIN_LABELED.get(round(100 * share))
-        rows.append([*row, NOT_MEASURED if paper is None else str(paper)])
+        points = [
+            # Without a label nothing of a baseline trains.
+            lines.point(label, 100 * share, found.get(f"{label}, {100 * share:g} %"))
+            for label in LABELED
+        ]
+        rows.append([f"{100 * share:g} %", *points, str(papers_own.get(round(100 * share), "-"))])
     runs = all_runs(found)
-    if lines:
-        several = any(len(of_row) > 1 for of_row in found.values())
-        note = f"bars: {'deviation over seeds' if several else '± one standard error'}"
-        figures.rank_lines(
-            folder / f"{table}.png", list(lines.values()), "images with a label (%)", note
-        )
+    drawn = lines.draw(folder / f"{table}.png", "images with a label (%)", found)
     title = f"RAIN Figure 5, rank-1 against the share of labels, {described(runs)}"
     sentence = (
         "RAIN's reconstruction and adversarial losses see every image, labelled or not, and train "
@@ -310,7 +306,58 @@ def show_figure_5(table, found, folder):
         "paper has 60.6 for the baseline trained on HR and 65.9 for the one trained on HR & LR."
     )
     header = ["labelled", *LABELED, "paper's RAIN"]
-    return Section(title, [(header, rows)], [sentence], (f"{table}.png",) if lines else ())
+    return Section(title, [(header, rows)], [sentence], drawn)
+
+
+class Lines:
+    """Rank-1 of rows against a number that they differ in: cells of a table, and a figure."""
+
+    def __init__(self):
+        self.lines = {}
+
+    def point(self, label, x, runs):
+        """The cell of one row; None for a row that cannot be."""
+        if not runs:
+            return NOT_MEASURED if runs is None else NOT_RUN
+        line = self.lines.setdefault(label, {"label": label, "x": [], "rank1": [], "error": []})
+        for key, value in zip(("x", "rank1", "error"), (x, *rank1_of(runs)), strict=True):
+            line[key].append(value)
+        return rank1_text(runs)
+
+    def draw(self, path, xlabel, found):
+        """Draws what has been run; returns the names of figures."""
+        if not self.lines:
+            return ()
+        several = any(len(of_row) > 1 for of_row in found.values())
+        note = f"bars: {'deviation over seeds' if several else '± one standard error'}"
+        figures.rank_lines(path, list(self.lines.values()), xlabel, note)
+        return (path.name,)
+
+
+def show_people(table, found, folder):
+    """A system and its control with fewer people to train on."""
+    lines, rows, pairs, not_judged = Lines(), [], [], []
+    for n in NUMBERS:
+        runs = {label: found[f"{label}, {n}"] for label in OF_PEOPLE}
+        rows.append([str(n), *(lines.point(label, n, of_row) for label, of_row in runs.items())])
+        both = [
+            compare_rows.row_of(f"{k}, {n}", "", runs[k]) for k in ("HR & LR", "RAIN") if runs[k]
+        ]
+        judged, left_out = compare_pairs.judged(both)
+        pairs, not_judged = pairs + judged, not_judged + left_out
+    title = f"Rank-1 against people to train on, {described(all_runs(found))}"
+    sentence = (
+        "Every run of a column sees as many images, so that those with fewer people see each image "
+        "more often. The second and the third column begin from the first. Who is searched for "
+        "stays the same."
+    )
+    tables, notes = [(["people", *OF_PEOPLE], rows)], [sentence]
+    if pairs:
+        tables.append(compare_pairs.paired_table(pairs))
+        not_judged = [*compare_pairs.PAIRED_NOTES, *not_judged]
+    notes += ["\n".join(f"- {note}" for note in not_judged)] if not_judged else []
+    drawn = lines.draw(folder / f"{table}.png", "people to train on", found)
+    return Section(title, tables, notes, drawn)
 
 
 def show_figure(options, table, found, folder):
@@ -422,6 +469,6 @@ def section_of(table, found, folder, options):
         options: `tables.Options`.
     """
     special = {"main": show_main, "rain-2": show_rain_2, "cadnet-2": show_cadnet_2}
-    special |= {FIGURE_5: show_figure_5, TABLE_5: show_table_5}
+    special |= {FIGURE_5: show_figure_5, TABLE_5: show_table_5, PEOPLE: show_people}
     special |= dict.fromkeys(table_figures.RUNS, functools.partial(show_figure, options))
     return special.get(table, show)(table, found, folder)

@@ -134,7 +134,14 @@ NEAREST = {
     "r = 6 as 8": (UNSEEN, (), "6"),
     "r = 6 seen": (SEEN, (), "6"),
 }
-KNOWN = ("main", *TABLES, FIGURE_5, TABLE_5)
+
+# The project's own: how a system and its control fare with fewer people to train on. Each row sees
+# as many images, in the more epochs the fewer people it has; the second and the third row begin
+# from the first.
+PEOPLE = "people"
+NUMBERS = (100, 200, 400)
+OF_PEOPLE = {"HR": "baseline", "HR & LR": "baseline --train-on hr+lr", "RAIN": "rain"}
+KNOWN = ("main", *TABLES, FIGURE_5, TABLE_5, PEOPLE)
 
 
 def epochs_of(options, command, whole=None):
@@ -191,6 +198,15 @@ def rows_of(table, options):
             rows[f"{label}, {100 * share:g} %"] = (
                 row if share < 1 or strong else Row(command, epochs)
             )
+        return rows
+    if table == PEOPLE:
+        rows = {}
+        for number, (label, command) in itertools.product(NUMBERS, OF_PEOPLE.items()):
+            epochs = round(2 * epochs_of(options, command) * NUMBERS[-1] / number)
+            told = f"{command} --train-people {number}"
+            first = f"row-{name_of(f'baseline --train-people {number}')}"
+            start = "preset" if label == "HR" else first
+            rows[f"{label}, {number}"] = Row(told, epochs, start=start, share=number / NUMBERS[-1])
         return rows
     if table == TABLE_5:
         rows = {}
