@@ -45,6 +45,7 @@ The files lie in `weights/`, each with a card, `weights/NAME.md`.
 They hold no critics (discriminators, INTACT's association).
 Embedding needs none, and further training starts them anew.
 Weights trained on a data set for research use only are for research too.
+Training times are upper limits: other jobs shared the machine.
 `_market1501_501` is the split of 401 and 100 people in [data sets](data.md#notes).
 
 {commands}

@@ -7,12 +7,12 @@
     xreid tables published --data market1501 --data-dir DIR
 
 `main` has the papers' systems and the baselines with one budget; `rain-3` is a table of a paper
-beside its numbers; `rain` has a system's tables, `all` every one. A row that two tables print is
-run once. A finished row is not run again, an interrupted one goes on where it was: the command can
-be repeated at any time. On two cores a row of the embedded set takes about three minutes. --plan
-prints the jobs and runs nothing; --from prints what is finished in a folder and says which rows are
-not run. `published` trains nothing: it scores the published weights of --data again, from their
-files.
+beside its numbers; `rain` has a system's tables, `people` a system and its control with fewer
+people to train on, `all` every one. A row that two tables print is run once. A finished row is not
+run again, an interrupted one goes on where it was: the command can be repeated at any time. On two
+cores a row of the embedded set takes about three minutes. --plan prints the jobs and runs nothing;
+--from prints what is finished in a folder and says which rows are not run. `published` trains
+nothing: it scores the published weights of --data again, from their files.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ from keras_xreid.report.page import write_page
 @dataclasses.dataclass
 class Options:
     tables: tyro.conf.Positional[tuple[str, ...]]
-    """main; a paper's table, rain-3; a system's tables, rain; all tables; or a figure of a paper,
-    rain-figure-5: intact-figure-4, cadnet-figure-3 and 4, rain-figure-3 and 4, adaptive-figure-4
-    show people of the data set. Or, alone, published."""
+    """main; people; a paper's table, rain-3; a system's tables, rain; all tables; or a figure of a
+    paper, rain-figure-5: intact-figure-4, cadnet-figure-3 and 4, rain-figure-3 and 4,
+    adaptive-figure-4 show people of the data set. Or, alone, published."""
     plan: bool = False
     """Print the jobs, a line each: name, needs, core-hours and command. Nothing is run."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
