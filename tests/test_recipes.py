@@ -11,6 +11,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -408,6 +409,25 @@ def test_everyone_is_trained_on_but_nobody_who_is_not_searched_for(people):
     assert {record.rate or 1 for record in shrunk.train} == {1}
     with pytest.raises(xr.InputError, match="--everyone leaves nobody"):
         prepared(people, everyone=True, split="dev")
+    with pytest.raises(xr.InputError, match="--everyone and --train-people exclude"):
+        prepared(people, everyone=True, train_people=3)
+
+
+def test_images_of_which_a_rate_takes_nothing(people, capsys):
+    """Stored at 128 pixels: by 2 they are shrunk to what a network of 64 takes."""
+    prepared(people, image_size=(96, 48))
+    assert "lose nothing" not in capsys.readouterr().out
+    prepared(people, image_size=(64, 32), train_rates=(4, 2))
+    told = capsys.readouterr().out
+    assert "Images are 128 pixels high (median), and the network takes 64: shrunk by 2 they" in told
+
+
+def test_sizes_that_a_generator_cannot_halve_are_refused_before_stage_1(refused, people, tmp_path):
+    line = refused("intact", *short(people, tmp_path / "run", "--image-size", "200", "100"))
+    assert "--image-size is 200 100: give multiples of 16" in line
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(xr.InputError, match=r"image size 200x100: .*give multiples of 16"):
+        xr.INTACT(3, preset="tiny", image_size=(200, 100))
 
 
 def test_jitter_reaches_the_training_images(people):
@@ -445,10 +465,11 @@ def test_a_run_goes_on_that_was_begun_before_an_option_came(people, tmp_path):
         prepared(people, out=out, resume=True, jitter=True)
 
 
-def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
+def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch, capsys):
     begun = prepared(people)
     first = dataclasses.replace(begun.options, weights="theirs")
-    monkeypatch.setattr(run_module.xr, "load", lambda path, precision: path)
+    theirs = types.SimpleNamespace(image_size=(256, 128))
+    monkeypatch.setattr(run_module.xr, "load", lambda path, precision: theirs)
     # Whoever is to be found has not been seen; what is trained for dev may go on to the test.
     told = {"dataset": "csv", "split": "test", "split_id": 0, "data_dir": str(people)}
     for other, changed, refused in (
@@ -472,7 +493,9 @@ def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
         monkeypatch.setattr(provenance, "trained_on", lambda path, other=other: {**told, **other})
         begun.options = dataclasses.replace(first, **changed)
         if not refused:
-            assert begun.starting_weights() == "theirs"
+            assert begun.starting_weights() is theirs
+            said = capsys.readouterr().out
+            assert "theirs was trained at 256x128, this run is at 128x64 (--image-size)" in said
             continue
         with pytest.raises(xr.InputError, match="people whom this run is to find"):
             begun.starting_weights()
@@ -481,7 +504,7 @@ def test_a_run_begins_from_the_weights_of_others_only(people, monkeypatch):
     with pytest.raises(xr.InputError, match="trained on everyone of csv"):
         begun.starting_weights()
     begun.options = dataclasses.replace(first, everyone=True)
-    assert begun.starting_weights() == "theirs"
+    assert begun.starting_weights() is theirs
     begun.options = first
     monkeypatch.setattr(provenance, "HALVED", ("csv",))
     monkeypatch.setattr(provenance, "trained_on", lambda path: {**told, "split_id": 3})
@@ -758,7 +781,7 @@ def stage_1(reid, people=6, **options):
     """Reads a finished stage 1, as INTACT's recipe does."""
     run = app.Run.__new__(app.Run)
     run.options, run.backbone = asked("intact", **options), "resnet_tiny"
-    run.image_size = (128, 64)
+    run.image_size, run.inputs = (128, 64), {"people": [f"p{i}" for i in range(6)]}
     return run.trained_network(reid, people)
 
 
@@ -784,6 +807,15 @@ def test_first_stage_of_other_people(finished, tmp_path, monkeypatch, capsys):
             assert not capsys.readouterr().out
             continue
         with pytest.raises(xr.InputError, match=f"trained with {words}; this run needs"):
+            stage_1(reid)
+    # As many, of the same data set: classes are people in this order.
+    for names, right in (("p0 p1 p2 p3 p4 p5", True), ("p0 p1 p2 p3 p4 p9", False)):
+        told = {"data": "csv", "split": "test", "inputs": {"people": names.split()}}
+        (tmp_path / "options.json").write_text(json.dumps(told))
+        if right:
+            assert stage_1(reid).people == 6
+            continue
+        with pytest.raises(xr.InputError, match="trained on other people than this run has"):
             stage_1(reid)
 
 

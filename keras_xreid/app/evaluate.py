@@ -18,7 +18,7 @@ from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol, strength_of
 from keras_xreid.data.rate import ESTIMATED
-from keras_xreid.data.resolution import DEGRADATIONS
+from keras_xreid.data.resolution import DEGRADATIONS, told_of_large
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.speed import query_ms
 from keras_xreid.report.tables import score_table, text_table
@@ -223,6 +223,8 @@ def main(options):
     ]  # fmt: skip
     data = sets[0]
     check(options, data)
+    if large := told_of_large(data.query, model.image_size, options.rates):
+        print(large)
     with open_folder(options.out) as folder:
         score(options, model, sets, told, folder, began)
 

@@ -15,7 +15,7 @@ from keras_xreid.app import provenance
 from keras_xreid.app.settings import defaults, flag, plain, strength_of
 from keras_xreid.data.batches import check_people
 from keras_xreid.data.decoded import decode
-from keras_xreid.data.resolution import lr_rates, rate_range
+from keras_xreid.data.resolution import lr_rates, rate_range, told_of_large
 from keras_xreid.evaluation.flops import cost_of
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.ranking import counted_queries
@@ -71,6 +71,9 @@ class Run:
         if processes.first():
             self._check_folder()
         self.image_size = tuple(o.image_size or kind.PRESETS[o.preset]["image_size"])
+        if any(side % kind.multiple_of for side in self.image_size):
+            size = "{} {}".format(*self.image_size)
+            raise xr.InputError(f"--image-size is {size}: give multiples of {kind.multiple_of}")
         self.backbone = o.backbone or kind.PRESETS[o.preset]["backbone"]
         self.data = xr.datasets.load(
             o.data, o.data_dir, split=o.split, limit=o.limit, image_size=self.image_size,
@@ -80,6 +83,8 @@ class Run:
         )  # fmt: skip
         if o.everyone and o.split != "test":
             raise xr.InputError("--everyone leaves nobody to choose settings by: give --split test")
+        if o.everyone and o.train_people:
+            raise xr.InputError("--everyone and --train-people exclude each other: give one")
         if o.everyone:
             self.data = self.data.everyone()
         check_people(self.data.train)
@@ -97,6 +102,8 @@ class Run:
             provenance.refuse_other_inputs(self.folder, begun, self.inputs)
         self.seed()
         keras.config.set_dtype_policy(o.precision)
+        if large := told_of_large(self.data.train, self.image_size, lr_rates(o.train_rates)):
+            print(large)
         # To train on; a recipe may hide labels or leave some out.
         self.records = [r for r in self.data.train if (r.rate or 1) == 1]
         if len(self.records) < len(self.data.train):
@@ -140,6 +147,9 @@ class Run:
             raise xr.InputError(f"--weights is neither imagenet nor random, and {error}") from error
         if not provenance.refuse_overlap(o.weights, o, o.data_dir):
             print(f"Nothing beside {o.weights} says on whom it was trained: not checked")
+        if model.image_size != self.image_size:
+            theirs, ours = ("x".join(map(str, s)) for s in (model.image_size, self.image_size))
+            print(f"{o.weights} was trained at {theirs}, this run is at {ours} (--image-size)")
         return model
 
     def trained_network(self, path, people):
@@ -166,6 +176,9 @@ class Run:
                 raise xr.InputError(
                     f"{path} was trained with {name} {found}; this run needs {wanted}"
                 )
+        people = self.inputs["people"]  # the classes, in this order
+        if (told.get("inputs") or {}).get("people", people) != people:
+            raise xr.InputError(f"{path} was trained on other people than this run has")
         return model
 
     def hide_labels(self, labeled_fraction):

@@ -52,8 +52,8 @@ class Data:
     split_id: int = 0
     """Which of a data set's splits. A protocol other than each-rate draws anew for each."""
     train_rates: tuple[float | str, ...] = (2, 3, 4)
-    """Down-sampling rates to train on. 1..4 draws any rate of that range; one third of single
-    images then stays at rate 1, and means are over 2, 3 and 4."""
+    """Down-sampling rates to train on. 1..4 draws any rate of that range; single images then
+    stay at rate 1 with probability 1/3. Scores are still means over 2, 3 and 4."""
     kernel: Literal[(*KERNELS, RANDOM)] = "area"
     """How training images are shrunk; random takes one of the others for each image. Queries are
     shrunk by area."""
@@ -68,7 +68,8 @@ class Data:
     query_rates: tuple[float, ...] = (2, 3, 4)
     """Rates of a protocol's queries, where it draws them. They do not follow --train-rates."""
     train_people: int | None = None
-    """Train on so many people only, always the same ones: how much a system needs."""
+    """Train on so many of the training people, the same on every machine, 100 of them among 200: to
+    see how a score depends on their number."""
     train_cameras: tuple[str, ...] = ()
     """Train on images of these cameras only; all, if not given."""
     test_cameras: tuple[str, ...] = ()
@@ -88,7 +89,8 @@ class Model:
     backbone: Literal[BACKBONES] | None = None
     """The preset's if not given."""
     image_size: tuple[int, int] | None = None
-    """Height and width that images are brought to, in pixels; the preset's if not given."""
+    """Height and width that images are brought to, in pixels; the preset's if not given. The
+    embedded people are drawn at this size, so that their scores at two sizes cannot be compared."""
     weights: str | None = None
     """Where the backbone starts: imagenet, random, or trained weights of any system (a published
     name, or the folder of a run), of which the backbone alone is taken. If not given: imagenet for

@@ -181,6 +181,31 @@ def rates_from_sizes(records, full_height=256):
     return np.maximum(1.0, full_height / np.array(heights, "float64")).astype("float32")
 
 
+def told_of_large(records, image_size, rates):
+    """Says where shrunk images still have all pixels that a network takes; "" where they do not.
+
+    Args:
+        records: list of `Record`; some fifty of them are looked at.
+        image_size: (height, width) of the network's images.
+        rates: rates by which the images will be shrunk.
+
+    Returns:
+        A sentence, or "".
+    """
+    rate = min((rate for rate in rates if rate > 1), default=None)
+    some = records[:: len(records) // 50 + 1]
+    if rate is None or not some:
+        return ""
+    high = np.median([(record.size or record.read().shape)[0] for record in some])
+    if high < rate * image_size[0]:
+        return ""
+    return (
+        f"Images are {high:.0f} pixels high (median), and the network takes {image_size[0]}: "
+        f"shrunk by {rate:g} they lose nothing that it sees. Rates are of the stored image: store "
+        f"images at {image_size[0]} pixels, or less"
+    )
+
+
 def rate_range(rates):
     """Reads a range of rates, "1..4".
 

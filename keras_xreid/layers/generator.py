@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from keras_xreid.backbones.blocks import NormalizeImage
+from keras_xreid.errors import InputError
 
 
 @keras.saving.register_keras_serializable("keras_xreid")
@@ -61,7 +62,7 @@ def build_generator(image_size, widths=(64, 128, 256, 512), batch_normalization=
         may leave [0, 1] a little.
 
     Raises:
-        ValueError: where the size is not a multiple of 16.
+        InputError: the size is not a multiple of 16.
 
     Reference:
         Cheng et al., Inter-Task Association Critic for Cross-Resolution Person
@@ -69,7 +70,10 @@ def build_generator(image_size, widths=(64, 128, 256, 512), batch_normalization=
     """
     height, width = image_size
     if height % 16 or width % 16:
-        raise ValueError(f"the generator halves an image four times; {height}x{width} does not fit")
+        raise InputError(
+            f"image size {height}x{width}: INTACT's generator halves an image four times: give "
+            "multiples of 16"
+        )
 
     def convolution(x, filters, kernel_size=3, initializer="glorot_uniform", **kwargs):
         return layers.Conv2D(

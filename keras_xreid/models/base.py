@@ -28,6 +28,7 @@ class ReIDModel(PhasedModel):
     # Parts that only judge while training. An embedding needs none of them, so that published
     # files leave them out.
     critics = ()
+    multiple_of = 1  # what height and width of images have to be a multiple of
     metric = "1 - cosine"  # of `distances`, in words
     batch_names = ("hr", "lr", "person")  # what a batch to train on has
     keeps_statistics = ("generator",)  # parts that `adapt` leaves alone, beside the critics

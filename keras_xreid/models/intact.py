@@ -107,6 +107,7 @@ class INTACT(ReIDModel):
 
     critics = ("discriminator", "association")
     _recoverer = None  # what `recovering` made last, and of which parts
+    multiple_of = 16  # the generator halves an image four times
     recovery_can_be_left_out = True  # C embeds an image that was not recovered, too
 
     PRESETS = PRESETS
