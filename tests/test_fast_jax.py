@@ -95,8 +95,7 @@ def test_others_are_keras_s():
 
 
 def test_switched_off():
-    from keras.src.backend.jax import nn
-
+    nn = fast_jax.nn
     assert nn.depthwise_conv is fast_jax.depthwise_conv
     fast_jax.disable()
     assert nn.depthwise_conv is not fast_jax.depthwise_conv

@@ -10,9 +10,7 @@ from keras import layers
 if os.environ["KERAS_BACKEND"] != "tensorflow":
     pytest.skip("the fast path is for TensorFlow", allow_module_level=True)
 tf = pytest.importorskip("tensorflow")
-from keras.src.backend.tensorflow import nn  # noqa: E402 - it imports TensorFlow
-
-from keras_xreid.training import fast_tensorflow  # noqa: E402
+from keras_xreid.training import fast_tensorflow  # noqa: E402 - it imports TensorFlow
 
 pytestmark = pytest.mark.backend
 
@@ -147,6 +145,7 @@ def test_wide_kernels_have_a_gradient_in_blocks(monkeypatch):
 
 
 def test_switched_off():
+    nn = fast_tensorflow.nn
     assert nn.depthwise_conv is fast_tensorflow.depthwise_conv
     fast_tensorflow.disable()
     assert nn.depthwise_conv is fast_tensorflow.plain_depthwise_conv

@@ -341,8 +341,9 @@ def known_sizes():
     if keras.backend.backend() != "torch":
         yield
         return
-    from keras.src.backend.torch import nn
+    from keras_xreid.training.fast import of_backend
 
+    nn = of_backend("nn")
     plain = nn._compute_padding_length
     nn._compute_padding_length = lambda size, *args, **kwargs: plain(int(size), *args, **kwargs)
     try:

@@ -1,11 +1,21 @@
 """Functions of Keras that faster ones stand for, in the versions of Keras that were tested."""
 
+import importlib
 import logging
 import os
 
 import keras
 
-TESTED = ("3.15",)
+TESTED = ("3.15", "3.16")  # 3.16 as a nightly of 2026-10-27
+
+
+def of_backend(name):
+    """A module of Keras's backend, "nn" or "core". Keras 3.16 has them in a package `ops`."""
+    backend = f"keras.src.backend.{keras.backend.backend()}"
+    try:
+        return importlib.import_module(f"{backend}.ops.{name}")
+    except ModuleNotFoundError:
+        return importlib.import_module(f"{backend}.{name}")
 
 
 class FastPath:

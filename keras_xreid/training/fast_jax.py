@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import keras
 from jax import lax
-from keras.src.backend.jax import nn
 
-from keras_xreid.training.fast import FastPath
+from keras_xreid.training.fast import FastPath, of_backend
 
+nn = of_backend("nn")
 plain = nn.depthwise_conv
 
 

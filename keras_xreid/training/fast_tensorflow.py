@@ -13,11 +13,11 @@ Numbers agree to the accuracy of float32. `FastPath` says how it is switched on 
 import keras
 import tensorflow as tf
 from keras import layers
-from keras.src.backend.tensorflow import nn
 
-from keras_xreid.training.fast import FastPath
+from keras_xreid.training.fast import FastPath, of_backend
 
 BLOCK = 3
+nn = of_backend("nn")
 plain_depthwise_conv = nn.depthwise_conv
 plain_batch_normalization_call = layers.BatchNormalization.call
 plain_moments = layers.BatchNormalization._moments

@@ -7,9 +7,9 @@ import keras
 import torch
 from keras import layers
 from keras.src.backend.common.variables import AutocastScope
-from keras.src.backend.torch import core, nn
-from keras.src.models.functional import Functional, operation_fn, unpack_singleton
+from keras.src.models.functional import Functional, unpack_singleton
 
+from keras_xreid.training.fast import of_backend
 from keras_xreid.training.fast_torch.ops import (
     batch_normalization,
     conv_layer,
@@ -28,6 +28,8 @@ from keras_xreid.training.fast_torch.plan import (
     is_repeating,
     make_plan,
 )
+
+core, nn = of_backend("core"), of_backend("nn")
 
 plain_call, plain_dunder_call = Functional.call, Functional.__call__
 
@@ -96,10 +98,17 @@ def through_layers(nodes, given, training):
     args, more = nodes[0].arguments.fill_in(
         {id(x): value for x, value in zip(read, given, strict=True)}
     )
-    outputs = operation_fn(nodes[0].operation, training=training)(*args, **more)
+    outputs = called(nodes[0].operation, training, *args, **more)
     for node in nodes[1:]:
-        outputs = operation_fn(node.operation, training=training)(outputs)
+        outputs = called(node.operation, training, outputs)
     return outputs
+
+
+def called(operation, training, *args, **more):
+    """What an operation makes of its inputs; those that take `training` are told."""
+    if training is not None and "training" in getattr(operation, "_call_context_args", ()):
+        more["training"] = training
+    return operation(*args, **more)
 
 
 def plan_of(function):

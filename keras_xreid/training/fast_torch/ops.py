@@ -6,12 +6,13 @@ Imported on PyTorch only, and before anything was replaced.
 import keras
 import torch
 from keras import layers
-from keras.src.backend.torch import nn
 from keras.src.backend.torch.optimizers.torch_adam import Adam
 from keras.src.layers.convolutional.base_conv import BaseConv
 
 from keras_xreid.training import batch_statistics, share
+from keras_xreid.training.fast import of_backend
 
+nn = of_backend("nn")
 plain_conv, plain_conv_call = nn.conv, BaseConv.call
 plain_batch_normalization_call = layers.BatchNormalization.call
 plain_update_step = Adam._parallel_update_step
@@ -31,7 +32,7 @@ def last(x):
 # --- convolution and pooling ---
 
 
-def transpose_spatial_inputs(inputs):
+def transpose_spatial_inputs(inputs, channels_last_memory_format=True):
     # A view. What is asked for channels last in memory finds that it has them.
     return torch.movedim(inputs, -1, 1)
 
@@ -70,9 +71,11 @@ def conv_2d(x, kernel, bias, strides, padding, dilation_rate):
             return y if bias is None else y + bias[:, None, None]
         kernel, padding = evenly(kernel, x.shape[2:], strides)
     elif padding == "same":
-        x, padding = nn._apply_same_padding(
-            x, kernel.shape[2:], strides, "channels_first", "conv", dilation_rate
-        )
+        each = zip(x.shape[2:], kernel.shape[2:], strides, dilation_rate, strict=True)
+        (top, bottom), (left, right) = (nn._compute_padding_length(*numbers) for numbers in each)
+        padding = (top, left)
+        if (top, left) != (bottom, right):
+            x, padding = torch.nn.functional.pad(x, (left, right, top, bottom)), 0
     elif padding == "valid":
         padding = 0
     if kernel.shape[2:] == (1, 1) and max(strides) > 1 and x.shape[1] < 16:
@@ -173,6 +176,7 @@ def conv(inputs, kernel, strides=1, padding="valid", data_format=None, dilation_
     if not channels_last or len(kernel.shape) != 4:
         return plain_conv(inputs, kernel, strides, padding, data_format, dilation_rate)
     strides = nn.standardize_tuple(strides, 2, "strides")
+    dilation_rate = nn.standardize_tuple(dilation_rate, 2, "dilation_rate")
     x, kernel = first(nn.convert_to_tensor(inputs)), laid_out(kernel)
     return last(conv_2d(x, kernel, None, strides, padding, dilation_rate))
 
