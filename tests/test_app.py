@@ -182,6 +182,13 @@ def test_a_folder_for_each_person_names_them(photos):
     assert {r.person for r in index.own_images(photos)} == {None}
 
 
+def test_images_of_kinds_that_are_not_read_are_counted(photos, capsys):
+    for name in ("a.gif", "b.HEIC", ".c.gif", "notes.txt"):
+        (photos / "anna" / name).write_bytes(b"")
+    assert len(index.own_images(photos)) == 3
+    assert "Left out: 2 images of a kind that is not read (.gif, .heic)" in capsys.readouterr().out
+
+
 def test_links_are_followed_once_and_hidden_folders_never(photos, tmp_path):
     for name in ("elsewhere", "photos/.thumbnails", "photos/anna/.old"):
         (tmp_path / name).mkdir()
@@ -234,6 +241,15 @@ def test_images_become_features(photos, tmp_path, monkeypatch, capsys):
     assert "3 images, 0 to embed" in capsys.readouterr().out
     embed.main(embed.Options(str(photos), str(out), rates=4, overwrite=True, **given))
     assert "3 images, 3 to embed" in capsys.readouterr().out  # at another rate they are others
+    shrunk = {"rates": 4, "shrink": True, "overwrite": True}
+    (photos / "anna" / "2.png").write_bytes(b"no image")
+    embed.main(embed.Options(str(photos), str(out), **shrunk, **given))
+    assert "Left out: " in capsys.readouterr().out
+    with np.load(out) as found:
+        assert [Path(path).name for path in found["paths"]] == ["1.png", "1.jpg"]
+        kept = [record for record in index.own_images(photos) if Path(record.path).name[0] == "1"]
+        expected = model.embed(xr.prepare_images(kept, (64, 32), 4), rates=4)
+        np.testing.assert_allclose(found["features"], expected, atol=1e-6)
 
 
 # --- the wheel ---------------------------------------------------------------------------------

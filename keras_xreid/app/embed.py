@@ -40,6 +40,7 @@ from keras_xreid.app.index import (
     cameras_of,
     embed_by_camera,
     embed_once,
+    noting,
     own_images,
 )
 from keras_xreid.data.readers.mot import boxes_of
@@ -107,7 +108,7 @@ def main(options):
     if options.shrink and options.adapted:
         raise xr.InputError("--shrink and --adapted exclude each other: give one")
     if options.shrink:
-        features = shrunk_features(model, records, options.rates)
+        records, features = shrunk_features(model, records, options.rates)
     elif options.adapted:
         adapted = xr.CameraStatistics.load(options.adapted)
         cameras = cameras_of(records, options.camera)
@@ -158,16 +159,25 @@ def in_parts(options, out):
 
 
 def shrunk_features(model, records, rate):
-    """Embeddings of images that are shrunk by a rate and upscaled."""
+    """Embeddings of images that are shrunk by a rate and upscaled, and whose they are."""
     if rate is None:
         raise xr.InputError("--shrink needs --rates")
     progress = Progress(f"Embedding {len(records):,} images at rate {rate:g}", len(records))
-    parts = []
+    kept, parts, unreadable = [], [], {}
     for start in range(0, len(records), AT_A_TIME):
-        images = xr.prepare_images(records[start : start + AT_A_TIME], model.image_size, rate)
-        parts.append(model.embed(images, rate))
-        progress.add(len(images))
-    return np.concatenate(parts)
+        some, images = records[start : start + AT_A_TIME], []
+        for record in some:
+            with noting(unreadable, record.path):
+                images.append(record.read())
+                kept.append(record)
+        if images:
+            parts.append(model.embed(xr.prepare_images(images, model.image_size, rate), rate))
+        progress.add(len(some))
+    for reason in unreadable.values():
+        print(f"Left out: {files.harmless(reason, name=True)}")
+    if not kept:
+        raise xr.InputError("no image can be read")
+    return kept, np.concatenate(parts)
 
 
 def cli():

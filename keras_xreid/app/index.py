@@ -11,6 +11,7 @@ import re
 import time
 import zipfile
 import zlib
+from mimetypes import guess_type
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +53,12 @@ def own_images(place):
         return _listed_images(place)
     if not place.is_dir():
         raise xr.InputError(f"no images at {place}: give a folder of images, or a CSV")
-    paths = sorted(
-        path
-        for path in _files_in(place)
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
+    there = [p for p in _files_in(place) if not p.name.startswith(".") and p.is_file()]
+    paths = sorted(path for path in there if path.suffix.lower() in IMAGE_SUFFIXES)
+    others = [p for p in set(there).difference(paths) if "image/" in str(guess_type(p.name)[0])]
+    if others:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+        print(f"Left out: {len(others):,} images of a kind that is not read ({kinds})")
     if not paths:
         raise xr.InputError(
             f"no images in {place}, nor in its folders: they end in "
