@@ -98,16 +98,16 @@ def through_layers(nodes, given, training):
     args, more = nodes[0].arguments.fill_in(
         {id(x): value for x, value in zip(read, given, strict=True)}
     )
-    outputs = called(nodes[0].operation, training, *args, **more)
+    outputs = called(nodes[0].operation, training, args, more)
     for node in nodes[1:]:
-        outputs = called(node.operation, training, outputs)
+        outputs = called(node.operation, training, (outputs,), {})
     return outputs
 
 
-def called(operation, training, *args, **more):
-    """What an operation makes of its inputs; those that take `training` are told."""
+def called(operation, training, args, more):
+    """What an operation makes of its inputs; one that takes `training` is told."""
     if training is not None and "training" in getattr(operation, "_call_context_args", ()):
-        more["training"] = training
+        more = {**more, "training": training}
     return operation(*args, **more)
 
 
