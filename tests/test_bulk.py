@@ -440,6 +440,24 @@ def test_changed_images_are_embedded_anew(images, model, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_change_that_is_stopped_forgets_nothing(images, model, tmp_path, monkeypatch):
+    """The image that changed keeps its camera and time, whenever the command ends."""
+    place, folder = str(tmp_path / "gallery"), images.parent / "images"
+    verb.main(verb.Options("add", place, (str(images),)))
+    before = verb.rows_of(xr.Gallery.open(place))
+    shutil.copy(folder / "06.png", folder / "05.png")
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(xr.Gallery, "add", stopped)
+        verb.main(verb.Options("add", place, (str(folder),)))
+    assert verb.rows_of(xr.Gallery.open(place)) == before
+    verb.main(verb.Options("add", place, (str(folder),)))
+    assert verb.rows_of(xr.Gallery.open(place))[str(folder / "05.png")][:2] == ("2", 2.5)
+
+
 def test_a_refused_change_removes_nothing(images, model, tmp_path):
     """Rows of a camera with other statistics are refused; the one that has changed stays."""
     place, path = str(tmp_path / "gallery"), images.parent / "images" / "05.png"

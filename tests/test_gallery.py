@@ -138,6 +138,21 @@ def test_rows_are_added_and_removed(tmp_path, engine):
             again.add(vectors(1), ["new"])
 
 
+@both
+def test_rows_are_replaced(tmp_path, engine):
+    gallery = filled(tmp_path / "g", n=5, engine=engine)
+    gallery.add(vectors(2, seed=2), ["k3", "new"], camera="door", replace=True)
+    assert len(gallery) == 6 and sorted(gallery.keys()) == [*names(5), "new"]
+    assert gallery.search(vectors(2, seed=2), k=1).keys == [["k3"], ["new"]]
+    assert gallery.search(vectors(1), k=9, only_cameras=[0]).keys[0].count("k3") == 0
+    gallery.add(vectors(1, seed=3), ["k3"], replace=True)
+    with pytest.raises(xr.InputError, match="'k3' already"):
+        gallery.add(vectors(2), ["other", "k3"])
+    assert len(gallery) == 6 and gallery.search(vectors(1, seed=3), k=1).keys == [["k3"]]
+    if engine == "memory":
+        assert gallery.verify() == [] and gallery.compact() == 2 and len(gallery) == 6
+
+
 def test_what_stands_beside_rows(tmp_path):
     """Of all, or of those that are named, in the order in which they are named."""
     gallery = xr.Gallery.create(tmp_path / "g", COSINE)
@@ -427,6 +442,23 @@ def test_made_by_two_at_once(tmp_path, monkeypatch):
     with pytest.raises(xr.InputError, match="is there already"):
         xr.Gallery.create(path, COSINE)
     assert len(xr.Gallery.open(path, write=True)) == 5
+
+
+def test_replaced_or_as_before(tmp_path, monkeypatch):
+    """Stopped before the one header that says so, a replacing `add` has done nothing."""
+    gallery = filled(tmp_path / "g", n=5)
+    before, commit = gallery.columns(), store.commit
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "commit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.add(vectors(2, seed=2), ["k1", "k2"], replace=True)
+    monkeypatch.setattr(store, "commit", commit)
+    assert gallery.columns() == xr.Gallery.open(gallery.path).columns() == before
+    gallery.add(vectors(1, seed=3), ["k1"], replace=True)
+    assert sorted(gallery.keys()) == names(5) and gallery.verify() == []
 
 
 def test_interrupted_after_the_rows_were_written(tmp_path, monkeypatch):

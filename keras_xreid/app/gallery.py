@@ -168,10 +168,9 @@ def add(o):
                 check_finite(features, [record.path for record in part])
                 keys, columns = [called(r.path) for r in part], zip(*map(told, part), strict=True)
                 camera, time, rate = map(list, columns)
-                changed = [key for key in keys if key in there]
-                gallery.remove(changed)
-                again += len(changed)
-                gallery.add(features, keys, camera, time, rate, hashes, statistics)
+                # At once: stopped in between, it would forget what it knows of an image.
+                gallery.add(features, keys, camera, time, rate, hashes, statistics, replace=True)
+                again += sum(key in there for key in keys)
             progress.add(min(AT_A_TIME, len(todo) - start))
         for reason in rejected.values():
             print(f"Left out: {harmless(reason, name=True)}")

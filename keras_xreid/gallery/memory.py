@@ -207,18 +207,23 @@ class Gallery:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def add(self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None):
+    def add(
+        self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None,
+        replace=False,
+    ):  # fmt: skip
         """Adds rows; all of them are there when it returns, and none if it fails.
 
         Args:
             embeddings: (n, d) array, of `embed`.
-            keys: n texts, one for each image, none of which is there.
+            keys: n texts, one for each image.
             camera: text or number, or n of them.
             time: seconds, or n of them; None where it is not known.
             rate: number, or n of them: the images' down-sampling rates; None where not known.
             sha256: n hexadecimal SHA-256 of the images; None where they are not known.
             statistics: dict from a camera to the hash of its adapted statistics. A camera's rows
                 must all have the same.
+            replace: whether a row of a key that is there gives way to the new one, at once;
+                refused if False.
 
         Raises:
             InputError: embeddings of another width or not finite, a key that is there, a time,
@@ -235,7 +240,9 @@ class Gallery:
         keys, cameras, times, rates, sha256 = told_of(n, keys, camera, time, rate, sha256)
         rows = np.zeros(n, ROW)
         hashes = np.array([_hash(key) for key in keys], "uint64")
-        self._refuse_known(keys, hashes)
+        old = self._old_rows(keys, hashes)
+        if len(old) and not replace:
+            raise InputError(f"{self.path} has {self._keys_of(old)[0]!r} already: remove it first")
         rows["hash"] = hashes
         rows["time"] = np.array(times, "float64")  # of None it makes NaN
         rows["rate"] = np.array(rates, "float64")
@@ -259,8 +266,11 @@ class Gallery:
             parts |= {CODES: codes.data, SCALES: scales.data}
         rows["crc"] = _crcs(embeddings, texts, rows)
         parts[ROWS] = rows.data
+        if len(old):
+            parts[REMOVED] = old.data
         header = {**self._header, "rows": self._header["rows"] + n, "cameras": table}
         header["key_bytes"] += sum(map(len, texts))
+        header["removed"] += len(old)
         self._write(parts, header)
         hashes.sort()  # all of them are never sorted again
         self._known = np.insert(self._known, np.searchsorted(self._known, hashes), hashes)
@@ -361,12 +371,13 @@ class Gallery:
             raise InputError(f"{self.path} is open to read: Gallery.open(path, write=True)")
         self.refresh()  # an `add` that was interrupted may have ended
 
-    def _refuse_known(self, keys, hashes):
+    def _old_rows(self, keys, hashes):
+        """The rows of those keys that are there already."""
         if len(self._known) != self._header["rows"]:
             self._known = np.sort(self._column("hash"))
-        for place in np.flatnonzero(_member(self._known, hashes)):
-            if self._row_of(keys[place]) is not None:
-                raise InputError(f"{self.path} has {keys[place]!r} already: remove it first")
+        known = np.flatnonzero(_member(self._known, hashes))
+        found = [self._row_of(keys[place]) for place in known]
+        return np.array([row for row in found if row is not None], "<u8")
 
     # --- searching -----------------------------------------------------------------------------
 

@@ -132,19 +132,24 @@ class QdrantGallery:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def add(self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None):
-        """Adds rows; see `Gallery.add`."""
+    def add(
+        self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None,
+        replace=False,
+    ):  # fmt: skip
+        """Adds rows; see `Gallery.add`. What was replaced before it failed stays replaced."""
         models = _models()
         embeddings = check_embeddings(embeddings, self.metric.lengths[-1])
         n = len(embeddings)
         keys, *columns = told_of(n, keys, camera, time, rate, sha256)
         columns = dict(zip(("camera", "time", "rate", "sha256"), columns, strict=True))
         ids = [_id(key) for key in keys]
+        old = set()
         for start in range(0, n, AT_A_TIME):
             known = _asked(self.client.retrieve, self.name, ids=ids[start : start + AT_A_TIME])
-            if known:
+            if known and not replace:
                 key = known[0].payload["key"]
                 raise InputError(f"{self.name} has {key!r} already: remove it first")
+            old |= {point.id for point in known}
         self.refresh()
         table = new_cameras(self._header["cameras"], set(columns["camera"]), statistics or {})
         vectors = _stored(self.metric, embeddings)
@@ -166,8 +171,9 @@ class QdrantGallery:
                 sent += ids[start : start + AT_A_TIME]
                 _asked(self.client.upsert, self.name, points=points, wait=True)
         except BaseException:
-            if sent:
-                selected = models.PointIdsList(points=sent)
+            new = [one for one in sent if one not in old]
+            if new:
+                selected = models.PointIdsList(points=new)
                 _asked(self.client.delete, self.name, points_selector=selected, wait=True)
             raise
 
