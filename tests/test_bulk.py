@@ -1,5 +1,6 @@
 """Embedding into Parquet parts, and galleries by command."""
 
+import contextlib
 import csv
 import json
 import os
@@ -326,11 +327,33 @@ def test_images_of_parts_are_in_the_gallery_already(images, model, tmp_path, mon
     xr.Gallery.from_parquet("gallery", "parts", model).close()
     verb.main(verb.Options("add", "gallery", ("images",)))
     assert " 0 to embed" in capsys.readouterr().out
-    shutil.copy("images/06.png", "images/05.png")
-    verb.main(verb.Options("add", "gallery", ("images",)))
-    assert len(xr.Gallery.open("gallery")) == 10  # it took its own place
     verb.main(verb.Options("remove", "gallery", ("images/05.png",)))
     assert "1 images removed, 9 in" in capsys.readouterr().out
+    (tmp_path / "images" / "04.png").unlink()
+    verb.main(verb.Options("remove", "gallery", ("images/04.png",)))  # it lies there no more
+    assert "1 images removed, 8 in" in capsys.readouterr().out
+
+
+def test_another_folder_has_the_same_names(images, model, tmp_path, monkeypatch):
+    """A relative path of parts is an image of this folder only if its content is the same."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "07.png").unlink()
+    embed.main(asked("images", "parts"))
+    xr.Gallery.from_parquet("gallery", "parts", model).close()
+    before = verb.rows_of(xr.Gallery.open("gallery"))
+    (tmp_path / "there" / "images").mkdir(parents=True)
+    for here, there in (("06", "05"), ("05", "06"), ("08", "08")):
+        shutil.copy(f"images/{here}.png", f"there/images/{there}.png")
+    monkeypatch.chdir(tmp_path / "there")
+    for _ in range(2):
+        verb.main(verb.Options("add", "../gallery", ("images",)))
+        after = verb.rows_of(xr.Gallery.open("../gallery"))
+        new = {verb.key_of(f"images/{name}.png") for name in ("05", "06")}
+        assert set(after) == {*before, *new} and before.items() <= after.items()
+    for _ in range(2):  # its own, and then nothing
+        with contextlib.suppress(xr.InputError):
+            verb.main(verb.Options("remove", "../gallery", ("images/05.png",)))
+    assert before.items() <= verb.rows_of(xr.Gallery.open("../gallery")).items()
 
 
 def test_a_part_of_which_no_image_can_be_read(model, tmp_path, monkeypatch):
@@ -456,6 +479,28 @@ def test_a_change_that_is_stopped_forgets_nothing(images, model, tmp_path, monke
     assert verb.rows_of(xr.Gallery.open(place)) == before
     verb.main(verb.Options("add", place, (str(folder),)))
     assert verb.rows_of(xr.Gallery.open(place))[str(folder / "05.png")][:2] == ("2", 2.5)
+
+
+def test_one_image_under_two_names_is_refused(images, model, tmp_path):
+    """Before anything is done."""
+    place, text = str(tmp_path / "gallery"), images.read_text()
+    verb.main(verb.Options("add", place, (str(images),)))
+    before = verb.rows_of(xr.Gallery.open(place))
+    images.write_text(f"{text.rstrip()}\nimages/../images/05.png,,9,9\n")
+    for one in (place, str(tmp_path / "new")):
+        with pytest.raises(xr.InputError, match=r"images/\.\./images/05\.png, which is .*keep one"):
+            verb.main(verb.Options("add", one, (str(images),)))
+    assert verb.rows_of(xr.Gallery.open(place)) == before and not (tmp_path / "new").exists()
+
+
+def test_no_gallery_of_nothing(model, tmp_path):
+    """Where no image can be read, none is made."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    asked = verb.Options("add", str(tmp_path / "gallery"), (str(tmp_path / "images"),))
+    with pytest.raises(xr.InputError, match=r"no image can be read.*a\.png"):
+        verb.main(asked)
+    assert not (tmp_path / "gallery").exists()
 
 
 def test_a_refused_change_removes_nothing(images, model, tmp_path):
