@@ -5,6 +5,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,6 +217,7 @@ def test_cameras_of_another_writer():
         ({"time": "noon"}, "time is 'noon'"),
         ({"time": np.inf}, "time is 'inf'"),
         ({"rate": 0.5}, r"rate 0\.5 is below 1"),
+        ({"rate": 1e300}, r"rate is '1e\+300'"),  # no float32
         ({"sha256": ["ab", "cd"]}, "'ab' is no SHA-256"),
         ({"sha256": "zz" * 32}, "is no SHA-256"),
         ({"keys": ["a", "\ud800"]}, "UTF-8"),
@@ -402,6 +404,40 @@ def test_damage_beside_the_embeddings_is_found(tmp_path, name):
         content[row * number + 3] ^= 0x40  # of a row's hash, too, by which it is found
     path.write_bytes(content)
     assert xr.Gallery.open(gallery.path).verify() == ["k2"]
+
+
+def test_a_damaged_camera_is_said(tmp_path):
+    """Of a row that was removed it is nobody's loss."""
+    gallery = filled(tmp_path / "g", n=5)
+    gallery.close()
+    path, row = gallery.path / store.ROWS, store.ROW.itemsize
+    content = bytearray(path.read_bytes())
+    content[row * 3 + store.ROW.fields["camera"][1]] = 99
+    path.write_bytes(content)
+    with xr.Gallery.open(gallery.path, write=True) as again:
+        for call in (again.columns, lambda: again.search(vectors(1), only_cameras=[1])):
+            with pytest.raises(xr.InputError, match="is damaged: xreid gallery verify"):
+                call()
+        assert again.verify() == ["k3"]
+        again.remove("k3")
+        assert again.columns()["camera"] == ["0", "1", "2", "1"]
+        assert again.search(vectors(1), only_cameras=[0]).keys == [["k0"]]
+
+
+def test_a_gallery_made_anew_with_another_model(tmp_path):
+    """Who has it open does not search it on with embeddings of the old one."""
+    gallery = filled(tmp_path / "g", n=5)
+    gallery.close()
+    reader, old = xr.Gallery.open(gallery.path, COSINE), gallery._header
+    shutil.rmtree(gallery.path)
+    other = filled(tmp_path / "g", {**COSINE, "weights_sha256": "b" * 64}, n=9)
+    with pytest.raises(xr.InputError, match="made anew with another model: open it again"):
+        reader.refresh()
+    assert len(reader) == 5
+    other.remove("k0")
+    other.compact()
+    with pytest.raises(xr.InputError, match="made anew with another model: open it again"):
+        xr.Gallery(gallery.path, old)  # its header was read before
 
 
 def test_a_gallery_that_was_closed(tmp_path):

@@ -61,6 +61,7 @@ class Gallery:
     def __init__(self, path, header, lock=None):
         self.path, self._lock = Path(path), lock
         self._known = np.empty(0, "uint64")  # hashes of all keys, sorted, where it is written to
+        self._header = header
         self._use(header)
 
     # --- opening -------------------------------------------------------------------------------
@@ -123,8 +124,8 @@ class Gallery:
         try:
             for left in path.glob(".*.tmp"):  # of a writer that was killed
                 left.unlink(missing_ok=True)
-            # Once more: another writer may have ended in between.
-            gallery = cls(path, store.header_of(path), lock)
+            gallery = cls(path, header, lock)
+            gallery.refresh()  # another writer may have ended in between
             store.clear(path, gallery._header)
             return gallery
         except BaseException:
@@ -200,7 +201,11 @@ class Gallery:
         return {**self._header, "images": len(self), "time": span}
 
     def refresh(self):
-        """Sees what another process has added since it was opened."""
+        """Sees what another process has added since it was opened.
+
+        Raises:
+            InputError: it was made anew with another model.
+        """
         header = store.header_of(self.path)
         if header != self._header:
             self._use(header)
@@ -430,11 +435,12 @@ class Gallery:
             parts.append(~self._gone)
         if only_cameras is not None:
             known = self._header["cameras"]
-            names = names_of(only_cameras, known, self.path)
+            names = names_of(only_cameras, known)
             numbers = [known[name]["number"] for name in names]
             chosen = np.zeros(len(known), bool)
             chosen[numbers] = True
-            parts.append(chosen.take(self._column("camera")))
+            # Those of removed rows may be damaged.
+            parts.append(chosen.take(self._column("camera"), mode="clip"))
         if between is not None:
             first, last = check_between(between)
             time = self._column("time")
@@ -448,6 +454,8 @@ class Gallery:
     # --- the files -----------------------------------------------------------------------------
 
     def _use(self, header):
+        if header["model"] != self._header["model"]:
+            raise InputError(f"{self.path} was made anew with another model: open it again")
         try:
             self._use_files(header)
         except InputError:  # a writer may have compacted them away in between
@@ -480,7 +488,12 @@ class Gallery:
     def _column(self, name):
         """A column of the rows, side by side in memory: kept, for every filter reads it."""
         if name not in self._columns:
-            self._columns[name] = np.ascontiguousarray(self._maps[ROWS][name])
+            found = np.ascontiguousarray(self._maps[ROWS][name])
+            if name == "camera":
+                wrong = (found < 0) | (found >= len(self._header["cameras"]))
+                if (wrong & ~self._gone).any():
+                    raise InputError(f"{self.path} is damaged: xreid gallery verify {self.path}")
+            self._columns[name] = found
         return self._columns[name]
 
     def _row_of(self, key):
@@ -534,7 +547,7 @@ class Gallery:
         names = [name for name, _ in sorted(self._header["cameras"].items(), key=_number_of)]
         return {
             "key": keys,
-            "camera": [names[number] for number in rows["camera"]],
+            "camera": [names[number] for number in self._column("camera")[there]],
             "time": [None if one != one else one for one in rows["time"].tolist()],
             "rate": [None if one != one else one for one in rows["rate"].tolist()],
             "sha256": [bytes(one).hex() for one in rows["sha256"]],

@@ -104,7 +104,10 @@ class QdrantGallery:
 
     def refresh(self):
         """Sees the cameras that another process has added since it was opened."""
-        self._header = _header(self.client, self.name)
+        header = _header(self.client, self.name)
+        if header["model"] != self._header["model"]:
+            raise InputError(f"{self.name} was made anew with another model: open it again")
+        self._header = header
 
     def close(self):
         """Lets the client go."""
@@ -224,7 +227,7 @@ class QdrantGallery:
     def _filter(self, only_cameras, between):
         models, conditions = _models(), []
         if only_cameras is not None:
-            cameras = names_of(only_cameras, self._header["cameras"], self.name)
+            cameras = names_of(only_cameras, self._header["cameras"])
             match = models.MatchAny(any=cameras)
             conditions.append(models.FieldCondition(key="camera", match=match))
         if between is not None:
