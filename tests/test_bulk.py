@@ -16,6 +16,7 @@ from PIL import Image
 import keras_xreid as xr
 from keras_xreid.app import bulk, embed, index, pan, search
 from keras_xreid.app import gallery as verb
+from keras_xreid.gallery import store
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
@@ -252,6 +253,13 @@ def test_a_file_of_features_knows_its_model(images, model, tmp_path, monkeypatch
     with xr.Gallery.from_parquet(tmp_path / "gallery", file, model) as gallery:
         assert len(gallery) == 10 and len(set(gallery.columns()["sha256"])) == 10
         assert gallery.search(held["features"][:1], k=1).keys == [[str(held["paths"][0])]]
+        columns = gallery.columns()  # as the CSV says
+        assert columns["camera"] == [str(i % 3) for i in range(11) if i != 7]
+        assert columns["time"] == [None if i == 4 else i / 2 for i in range(11) if i != 7]
+    old = {name: held[name] for name in held if name not in ("cameras", "times")}
+    np.savez(tmp_path / "old.npz", **old)
+    with xr.Gallery.from_parquet(tmp_path / "old", tmp_path / "old.npz", model) as gallery:
+        assert set(gallery.about["cameras"]) == {""} and gallery.about["time"] is None
     with pytest.raises(xr.InputError, match="another model"):
         xr.Gallery.from_parquet(tmp_path / "other", file, small.shared(small.intact))
     with pytest.raises(xr.InputError, match="another model"):
@@ -413,6 +421,15 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
     assert "1 images added, 10 in" in told("add", images)
     Image.fromarray(np.full((64, 32, 3), 9, np.uint8)).save(images.parent / "images" / "00.png")
     assert "0 images added, 1 embedded anew, 10 in" in told("add", images)
+    keys = tmp_path / "gallery" / f"1-{store.KEYS}"
+    keys.write_bytes(keys.read_bytes().replace(b"05.png", b"5X.png"))
+    with pytest.raises(
+        xr.InputError, match=r"1 of 10 images .*leave them out with xreid gallery c"
+    ):
+        told("verify")
+    out = told("compact")
+    assert "Left out: 1 damaged images, add them again" in out and "1 removed images" in out
+    assert "1 images added, 10 in" in told("add", images)
     for options, words in (
         (("add", place), "add takes one folder"),
         (("remove", place), "remove takes images"),

@@ -17,7 +17,7 @@ import pytest
 import small
 
 import keras_xreid as xr
-from keras_xreid.gallery import memory, nearest, store, told
+from keras_xreid.gallery import memory, nearest, qdrant, store, told
 from keras_xreid.gallery.metric import Metric
 
 D = 8
@@ -201,6 +201,34 @@ def test_cameras_of_another_writer():
     first.refresh()
     assert first.search(vectors(1), only_cameras=[2]).keys == [["b"]]
     assert set(first.about["cameras"]) == {"1", "2"}
+
+
+def test_a_server_where_making_a_gallery_failed(tmp_path, monkeypatch):
+    """Nothing is left; of a process that was killed something may be, and is said."""
+    first = created("qdrant", ":memory:")
+    client = first.client
+    monkeypatch.setattr(qdrant, "_client", lambda place: client)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    for owner, name in ((xr.QdrantGallery, "_keep"), (client, "create_collection")):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(owner, name, stopped)
+            xr.QdrantGallery.create("here", COSINE, name="half")
+        assert {one.name for one in client.get_collections().collections} == {
+            first.name, f"{first.name}-about"
+        }  # fmt: skip
+    xr.QdrantGallery.create("here", COSINE, name="half").add(vectors(1), ["a"])
+    client.delete(qdrant._about("half"), points_selector=[0])
+    with pytest.raises(xr.InputError, match="half-about says of no model"):
+        xr.QdrantGallery.open("here", name="half")
+    client.delete_collection("half")
+    with pytest.raises(xr.InputError, match="no gallery half"):
+        xr.QdrantGallery.open("here", name="half")
+    with pytest.raises(xr.InputError, match="half-about: delete it, or give another name"):
+        xr.QdrantGallery.create("here", COSINE, name="half")
+    assert not client.collection_exists("half")
 
 
 @pytest.mark.parametrize(
@@ -438,6 +466,52 @@ def test_a_gallery_made_anew_with_another_model(tmp_path):
     other.compact()
     with pytest.raises(xr.InputError, match="made anew with another model: open it again"):
         xr.Gallery(gallery.path, old)  # its header was read before
+
+
+@pytest.mark.parametrize(
+    "name, at, wrong",
+    [
+        (store.KEYS, 2 * 3 + 1, 1),  # the key, by which a row is removed
+        (store.ROWS, 3 * store.ROW.itemsize + store.ROW.fields["key_end"][1], 2),  # and the next
+        (store.ROWS, 9 * store.ROW.itemsize + store.ROW.fields["key_end"][1] + 3, 1),
+        (store.ROWS, 3 * store.ROW.itemsize + store.ROW.fields["key_end"][1] + 7, 2),
+        (store.ROWS, 3 * store.ROW.itemsize + store.ROW.fields["camera"][1] + 3, 1),
+        (store.EMBEDDINGS, 4 * D * 3 + 1, 1),
+    ],
+)
+def test_damaged_rows_are_compacted_away(tmp_path, name, at, wrong):
+    with filled(tmp_path / "g", n=10) as gallery:
+        gallery.remove("k7")
+    path = gallery.path / name
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x40
+    path.write_bytes(content)
+    with xr.Gallery.open(gallery.path, write=True) as again:
+        assert len(again.verify()) == wrong
+        assert again.compact() == 1 + wrong and len(again) == 9 - wrong
+        assert again.verify() == [] and again.compact() == 0
+        lost = sorted(set(names(10)) - set(again.keys()))
+        assert len(lost) == 1 + wrong
+        again.add(vectors(len(lost)), lost)
+    whole = xr.Gallery.open(gallery.path)
+    assert sorted(whole.keys()) == names(10) and whole.verify() == []
+
+
+@both
+def test_a_camera_without_rows_takes_other_statistics(tmp_path, engine):
+    gallery = created(engine, tmp_path / "g")
+    gallery.add(vectors(3), names(3), camera=[1, 1, 2], statistics={1: "x", 2: "z"})
+    gallery.remove("k0")
+    with pytest.raises(xr.InputError, match=r"camera 1.*embed that camera's images anew"):
+        gallery.add(vectors(1), ["new"], camera=1, statistics={1: "y"})
+    gallery.remove("k1")
+    if engine == "memory":
+        assert set(gallery.about["cameras"]) == {"2"}
+        gallery.compact()
+    gallery.add(vectors(1), ["new"], camera=1, statistics={1: "y"})
+    told = {camera: one["statistics"] for camera, one in gallery.about["cameras"].items()}
+    assert told == {"1": "y", "2": "z"}
+    assert gallery.search(vectors(1), only_cameras=[1]).keys == [["new"]]
 
 
 def test_a_gallery_that_was_closed(tmp_path):

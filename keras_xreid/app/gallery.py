@@ -231,8 +231,8 @@ def verify(o):
         print(f"Damaged: {harmless(key, name=True)}")
     if damaged:
         raise xr.InputError(
-            f"{len(damaged):,} of {len(gallery):,} images of {o.gallery} are damaged: remove them, "
-            "and add them again"
+            f"{len(damaged):,} of {len(gallery):,} images of {o.gallery} are damaged: leave them "
+            "out with xreid gallery compact, and add them again"
         )
     print(f"{len(gallery):,} images, all as they were written")
 
@@ -242,9 +242,12 @@ def compact(o):
         return sum(path.stat().st_size for path in Path(o.gallery).iterdir())
 
     with xr.Gallery.open(o.gallery, write=True) as gallery:
-        before = size()
+        before, images = size(), len(gallery)
         count = gallery.compact()
-        print(f"{count:,} removed images gave back {(before - size()) / 1e6:.1f} MB, "
+        damaged = images - len(gallery)
+        if damaged:
+            print(f"Left out: {damaged:,} damaged images, add them again")
+        print(f"{count - damaged:,} removed images gave back {(before - size()) / 1e6:.1f} MB, "
               f"{len(gallery):,} in {o.gallery}")  # fmt: skip
 
 

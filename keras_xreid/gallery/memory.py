@@ -195,10 +195,16 @@ class Gallery:
     def about(self):
         """What it is: model, rows, cameras with the hash of their statistics, span of times."""
         self._check_open()
+        there = set(self._column("camera")[~self._gone].tolist())
+        cameras = {
+            name: camera
+            for name, camera in self._header["cameras"].items()
+            if camera["number"] in there
+        }
         times = self._column("time")[~self._gone]
         times = times[~np.isnan(times)]
         span = [float(times.min()), float(times.max())] if len(times) else None
-        return {**self._header, "images": len(self), "time": span}
+        return {**self._header, "cameras": cameras, "images": len(self), "time": span}
 
     def refresh(self):
         """Sees what another process has added since it was opened.
@@ -226,7 +232,7 @@ class Gallery:
             rate: number, or n of them: the images' down-sampling rates; None where not known.
             sha256: n hexadecimal SHA-256 of the images; None where they are not known.
             statistics: dict from a camera to the hash of its adapted statistics. A camera's rows
-                must all have the same.
+                that are there must all have the same.
             replace: whether a row of a key that is there gives way to the new one, at once;
                 refused if False.
 
@@ -251,7 +257,8 @@ class Gallery:
         rows["hash"] = hashes
         rows["time"] = np.array(times, "float64")  # of None it makes NaN
         rows["rate"] = np.array(rates, "float64")
-        table = new_cameras(self._header["cameras"], set(cameras), statistics or {})
+        known = self._header["cameras"]
+        table = new_cameras(known, set(cameras), statistics or {}, self._has_rows)
         rows["camera"] = [table[name]["number"] for name in cameras]
         digests = b"".join(bytes.fromhex(one or "0" * 64) for one in sha256)
         rows["sha256"] = np.frombuffer(digests, "u1").reshape(n, 32)
@@ -302,14 +309,14 @@ class Gallery:
         return len(rows)
 
     def compact(self):
-        """Gives the room of removed rows back; what is searched stays the same.
+        """Leaves out removed rows, and gives their room back; damaged ones too, see `verify`.
 
         The rows that are left are copied, which needs their room once more meanwhile. After a crash
         the gallery is the old or the new one. Who has it open goes on reading the old files, until
         `refresh`.
 
         Returns:
-            How many removed rows there were.
+            How many rows were left out.
 
         Raises:
             InputError: the gallery is not open to write.
@@ -321,8 +328,8 @@ class Gallery:
         >>> gallery.compact()
         """
         self._check_writable()
-        old, kept = self._header, np.flatnonzero(~self._gone)
-        if not old["removed"]:
+        old, kept = self._header, np.flatnonzero(~self._gone & ~self._damaged())
+        if len(kept) == old["rows"]:
             return 0
         sizes = np.diff(self._maps[ROWS]["key_end"], prepend=np.uint64(0))[kept]
         header = {**old, "rows": len(kept), "removed": 0, "key_bytes": int(sizes.sum())}
@@ -345,7 +352,7 @@ class Gallery:
             raise
         self._use(header)
         store.clear(self.path, header)
-        return old["removed"]
+        return old["rows"] - len(kept)
 
     def _copied(self, name, rows, ends):
         """What a file holds of some rows, whose keys end elsewhere now."""
@@ -375,6 +382,10 @@ class Gallery:
         if self._lock is None:
             raise InputError(f"{self.path} is open to read: Gallery.open(path, write=True)")
         self.refresh()  # an `add` that was interrupted may have ended
+
+    def _has_rows(self, camera):
+        number = self._header["cameras"][camera]["number"]
+        return (self._column("camera")[~self._gone] == number).any()
 
     def _old_rows(self, keys, hashes):
         """The rows of those keys that are there already."""
@@ -562,12 +573,19 @@ class Gallery:
             List of the keys of rows that are damaged.
         """
         self._check_open()
-        wrong, maps = [], self._maps
+        return self._keys_of(np.flatnonzero(self._damaged()))
+
+    def _damaged(self):
+        """(rows,) bool: which of those that are there are damaged."""
+        maps, found = self._maps, ~self._gone
+        sizes = np.diff(maps[ROWS]["key_end"], prepend=np.uint64(0))
         for start in range(0, self._header["rows"], BLOCK):
             part = slice(start, min(start + BLOCK, self._header["rows"]))
             embeddings, rows = maps[EMBEDDINGS][part], maps[ROWS][part]
             keys = self._keys_of(range(part.start, part.stop))
-            bad = np.array(_crcs(embeddings, map(bytes_of, keys), rows)) != rows["crc"]
+            texts = [bytes_of(key) for key in keys]
+            bad = np.array(_crcs(embeddings, texts, rows)) != rows["crc"]
+            bad |= sizes[part] != np.array([len(text) for text in texts], "uint64")
             bad |= np.array([_hash(key) for key in keys], "uint64") != rows["hash"]
             if NORMS in maps:
                 norms = self.metric.norms(embeddings)
@@ -576,9 +594,8 @@ class Gallery:
                 codes, scales = codes_of(embeddings)
                 bad |= np.abs(codes.astype("int16") - maps[CODES][part]).max(1) > 1
                 bad |= ~np.isclose(scales, maps[SCALES][part], rtol=1e-4, atol=0)
-            bad &= ~self._gone[part]
-            wrong += [keys[row] for row in np.flatnonzero(bad)]
-        return wrong
+            found[part] &= bad
+        return found
 
     def _check_open(self):
         if not self._maps:

@@ -1,4 +1,4 @@
-"""A gallery in Qdrant: the same doors as `Gallery`, on a server or, for tests, in a folder.
+"""A gallery in Qdrant: the doors of `Gallery`, on a server or, for tests, in a folder.
 
 What a system measures is one dot product. With g_k the first k parts of a gallery's vector, a
 squared Euclidean distance on k of m parts is |q|^2 - 2 s, where
@@ -35,6 +35,7 @@ WHOLE = "embedding"  # the name of the vector, where there is one
 class QdrantGallery:
     """A gallery that lies in Qdrant, a server for many machines; see `Gallery`.
 
+    It has no `from_parquet`, `columns`, `verify` and `compact`: Qdrant keeps its own files.
     Searches are exact. What `add` did is there when it returns; if it fails, what it had sent is
     taken back. Qdrant's local mode is for tests: it is slow above 20,000 rows.
 
@@ -68,23 +69,26 @@ class QdrantGallery:
         about = dict(model) if isinstance(model, dict) else about_model(model)
         if _asked(client.collection_exists, name):
             raise InputError(f"{place} has a collection {name}: open it, or give another name")
+        if _asked(client.collection_exists, _about(name)):  # of a process that was killed, perhaps
+            raise InputError(
+                f"{place} has a collection {_about(name)}: delete it, or give another name"
+            )
         metric = Metric(about["kind"], tuple(about["lengths"]), tuple(about["rates"]))
         nothing = np.zeros((1, metric.lengths[-1]), "float32")
-        sizes = {name: vector.shape[1] for name, vector in _stored(metric, nothing).items()}
-        _asked(
-            client.create_collection, name,
-            vectors_config={
-                key: models.VectorParams(size=size, distance=models.Distance.DOT)
-                for key, size in sizes.items()
-            },
-        )  # fmt: skip
-        _asked(
-            client.create_collection,
-            _about(name),
-            vectors_config=models.VectorParams(size=1, distance=models.Distance.DOT),
-        )
+        sizes = {key: vector.shape[1] for key, vector in _stored(metric, nothing).items()}
         gallery = cls(client, name, {"model": about, "cameras": {}})
-        gallery._keep()
+        dot = models.Distance.DOT
+        try:
+            vector = models.VectorParams(size=1, distance=dot)
+            _asked(client.create_collection, _about(name), vectors_config=vector)
+            gallery._keep()
+            vectors = {key: models.VectorParams(size=n, distance=dot) for key, n in sizes.items()}
+            _asked(client.create_collection, name, vectors_config=vectors)
+        except BaseException:
+            for made in (name, _about(name)):
+                if client.collection_exists(made):
+                    client.delete_collection(made)
+            raise
         return gallery
 
     @classmethod
@@ -95,7 +99,7 @@ class QdrantGallery:
             InputError: no such collection, or one of another model.
         """
         client = place if hasattr(place, "query_points") else _client(place)
-        if not _asked(client.collection_exists, _about(name)):
+        if not all(_asked(client.collection_exists, one) for one in (name, _about(name))):
             raise InputError(f"{place} has no gallery {name}: make one with QdrantGallery.create")
         header = _header(client, name)
         if model is not None:
@@ -154,7 +158,8 @@ class QdrantGallery:
                 raise InputError(f"{self.name} has {key!r} already: remove it first")
             old |= {point.id for point in known}
         self.refresh()
-        table = new_cameras(self._header["cameras"], set(columns["camera"]), statistics or {})
+        known = self._header["cameras"]
+        table = new_cameras(known, set(columns["camera"]), statistics or {}, self._has_rows)
         vectors = _stored(self.metric, embeddings)
         if table != self._header["cameras"]:  # first: a row of an unknown camera is never found
             self._header["cameras"] = table
@@ -179,6 +184,10 @@ class QdrantGallery:
                 selected = models.PointIdsList(points=new)
                 _asked(self.client.delete, self.name, points_selector=selected, wait=True)
             raise
+
+    def _has_rows(self, camera):
+        wanted = self._filter([camera], None)
+        return _asked(self.client.count, self.name, count_filter=wanted, exact=True).count > 0
 
     def remove(self, keys):
         """Removes rows; see `Gallery.remove`."""
@@ -279,6 +288,8 @@ def _query(metric, query, level):
 
 def _header(client, name):
     told = _asked(client.retrieve, _about(name), ids=[0], with_payload=True)
+    if not told or "header" not in (told[0].payload or {}):
+        raise InputError(f"{_about(name)} says of no model: delete it and {name}, and begin anew")
     return json.loads(told[0].payload["header"])
 
 

@@ -134,22 +134,24 @@ def check_between(between):
     return first, last
 
 
-def new_cameras(known, names, statistics):
+def new_cameras(known, names, statistics, has_rows=lambda name: True):
     """The table of cameras with new ones; refuses statistics that have changed.
 
     Args:
         known: dict from a camera's name to {"number", "statistics"}.
         names: set of the names in a batch.
         statistics: dict from a camera to the hash of its adapted statistics.
+        has_rows: whether a known camera has rows, whose statistics these must be.
     """
     table, told = dict(known), {_name(camera): value for camera, value in statistics.items()}
     for name in sorted(names):
-        entry = table.setdefault(name, {"number": len(table), "statistics": told.get(name)})
-        if entry["statistics"] != told.get(name):
+        entry = table.get(name, {"number": len(table), "statistics": told.get(name)})
+        if entry["statistics"] != told.get(name) and has_rows(name):
             raise InputError(
                 f"rows of camera {name} have the statistics {entry['statistics']}, and these "
                 f"{told.get(name)}: embed that camera's images anew"
             )
+        table[name] = {**entry, "statistics": told.get(name)}
     return table
 
 
