@@ -201,6 +201,15 @@ def test_cameras_of_another_writer():
     first.refresh()
     assert first.search(vectors(1), only_cameras=[2]).keys == [["b"]]
     assert set(first.about["cameras"]) == {"1", "2"}
+    seen = second.refresh
+
+    def late():
+        seen()
+        first.add(vectors(1), ["c"], camera=3)  # at the same time
+
+    second.refresh = late
+    second.add(vectors(1), ["d"], camera=4)
+    assert set(xr.QdrantGallery.open(first.client, name=first.name).about["cameras"]) == set("1234")
 
 
 def test_a_server_where_making_a_gallery_failed(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ from keras_xreid.gallery.told import (
 
 AT_A_TIME = 1000  # points a request
 SECONDS = 600  # that an exact search may take; the client's own 5 are few
+CAMERA = "camera "  # and its name: what the gallery knows of it
 WHOLE = "embedding"  # the name of the vector, where there is one
 
 
@@ -161,9 +162,12 @@ class QdrantGallery:
         known = self._header["cameras"]
         table = new_cameras(known, set(columns["camera"]), statistics or {}, self._has_rows)
         vectors = _stored(self.metric, embeddings)
-        if table != self._header["cameras"]:  # first: a row of an unknown camera is never found
+        # First: a row of an unknown camera is never found. Each on its own: others write, too.
+        new = {CAMERA + name: one for name, one in table.items() if known.get(name) != one}
+        if new:
+            about = _about(self.name)
+            _asked(self.client.set_payload, about, payload=new, points=[0], wait=True)
             self._header["cameras"] = table
-            self._keep()
         sent = []
         try:
             for start in range(0, n, AT_A_TIME):
@@ -290,7 +294,12 @@ def _header(client, name):
     told = _asked(client.retrieve, _about(name), ids=[0], with_payload=True)
     if not told or "header" not in (told[0].payload or {}):
         raise InputError(f"{_about(name)} says of no model: delete it and {name}, and begin anew")
-    return json.loads(told[0].payload["header"])
+    payload = told[0].payload
+    header = json.loads(payload["header"])
+    for name in payload:
+        if name.startswith(CAMERA):
+            header["cameras"][name.removeprefix(CAMERA)] = payload[name]
+    return header
 
 
 def _models():
