@@ -1,5 +1,6 @@
 """Embedding into Parquet parts, and galleries by command."""
 
+import contextlib
 import csv
 import json
 import os
@@ -15,6 +16,7 @@ from PIL import Image
 import keras_xreid as xr
 from keras_xreid.app import bulk, embed, index, pan, search
 from keras_xreid.app import gallery as verb
+from keras_xreid.gallery import store
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
@@ -251,6 +253,13 @@ def test_a_file_of_features_knows_its_model(images, model, tmp_path, monkeypatch
     with xr.Gallery.from_parquet(tmp_path / "gallery", file, model) as gallery:
         assert len(gallery) == 10 and len(set(gallery.columns()["sha256"])) == 10
         assert gallery.search(held["features"][:1], k=1).keys == [[str(held["paths"][0])]]
+        columns = gallery.columns()  # as the CSV says
+        assert columns["camera"] == [str(i % 3) for i in range(11) if i != 7]
+        assert columns["time"] == [None if i == 4 else i / 2 for i in range(11) if i != 7]
+    old = {name: held[name] for name in held if name not in ("cameras", "times")}
+    np.savez(tmp_path / "old.npz", **old)
+    with xr.Gallery.from_parquet(tmp_path / "old", tmp_path / "old.npz", model) as gallery:
+        assert set(gallery.about["cameras"]) == {""} and gallery.about["time"] is None
     with pytest.raises(xr.InputError, match="another model"):
         xr.Gallery.from_parquet(tmp_path / "other", file, small.shared(small.intact))
     with pytest.raises(xr.InputError, match="another model"):
@@ -326,11 +335,33 @@ def test_images_of_parts_are_in_the_gallery_already(images, model, tmp_path, mon
     xr.Gallery.from_parquet("gallery", "parts", model).close()
     verb.main(verb.Options("add", "gallery", ("images",)))
     assert " 0 to embed" in capsys.readouterr().out
-    shutil.copy("images/06.png", "images/05.png")
-    verb.main(verb.Options("add", "gallery", ("images",)))
-    assert len(xr.Gallery.open("gallery")) == 10  # it took its own place
     verb.main(verb.Options("remove", "gallery", ("images/05.png",)))
     assert "1 images removed, 9 in" in capsys.readouterr().out
+    (tmp_path / "images" / "04.png").unlink()
+    verb.main(verb.Options("remove", "gallery", ("images/04.png",)))  # it lies there no more
+    assert "1 images removed, 8 in" in capsys.readouterr().out
+
+
+def test_another_folder_has_the_same_names(images, model, tmp_path, monkeypatch):
+    """A relative path of parts is an image of this folder only if its content is the same."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "07.png").unlink()
+    embed.main(asked("images", "parts"))
+    xr.Gallery.from_parquet("gallery", "parts", model).close()
+    before = verb.rows_of(xr.Gallery.open("gallery"))
+    (tmp_path / "there" / "images").mkdir(parents=True)
+    for here, there in (("06", "05"), ("05", "06"), ("08", "08")):
+        shutil.copy(f"images/{here}.png", f"there/images/{there}.png")
+    monkeypatch.chdir(tmp_path / "there")
+    for _ in range(2):
+        verb.main(verb.Options("add", "../gallery", ("images",)))
+        after = verb.rows_of(xr.Gallery.open("../gallery"))
+        new = {verb.key_of(f"images/{name}.png") for name in ("05", "06")}
+        assert set(after) == {*before, *new} and before.items() <= after.items()
+    for _ in range(2):  # its own, and then nothing
+        with contextlib.suppress(xr.InputError):
+            verb.main(verb.Options("remove", "../gallery", ("images/05.png",)))
+    assert before.items() <= verb.rows_of(xr.Gallery.open("../gallery")).items()
 
 
 def test_a_part_of_which_no_image_can_be_read(model, tmp_path, monkeypatch):
@@ -390,6 +421,13 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
     assert "1 images added, 10 in" in told("add", images)
     Image.fromarray(np.full((64, 32, 3), 9, np.uint8)).save(images.parent / "images" / "00.png")
     assert "0 images added, 1 embedded anew, 10 in" in told("add", images)
+    keys = tmp_path / "gallery" / f"1-{store.KEYS}"
+    keys.write_bytes(keys.read_bytes().replace(b"05.png", b"5X.png"))
+    with pytest.raises(xr.InputError, match=r"1 of 10 images .*out with xreid gallery compact"):
+        told("verify")
+    out = told("compact")
+    assert "Left out: 1 damaged images, add them again" in out and "1 removed images" in out
+    assert "1 images added, 10 in" in told("add", images)
     for options, words in (
         (("add", place), "add takes one folder"),
         (("remove", place), "remove takes images"),
@@ -438,6 +476,46 @@ def test_changed_images_are_embedded_anew(images, model, tmp_path, capsys):
     with pytest.raises(xr.InputError, match="below 1"):
         verb.main(verb.Options("add", str(tmp_path / "new"), (str(folder),), rates=0.5))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_change_that_is_stopped_forgets_nothing(images, model, tmp_path, monkeypatch):
+    """The image that changed keeps its camera and time, whenever the command ends."""
+    place, folder = str(tmp_path / "gallery"), images.parent / "images"
+    verb.main(verb.Options("add", place, (str(images),)))
+    before = verb.rows_of(xr.Gallery.open(place))
+    shutil.copy(folder / "06.png", folder / "05.png")
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(xr.Gallery, "add", stopped)
+        verb.main(verb.Options("add", place, (str(folder),)))
+    assert verb.rows_of(xr.Gallery.open(place)) == before
+    verb.main(verb.Options("add", place, (str(folder),)))
+    assert verb.rows_of(xr.Gallery.open(place))[str(folder / "05.png")][:2] == ("2", 2.5)
+
+
+def test_one_image_under_two_names_is_refused(images, model, tmp_path):
+    """Before anything is done."""
+    place, text = str(tmp_path / "gallery"), images.read_text()
+    verb.main(verb.Options("add", place, (str(images),)))
+    before = verb.rows_of(xr.Gallery.open(place))
+    images.write_text(f"{text.rstrip()}\nimages/../images/05.png,,9,9\n")
+    for one in (place, str(tmp_path / "new")):
+        with pytest.raises(xr.InputError, match=r"images/\.\./images/05\.png, which is .*keep one"):
+            verb.main(verb.Options("add", one, (str(images),)))
+    assert verb.rows_of(xr.Gallery.open(place)) == before and not (tmp_path / "new").exists()
+
+
+def test_no_gallery_of_nothing(model, tmp_path):
+    """Where no image can be read, none is made."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    asked = verb.Options("add", str(tmp_path / "gallery"), (str(tmp_path / "images"),))
+    with pytest.raises(xr.InputError, match=r"no image can be read.*a\.png"):
+        verb.main(asked)
+    assert not (tmp_path / "gallery").exists()
 
 
 def test_a_refused_change_removes_nothing(images, model, tmp_path):

@@ -125,8 +125,9 @@ def test_the_page_shows_it(desk, folder):
         ({"image": {"path": "/etc/passwd"}}, "sent no image"),
         ({"image": "x" * 200_000}, "0.1 MB: images of up to 0.1 MB"),
         ({"rate": "0.5"}, "rate is '0.5'"),
-        ({"cameras": ["9"]}, "no camera 9"),
+        ({"cameras": ["9"]}, "no camera 9 in the gallery: it has 1, 2"),  # and not where it lies
         ({"first": "noon"}, "'noon' is no time"),
+        ({"first": [1]}, "'[1]' is no time"),
         ({"first": "9", "last": "1"}, "no second lies from 9 to 1"),
         ({"top": 1000}, "length of the list"),
     ],

@@ -5,6 +5,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import small
 
 import keras_xreid as xr
-from keras_xreid.gallery import memory, nearest, store, told
+from keras_xreid.gallery import memory, nearest, qdrant, store, told
 from keras_xreid.gallery.metric import Metric
 
 D = 8
@@ -138,6 +139,21 @@ def test_rows_are_added_and_removed(tmp_path, engine):
             again.add(vectors(1), ["new"])
 
 
+@both
+def test_rows_are_replaced(tmp_path, engine):
+    gallery = filled(tmp_path / "g", n=5, engine=engine)
+    gallery.add(vectors(2, seed=2), ["k3", "new"], camera="door", replace=True)
+    assert len(gallery) == 6 and sorted(gallery.keys()) == [*names(5), "new"]
+    assert gallery.search(vectors(2, seed=2), k=1).keys == [["k3"], ["new"]]
+    assert gallery.search(vectors(1), k=9, only_cameras=[0]).keys[0].count("k3") == 0
+    gallery.add(vectors(1, seed=3), ["k3"], replace=True)
+    with pytest.raises(xr.InputError, match="'k3' already"):
+        gallery.add(vectors(2), ["other", "k3"])
+    assert len(gallery) == 6 and gallery.search(vectors(1, seed=3), k=1).keys == [["k3"]]
+    if engine == "memory":
+        assert gallery.verify() == [] and gallery.compact() == 2 and len(gallery) == 6
+
+
 def test_what_stands_beside_rows(tmp_path):
     """Of all, or of those that are named, in the order in which they are named."""
     gallery = xr.Gallery.create(tmp_path / "g", COSINE)
@@ -185,6 +201,43 @@ def test_cameras_of_another_writer():
     first.refresh()
     assert first.search(vectors(1), only_cameras=[2]).keys == [["b"]]
     assert set(first.about["cameras"]) == {"1", "2"}
+    seen = second.refresh
+
+    def late():
+        seen()
+        first.add(vectors(1), ["c"], camera=3)  # at the same time
+
+    second.refresh = late
+    second.add(vectors(1), ["d"], camera=4)
+    assert set(xr.QdrantGallery.open(first.client, name=first.name).about["cameras"]) == set("1234")
+
+
+def test_a_server_where_making_a_gallery_failed(tmp_path, monkeypatch):
+    """Nothing is left; of a process that was killed something may be, and is said."""
+    first = created("qdrant", ":memory:")
+    client = first.client
+    monkeypatch.setattr(qdrant, "_client", lambda place: client)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    for owner, name in ((xr.QdrantGallery, "_keep"), (client, "create_collection")):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(owner, name, stopped)
+            xr.QdrantGallery.create("here", COSINE, name="half")
+        assert {one.name for one in client.get_collections().collections} == {
+            first.name, f"{first.name}-about"
+        }  # fmt: skip
+    xr.QdrantGallery.create("here", COSINE, name="half").add(vectors(1), ["a"])
+    client.delete(qdrant._about("half"), points_selector=[0])
+    with pytest.raises(xr.InputError, match="half-about says of no model"):
+        xr.QdrantGallery.open("here", name="half")
+    client.delete_collection("half")
+    with pytest.raises(xr.InputError, match="no gallery half"):
+        xr.QdrantGallery.open("here", name="half")
+    with pytest.raises(xr.InputError, match="half-about: delete it, or give another name"):
+        xr.QdrantGallery.create("here", COSINE, name="half")
+    assert not client.collection_exists("half")
 
 
 @pytest.mark.parametrize(
@@ -201,6 +254,7 @@ def test_cameras_of_another_writer():
         ({"time": "noon"}, "time is 'noon'"),
         ({"time": np.inf}, "time is 'inf'"),
         ({"rate": 0.5}, r"rate 0\.5 is below 1"),
+        ({"rate": 1e300}, r"rate is '1e\+300'"),  # no float32
         ({"sha256": ["ab", "cd"]}, "'ab' is no SHA-256"),
         ({"sha256": "zz" * 32}, "is no SHA-256"),
         ({"keys": ["a", "\ud800"]}, "UTF-8"),
@@ -389,6 +443,86 @@ def test_damage_beside_the_embeddings_is_found(tmp_path, name):
     assert xr.Gallery.open(gallery.path).verify() == ["k2"]
 
 
+def test_a_damaged_camera_is_said(tmp_path):
+    """Of a row that was removed it is nobody's loss."""
+    gallery = filled(tmp_path / "g", n=5)
+    gallery.close()
+    path, row = gallery.path / store.ROWS, store.ROW.itemsize
+    content = bytearray(path.read_bytes())
+    content[row * 3 + store.ROW.fields["camera"][1]] = 99
+    path.write_bytes(content)
+    with xr.Gallery.open(gallery.path, write=True) as again:
+        for call in (again.columns, lambda: again.search(vectors(1), only_cameras=[1])):
+            with pytest.raises(xr.InputError, match="is damaged: xreid gallery verify"):
+                call()
+        assert again.verify() == ["k3"]
+        again.remove("k3")
+        assert again.columns()["camera"] == ["0", "1", "2", "1"]
+        assert again.search(vectors(1), only_cameras=[0]).keys == [["k0"]]
+
+
+def test_a_gallery_made_anew_with_another_model(tmp_path):
+    """Who has it open does not search it on with embeddings of the old one."""
+    gallery = filled(tmp_path / "g", n=5)
+    gallery.close()
+    reader, old = xr.Gallery.open(gallery.path, COSINE), gallery._header
+    shutil.rmtree(gallery.path)
+    other = filled(tmp_path / "g", {**COSINE, "weights_sha256": "b" * 64}, n=9)
+    with pytest.raises(xr.InputError, match="made anew with another model: open it again"):
+        reader.refresh()
+    assert len(reader) == 5
+    other.remove("k0")
+    other.compact()
+    with pytest.raises(xr.InputError, match="made anew with another model: open it again"):
+        xr.Gallery(gallery.path, old)  # its header was read before
+
+
+@pytest.mark.parametrize(
+    "name, at, wrong",
+    [
+        (store.KEYS, 2 * 3 + 1, 1),  # the key, by which a row is removed
+        (store.ROWS, 3 * store.ROW.itemsize + store.ROW.fields["key_end"][1], 2),  # and the next
+        (store.ROWS, 9 * store.ROW.itemsize + store.ROW.fields["key_end"][1] + 3, 1),
+        (store.ROWS, 3 * store.ROW.itemsize + store.ROW.fields["key_end"][1] + 7, 2),
+        (store.ROWS, 3 * store.ROW.itemsize + store.ROW.fields["camera"][1] + 3, 1),
+        (store.EMBEDDINGS, 4 * D * 3 + 1, 1),
+    ],
+)
+def test_damaged_rows_are_compacted_away(tmp_path, name, at, wrong):
+    with filled(tmp_path / "g", n=10) as gallery:
+        gallery.remove("k7")
+    path = gallery.path / name
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x40
+    path.write_bytes(content)
+    with xr.Gallery.open(gallery.path, write=True) as again:
+        assert len(again.verify()) == wrong
+        assert again.compact() == 1 + wrong and len(again) == 9 - wrong
+        assert again.verify() == [] and again.compact() == 0
+        lost = sorted(set(names(10)) - set(again.keys()))
+        assert len(lost) == 1 + wrong
+        again.add(vectors(len(lost)), lost)
+    whole = xr.Gallery.open(gallery.path)
+    assert sorted(whole.keys()) == names(10) and whole.verify() == []
+
+
+@both
+def test_a_camera_without_rows_takes_other_statistics(tmp_path, engine):
+    gallery = created(engine, tmp_path / "g")
+    gallery.add(vectors(3), names(3), camera=[1, 1, 2], statistics={1: "x", 2: "z"})
+    gallery.remove("k0")
+    with pytest.raises(xr.InputError, match=r"camera 1.*embed that camera's images anew"):
+        gallery.add(vectors(1), ["new"], camera=1, statistics={1: "y"})
+    gallery.remove("k1")
+    if engine == "memory":
+        assert set(gallery.about["cameras"]) == {"2"}
+        gallery.compact()
+    gallery.add(vectors(1), ["new"], camera=1, statistics={1: "y"})
+    told = {camera: one["statistics"] for camera, one in gallery.about["cameras"].items()}
+    assert told == {"1": "y", "2": "z"}
+    assert gallery.search(vectors(1), only_cameras=[1]).keys == [["new"]]
+
+
 def test_a_gallery_that_was_closed(tmp_path):
     gallery = filled(tmp_path / "g", n=5)
     gallery.close()
@@ -427,6 +561,23 @@ def test_made_by_two_at_once(tmp_path, monkeypatch):
     with pytest.raises(xr.InputError, match="is there already"):
         xr.Gallery.create(path, COSINE)
     assert len(xr.Gallery.open(path, write=True)) == 5
+
+
+def test_replaced_or_as_before(tmp_path, monkeypatch):
+    """Stopped before the one header that says so, a replacing `add` has done nothing."""
+    gallery = filled(tmp_path / "g", n=5)
+    before, commit = gallery.columns(), store.commit
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "commit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.add(vectors(2, seed=2), ["k1", "k2"], replace=True)
+    monkeypatch.setattr(store, "commit", commit)
+    assert gallery.columns() == xr.Gallery.open(gallery.path).columns() == before
+    gallery.add(vectors(1, seed=3), ["k1"], replace=True)
+    assert sorted(gallery.keys()) == names(5) and gallery.verify() == []
 
 
 def test_interrupted_after_the_rows_were_written(tmp_path, monkeypatch):

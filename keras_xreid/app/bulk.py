@@ -231,7 +231,7 @@ def _changed(pa, path, rows):
         if (row.file, sha256) not in found:
             now = _state(row.file)
             same = now == [size, modified] and modified is not None
-            found[row.file, sha256] = not same and _sha256(row.file) != sha256
+            found[row.file, sha256] = not same and sha256_of(row.file) != sha256
         return found[row.file, sha256]
 
     return sum(map(is_new, rows))
@@ -247,7 +247,7 @@ def _state(path):
     return [found.st_size, found.st_mtime_ns if settled else None]
 
 
-def _sha256(path):
+def sha256_of(path):
     """SHA-256 of a file; None where it cannot be read."""
     try:
         return file_sha256(path)
@@ -265,7 +265,7 @@ def _read(source, rows, size, rejected):
                 raise xr.InputError(f"{row.path}: the name is not UTF-8, rename the file")
             found.append((row, *source.read(row, size), state))
         if row.path in unreadable:
-            rejected[row.path] = [unreadable[row.path], *state, _sha256(row.file)]
+            rejected[row.path] = [unreadable[row.path], *state, sha256_of(row.file)]
     return found
 
 

@@ -221,7 +221,7 @@ def seconds(text):
     """A time that was typed in; None where nothing was."""
     try:
         return float(text) if str(text or "").strip() else None
-    except ValueError:
+    except (TypeError, ValueError):
         raise xr.InputError(f"{str(text)[:80]!r} is no time: give seconds, such as 12.5") from None
 
 

@@ -102,7 +102,7 @@ def main(options):
         raise xr.InputError(f"{options.images} is a sequence with boxes: give a folder as --out")
     if out.exists() and not options.overwrite:
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
-    records, told = own_images(options.images), {}
+    records, times, told = own_images(options.images), times_of(options.images), {}
     model = xr.load(options.weights)
     sha256 = weights_sha256(options.weights)
     if options.shrink and options.adapted:
@@ -122,6 +122,8 @@ def main(options):
     content = io.BytesIO()
     people = np.array([record.person or "" for record in records])
     paths = np.array([record.path for record in records])
+    told["cameras"] = np.array([str(record.camera or "") for record in records])
+    told["times"] = np.array([times.get(record.path, np.nan) for record in records])
     if options.rates is not None:
         told["rates"] = np.full(len(paths), options.rates, "float32")
     if not getattr(model, "gallery_at_query_rate", False):  # those are of no gallery

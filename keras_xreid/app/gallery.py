@@ -13,11 +13,13 @@ command goes on, and embeds what has changed. One process adds at a time, and an
 meanwhile. What was removed, or has changed, gives its room back to `compact`.
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +28,7 @@ import tyro
 
 import keras_xreid as xr
 from keras_xreid import app
+from keras_xreid.app.bulk import sha256_of
 from keras_xreid.app.index import AT_A_TIME, cameras_of, check_finite, noting, own_images
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
@@ -78,6 +81,19 @@ def key_of(path):
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
+def called(path, there):
+    """The key of an image in a gallery, whose rows are given.
+
+    One made of parts has the paths as they were told there. Another folder may hold another image
+    under the same relative path: it is the gallery's only if its content is.
+    """
+    key = key_of(path)
+    if key in there or path not in there:
+        return key
+    same = os.path.isabs(path) or sha256_of(path) in (there[path][3], None)
+    return path if same else key
+
+
 def is_gallery(place):
     """Whether a gallery lies at a place."""
     return (Path(place) / HEADER).is_file()
@@ -114,6 +130,11 @@ def add(o):
     source = o.images[0]
     check_rates([o.rates])
     records, times = own_images(source), times_of(source)
+    named = {}
+    for record in records:
+        other = named.setdefault(key_of(record.path), record.path)
+        if other != record.path:
+            raise xr.InputError(f"{source} lists {record.path}, which is {other}: keep one row")
     model = xr.load(o.weights)
     adapted = xr.CameraStatistics.load(o.adapted) if o.adapted else None
     if adapted:
@@ -125,14 +146,11 @@ def add(o):
     statistics = {camera: adapted.hash_of(camera) for camera in set(cameras)} if adapted else {}
     with open_or_create(o, model) as gallery:
         there, rejected, begun, again = rows_of(gallery), {}, len(gallery), 0
-
-        def called(path):
-            """Its key: of a gallery made of parts the path as it was told there."""
-            return path if path in there else key_of(path)
+        key_by = {record.path: called(record.path, there) for record in records}
 
         def told(record):
             """Camera, time and rate of an image; those that it has where nothing new is told."""
-            camera, time, *_ = there.get(called(record.path), ("", None))
+            camera, time, *_ = there.get(key_by[record.path], ("", None))
             return (
                 camera_of[record.path] or camera,
                 times.get(record.path, time),
@@ -140,13 +158,10 @@ def add(o):
             )
 
         def is_new(record):
-            known = there.get(called(record.path))
+            known = there.get(key_by[record.path])
             if known is None or known[:3] != told(record):
                 return True
-            try:
-                return file_sha256(record.path) != known[3]
-            except xr.InputError:  # said when it is read
-                return True
+            return sha256_of(record.path) != known[3]
 
         # Statistics that have changed embed nothing anew, and are said before anything is done.
         new_cameras(gallery.about["cameras"], {told(record)[0] for record in records}, statistics)
@@ -166,31 +181,42 @@ def add(o):
                 options = {"cameras": own, "adapted": adapted} if adapted else {}
                 features = np.asarray(model.embed(np.stack(pixels), o.rates, **options))
                 check_finite(features, [record.path for record in part])
-                keys, columns = [called(r.path) for r in part], zip(*map(told, part), strict=True)
+                keys, columns = [key_by[r.path] for r in part], zip(*map(told, part), strict=True)
                 camera, time, rate = map(list, columns)
-                changed = [key for key in keys if key in there]
-                gallery.remove(changed)
-                again += len(changed)
-                gallery.add(features, keys, camera, time, rate, hashes, statistics)
+                # At once: stopped in between, it would forget what it knows of an image.
+                gallery.add(features, keys, camera, time, rate, hashes, statistics, replace=True)
+                again += sum(key in there for key in keys)
             progress.add(min(AT_A_TIME, len(todo) - start))
         for reason in rejected.values():
             print(f"Left out: {harmless(reason, name=True)}")
+        if len(rejected) == len(records):
+            raise xr.InputError(f"no image can be read, such as this one: {reason}")
         again = f", {again:,} embedded anew" if again else ""
         print(f"{len(gallery) - begun:,} images added{again}, {len(gallery):,} in {o.gallery}")
 
 
+@contextlib.contextmanager
 def open_or_create(o, model):
+    """The gallery; a new one to which nothing is added is taken away again."""
     if is_gallery(o.gallery):
         if o.int8:
             raise xr.InputError(f"{o.gallery} is there already: --int8 is for a new gallery")
-        return xr.Gallery.open(o.gallery, model, write=True)
-    return xr.Gallery.create(o.gallery, model, int8=o.int8)
+        with xr.Gallery.open(o.gallery, model, write=True) as gallery:
+            yield gallery
+        return
+    with xr.Gallery.create(o.gallery, model, int8=o.int8) as gallery:
+        try:
+            yield gallery
+        finally:
+            gallery.refresh()
+            if not len(gallery):
+                shutil.rmtree(o.gallery, ignore_errors=True)
 
 
 def remove(o):
     with xr.Gallery.open(o.gallery, write=True) as gallery:
-        there = set(gallery.keys())
-        count = gallery.remove([p if p in there else key_of(p) for p in o.images])
+        there = rows_of(gallery)
+        count = gallery.remove([called(path, there) for path in o.images])
         print(f"{count:,} images removed, {len(gallery):,} in {o.gallery}")
 
 
@@ -205,8 +231,8 @@ def verify(o):
         print(f"Damaged: {harmless(key, name=True)}")
     if damaged:
         raise xr.InputError(
-            f"{len(damaged):,} of {len(gallery):,} images of {o.gallery} are damaged: remove them, "
-            "and add them again"
+            f"{len(damaged):,} of {len(gallery):,} images of {o.gallery} are damaged: leave them "
+            "out with xreid gallery compact, and add them again"
         )
     print(f"{len(gallery):,} images, all as they were written")
 
@@ -216,9 +242,12 @@ def compact(o):
         return sum(path.stat().st_size for path in Path(o.gallery).iterdir())
 
     with xr.Gallery.open(o.gallery, write=True) as gallery:
-        before = size()
+        before, images = size(), len(gallery)
         count = gallery.compact()
-        print(f"{count:,} removed images gave back {(before - size()) / 1e6:.1f} MB, "
+        damaged = images - len(gallery)
+        if damaged:
+            print(f"Left out: {damaged:,} damaged images, add them again")
+        print(f"{count - damaged:,} removed images gave back {(before - size()) / 1e6:.1f} MB, "
               f"{len(gallery):,} in {o.gallery}")  # fmt: skip
 
 

@@ -61,6 +61,7 @@ class Gallery:
     def __init__(self, path, header, lock=None):
         self.path, self._lock = Path(path), lock
         self._known = np.empty(0, "uint64")  # hashes of all keys, sorted, where it is written to
+        self._header = header
         self._use(header)
 
     # --- opening -------------------------------------------------------------------------------
@@ -123,8 +124,8 @@ class Gallery:
         try:
             for left in path.glob(".*.tmp"):  # of a writer that was killed
                 left.unlink(missing_ok=True)
-            # Once more: another writer may have ended in between.
-            gallery = cls(path, store.header_of(path), lock)
+            gallery = cls(path, header, lock)
+            gallery.refresh()  # another writer may have ended in between
             store.clear(path, gallery._header)
             return gallery
         except BaseException:
@@ -194,31 +195,46 @@ class Gallery:
     def about(self):
         """What it is: model, rows, cameras with the hash of their statistics, span of times."""
         self._check_open()
+        there = set(self._column("camera")[~self._gone].tolist())
+        cameras = {
+            name: camera
+            for name, camera in self._header["cameras"].items()
+            if camera["number"] in there
+        }
         times = self._column("time")[~self._gone]
         times = times[~np.isnan(times)]
         span = [float(times.min()), float(times.max())] if len(times) else None
-        return {**self._header, "images": len(self), "time": span}
+        return {**self._header, "cameras": cameras, "images": len(self), "time": span}
 
     def refresh(self):
-        """Sees what another process has added since it was opened."""
+        """Sees what another process has added since it was opened.
+
+        Raises:
+            InputError: it was made anew with another model.
+        """
         header = store.header_of(self.path)
         if header != self._header:
             self._use(header)
 
     # --- writing -------------------------------------------------------------------------------
 
-    def add(self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None):
+    def add(
+        self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None,
+        replace=False,
+    ):  # fmt: skip
         """Adds rows; all of them are there when it returns, and none if it fails.
 
         Args:
             embeddings: (n, d) array, of `embed`.
-            keys: n texts, one for each image, none of which is there.
+            keys: n texts, one for each image.
             camera: text or number, or n of them.
             time: seconds, or n of them; None where it is not known.
             rate: number, or n of them: the images' down-sampling rates; None where not known.
             sha256: n hexadecimal SHA-256 of the images; None where they are not known.
             statistics: dict from a camera to the hash of its adapted statistics. A camera's rows
-                must all have the same.
+                that are there must all have the same.
+            replace: whether a row of a key that is there gives way to the new one, at once;
+                refused if False.
 
         Raises:
             InputError: embeddings of another width or not finite, a key that is there, a time,
@@ -235,11 +251,14 @@ class Gallery:
         keys, cameras, times, rates, sha256 = told_of(n, keys, camera, time, rate, sha256)
         rows = np.zeros(n, ROW)
         hashes = np.array([_hash(key) for key in keys], "uint64")
-        self._refuse_known(keys, hashes)
+        old = self._old_rows(keys, hashes)
+        if len(old) and not replace:
+            raise InputError(f"{self.path} has {self._keys_of(old)[0]!r} already: remove it first")
         rows["hash"] = hashes
         rows["time"] = np.array(times, "float64")  # of None it makes NaN
         rows["rate"] = np.array(rates, "float64")
-        table = new_cameras(self._header["cameras"], set(cameras), statistics or {})
+        known = self._header["cameras"]
+        table = new_cameras(known, set(cameras), statistics or {}, self._has_rows)
         rows["camera"] = [table[name]["number"] for name in cameras]
         digests = b"".join(bytes.fromhex(one or "0" * 64) for one in sha256)
         rows["sha256"] = np.frombuffer(digests, "u1").reshape(n, 32)
@@ -259,8 +278,11 @@ class Gallery:
             parts |= {CODES: codes.data, SCALES: scales.data}
         rows["crc"] = _crcs(embeddings, texts, rows)
         parts[ROWS] = rows.data
+        if len(old):
+            parts[REMOVED] = old.data
         header = {**self._header, "rows": self._header["rows"] + n, "cameras": table}
         header["key_bytes"] += sum(map(len, texts))
+        header["removed"] += len(old)
         self._write(parts, header)
         hashes.sort()  # all of them are never sorted again
         self._known = np.insert(self._known, np.searchsorted(self._known, hashes), hashes)
@@ -287,14 +309,14 @@ class Gallery:
         return len(rows)
 
     def compact(self):
-        """Gives the room of removed rows back; what is searched stays the same.
+        """Leaves out removed rows, and gives their room back; damaged ones too, see `verify`.
 
         The rows that are left are copied, which needs their room once more meanwhile. After a crash
         the gallery is the old or the new one. Who has it open goes on reading the old files, until
         `refresh`.
 
         Returns:
-            How many removed rows there were.
+            How many rows were left out.
 
         Raises:
             InputError: the gallery is not open to write.
@@ -306,8 +328,8 @@ class Gallery:
         >>> gallery.compact()
         """
         self._check_writable()
-        old, kept = self._header, np.flatnonzero(~self._gone)
-        if not old["removed"]:
+        old, kept = self._header, np.flatnonzero(~self._gone & ~self._damaged())
+        if len(kept) == old["rows"]:
             return 0
         sizes = np.diff(self._maps[ROWS]["key_end"], prepend=np.uint64(0))[kept]
         header = {**old, "rows": len(kept), "removed": 0, "key_bytes": int(sizes.sum())}
@@ -330,7 +352,7 @@ class Gallery:
             raise
         self._use(header)
         store.clear(self.path, header)
-        return old["removed"]
+        return old["rows"] - len(kept)
 
     def _copied(self, name, rows, ends):
         """What a file holds of some rows, whose keys end elsewhere now."""
@@ -361,12 +383,17 @@ class Gallery:
             raise InputError(f"{self.path} is open to read: Gallery.open(path, write=True)")
         self.refresh()  # an `add` that was interrupted may have ended
 
-    def _refuse_known(self, keys, hashes):
+    def _has_rows(self, camera):
+        number = self._header["cameras"][camera]["number"]
+        return (self._column("camera")[~self._gone] == number).any()
+
+    def _old_rows(self, keys, hashes):
+        """The rows of those keys that are there already."""
         if len(self._known) != self._header["rows"]:
             self._known = np.sort(self._column("hash"))
-        for place in np.flatnonzero(_member(self._known, hashes)):
-            if self._row_of(keys[place]) is not None:
-                raise InputError(f"{self.path} has {keys[place]!r} already: remove it first")
+        known = np.flatnonzero(_member(self._known, hashes))
+        found = [self._row_of(keys[place]) for place in known]
+        return np.array([row for row in found if row is not None], "<u8")
 
     # --- searching -----------------------------------------------------------------------------
 
@@ -419,11 +446,12 @@ class Gallery:
             parts.append(~self._gone)
         if only_cameras is not None:
             known = self._header["cameras"]
-            names = names_of(only_cameras, known, self.path)
+            names = names_of(only_cameras, known)
             numbers = [known[name]["number"] for name in names]
             chosen = np.zeros(len(known), bool)
             chosen[numbers] = True
-            parts.append(chosen.take(self._column("camera")))
+            # Those of removed rows may be damaged.
+            parts.append(chosen.take(self._column("camera"), mode="clip"))
         if between is not None:
             first, last = check_between(between)
             time = self._column("time")
@@ -437,6 +465,8 @@ class Gallery:
     # --- the files -----------------------------------------------------------------------------
 
     def _use(self, header):
+        if header["model"] != self._header["model"]:
+            raise InputError(f"{self.path} was made anew with another model: open it again")
         try:
             self._use_files(header)
         except InputError:  # a writer may have compacted them away in between
@@ -469,7 +499,12 @@ class Gallery:
     def _column(self, name):
         """A column of the rows, side by side in memory: kept, for every filter reads it."""
         if name not in self._columns:
-            self._columns[name] = np.ascontiguousarray(self._maps[ROWS][name])
+            found = np.ascontiguousarray(self._maps[ROWS][name])
+            if name == "camera":
+                wrong = (found < 0) | (found >= len(self._header["cameras"]))
+                if (wrong & ~self._gone).any():
+                    raise InputError(f"{self.path} is damaged: xreid gallery verify {self.path}")
+            self._columns[name] = found
         return self._columns[name]
 
     def _row_of(self, key):
@@ -523,7 +558,7 @@ class Gallery:
         names = [name for name, _ in sorted(self._header["cameras"].items(), key=_number_of)]
         return {
             "key": keys,
-            "camera": [names[number] for number in rows["camera"]],
+            "camera": [names[number] for number in self._column("camera")[there]],
             "time": [None if one != one else one for one in rows["time"].tolist()],
             "rate": [None if one != one else one for one in rows["rate"].tolist()],
             "sha256": [bytes(one).hex() for one in rows["sha256"]],
@@ -538,12 +573,19 @@ class Gallery:
             List of the keys of rows that are damaged.
         """
         self._check_open()
-        wrong, maps = [], self._maps
+        return self._keys_of(np.flatnonzero(self._damaged()))
+
+    def _damaged(self):
+        """(rows,) bool: which of those that are there are damaged."""
+        maps, found = self._maps, ~self._gone
+        sizes = np.diff(maps[ROWS]["key_end"], prepend=np.uint64(0))
         for start in range(0, self._header["rows"], BLOCK):
             part = slice(start, min(start + BLOCK, self._header["rows"]))
             embeddings, rows = maps[EMBEDDINGS][part], maps[ROWS][part]
             keys = self._keys_of(range(part.start, part.stop))
-            bad = np.array(_crcs(embeddings, map(bytes_of, keys), rows)) != rows["crc"]
+            texts = [bytes_of(key) for key in keys]
+            bad = np.array(_crcs(embeddings, texts, rows)) != rows["crc"]
+            bad |= sizes[part] != np.array([len(text) for text in texts], "uint64")
             bad |= np.array([_hash(key) for key in keys], "uint64") != rows["hash"]
             if NORMS in maps:
                 norms = self.metric.norms(embeddings)
@@ -552,9 +594,8 @@ class Gallery:
                 codes, scales = codes_of(embeddings)
                 bad |= np.abs(codes.astype("int16") - maps[CODES][part]).max(1) > 1
                 bad |= ~np.isclose(scales, maps[SCALES][part], rtol=1e-4, atol=0)
-            bad &= ~self._gone[part]
-            wrong += [keys[row] for row in np.flatnonzero(bad)]
-        return wrong
+            found[part] &= bad
+        return found
 
     def _check_open(self):
         if not self._maps:

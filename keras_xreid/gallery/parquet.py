@@ -75,7 +75,9 @@ def _read_npz(path):
             embeddings, paths = file["features"], file["paths"].tolist()
             columns = {"path": paths, **dict.fromkeys(("sha256", "time", "rate"))}
             columns |= {"person": None, "camera": ""}
-            columns |= {name: file[name].tolist() for name in ("sha256",) if name in file}
+            # Old files have none of them.
+            names = {"sha256": "sha256", "cameras": "camera", "times": "time"}
+            columns |= {name: file[key].tolist() for key, name in names.items() if key in file}
             if "rates" in file:
                 columns["rate"] = np.broadcast_to(file["rates"], len(paths)).tolist()
     except InputError:

@@ -1,4 +1,4 @@
-"""A gallery in Qdrant: the same doors as `Gallery`, on a server or, for tests, in a folder.
+"""A gallery in Qdrant: the doors of `Gallery`, on a server or, for tests, in a folder.
 
 What a system measures is one dot product. With g_k the first k parts of a gallery's vector, a
 squared Euclidean distance on k of m parts is |q|^2 - 2 s, where
@@ -29,12 +29,14 @@ from keras_xreid.gallery.told import (
 
 AT_A_TIME = 1000  # points a request
 SECONDS = 600  # that an exact search may take; the client's own 5 are few
+CAMERA = "camera "  # and its name: what the gallery knows of it
 WHOLE = "embedding"  # the name of the vector, where there is one
 
 
 class QdrantGallery:
     """A gallery that lies in Qdrant, a server for many machines; see `Gallery`.
 
+    It has no `from_parquet`, `columns`, `verify` and `compact`: Qdrant keeps its own files.
     Searches are exact. What `add` did is there when it returns; if it fails, what it had sent is
     taken back. Qdrant's local mode is for tests: it is slow above 20,000 rows.
 
@@ -68,23 +70,26 @@ class QdrantGallery:
         about = dict(model) if isinstance(model, dict) else about_model(model)
         if _asked(client.collection_exists, name):
             raise InputError(f"{place} has a collection {name}: open it, or give another name")
+        if _asked(client.collection_exists, _about(name)):  # of a process that was killed, perhaps
+            raise InputError(
+                f"{place} has a collection {_about(name)}: delete it, or give another name"
+            )
         metric = Metric(about["kind"], tuple(about["lengths"]), tuple(about["rates"]))
         nothing = np.zeros((1, metric.lengths[-1]), "float32")
-        sizes = {name: vector.shape[1] for name, vector in _stored(metric, nothing).items()}
-        _asked(
-            client.create_collection, name,
-            vectors_config={
-                key: models.VectorParams(size=size, distance=models.Distance.DOT)
-                for key, size in sizes.items()
-            },
-        )  # fmt: skip
-        _asked(
-            client.create_collection,
-            _about(name),
-            vectors_config=models.VectorParams(size=1, distance=models.Distance.DOT),
-        )
+        sizes = {key: vector.shape[1] for key, vector in _stored(metric, nothing).items()}
         gallery = cls(client, name, {"model": about, "cameras": {}})
-        gallery._keep()
+        dot = models.Distance.DOT
+        try:
+            vector = models.VectorParams(size=1, distance=dot)
+            _asked(client.create_collection, _about(name), vectors_config=vector)
+            gallery._keep()
+            vectors = {key: models.VectorParams(size=n, distance=dot) for key, n in sizes.items()}
+            _asked(client.create_collection, name, vectors_config=vectors)
+        except BaseException:
+            for made in (name, _about(name)):
+                if client.collection_exists(made):
+                    client.delete_collection(made)
+            raise
         return gallery
 
     @classmethod
@@ -95,7 +100,7 @@ class QdrantGallery:
             InputError: no such collection, or one of another model.
         """
         client = place if hasattr(place, "query_points") else _client(place)
-        if not _asked(client.collection_exists, _about(name)):
+        if not all(_asked(client.collection_exists, one) for one in (name, _about(name))):
             raise InputError(f"{place} has no gallery {name}: make one with QdrantGallery.create")
         header = _header(client, name)
         if model is not None:
@@ -104,7 +109,10 @@ class QdrantGallery:
 
     def refresh(self):
         """Sees the cameras that another process has added since it was opened."""
-        self._header = _header(self.client, self.name)
+        header = _header(self.client, self.name)
+        if header["model"] != self._header["model"]:
+            raise InputError(f"{self.name} was made anew with another model: open it again")
+        self._header = header
 
     def close(self):
         """Lets the client go."""
@@ -132,25 +140,34 @@ class QdrantGallery:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def add(self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None):
-        """Adds rows; see `Gallery.add`."""
+    def add(
+        self, embeddings, keys, camera="", time=None, rate=1, sha256=None, statistics=None,
+        replace=False,
+    ):  # fmt: skip
+        """Adds rows; see `Gallery.add`. What was replaced before it failed stays replaced."""
         models = _models()
         embeddings = check_embeddings(embeddings, self.metric.lengths[-1])
         n = len(embeddings)
         keys, *columns = told_of(n, keys, camera, time, rate, sha256)
         columns = dict(zip(("camera", "time", "rate", "sha256"), columns, strict=True))
         ids = [_id(key) for key in keys]
+        old = set()
         for start in range(0, n, AT_A_TIME):
             known = _asked(self.client.retrieve, self.name, ids=ids[start : start + AT_A_TIME])
-            if known:
+            if known and not replace:
                 key = known[0].payload["key"]
                 raise InputError(f"{self.name} has {key!r} already: remove it first")
+            old |= {point.id for point in known}
         self.refresh()
-        table = new_cameras(self._header["cameras"], set(columns["camera"]), statistics or {})
+        known = self._header["cameras"]
+        table = new_cameras(known, set(columns["camera"]), statistics or {}, self._has_rows)
         vectors = _stored(self.metric, embeddings)
-        if table != self._header["cameras"]:  # first: a row of an unknown camera is never found
+        # First: a row of an unknown camera is never found. Each on its own: others write, too.
+        new = {CAMERA + name: one for name, one in table.items() if known.get(name) != one}
+        if new:
+            about = _about(self.name)
+            _asked(self.client.set_payload, about, payload=new, points=[0], wait=True)
             self._header["cameras"] = table
-            self._keep()
         sent = []
         try:
             for start in range(0, n, AT_A_TIME):
@@ -166,10 +183,15 @@ class QdrantGallery:
                 sent += ids[start : start + AT_A_TIME]
                 _asked(self.client.upsert, self.name, points=points, wait=True)
         except BaseException:
-            if sent:
-                selected = models.PointIdsList(points=sent)
+            new = [one for one in sent if one not in old]
+            if new:
+                selected = models.PointIdsList(points=new)
                 _asked(self.client.delete, self.name, points_selector=selected, wait=True)
             raise
+
+    def _has_rows(self, camera):
+        wanted = self._filter([camera], None)
+        return _asked(self.client.count, self.name, count_filter=wanted, exact=True).count > 0
 
     def remove(self, keys):
         """Removes rows; see `Gallery.remove`."""
@@ -218,7 +240,7 @@ class QdrantGallery:
     def _filter(self, only_cameras, between):
         models, conditions = _models(), []
         if only_cameras is not None:
-            cameras = names_of(only_cameras, self._header["cameras"], self.name)
+            cameras = names_of(only_cameras, self._header["cameras"])
             match = models.MatchAny(any=cameras)
             conditions.append(models.FieldCondition(key="camera", match=match))
         if between is not None:
@@ -270,7 +292,14 @@ def _query(metric, query, level):
 
 def _header(client, name):
     told = _asked(client.retrieve, _about(name), ids=[0], with_payload=True)
-    return json.loads(told[0].payload["header"])
+    if not told or "header" not in (told[0].payload or {}):
+        raise InputError(f"{_about(name)} says of no model: delete it and {name}, and begin anew")
+    payload = told[0].payload
+    header = json.loads(payload["header"])
+    for name in payload:
+        if name.startswith(CAMERA):
+            header["cameras"][name.removeprefix(CAMERA)] = payload[name]
+    return header
 
 
 def _models():

@@ -8,6 +8,7 @@ import numpy as np
 from keras_xreid.errors import InputError
 
 LARGE = 1e15
+FLOAT32 = float(np.finfo("float32").max)
 HEX = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -85,7 +86,7 @@ def told_of(n, keys, camera, time, rate, sha256):
         raise InputError(f"key {twice!r} is given twice: each image has a key of its own")
     cameras = [_name(one) for one in _each(camera, n, "cameras")]
     times = [_number("time", one) for one in _each(time, n, "times")]
-    rates = [_number("rate", one) for one in _each(rate, n, "rates")]
+    rates = [_number("rate", one, FLOAT32) for one in _each(rate, n, "rates")]
     low = [one for one in rates if one is not None and one < 1]
     if low:
         raise InputError(f"rate {low[0]:g} is below 1: give 1 (high resolution) or more")
@@ -109,7 +110,7 @@ def texts_of(keys):
     return keys
 
 
-def names_of(cameras, known, place):
+def names_of(cameras, known):
     """Names of cameras to search, of one or several; refuses those that a gallery has not."""
     if isinstance(cameras, (str, int, float, np.generic)):
         cameras = [cameras]
@@ -117,7 +118,7 @@ def names_of(cameras, known, place):
     unknown = [name for name in names if name not in known]
     if unknown:
         there = ", ".join(sorted(known)) or "none"
-        raise InputError(f"no camera {unknown[0]} in {place}: it has {there}")
+        raise InputError(f"no camera {unknown[0]} in the gallery: it has {there}")
     return names
 
 
@@ -133,22 +134,24 @@ def check_between(between):
     return first, last
 
 
-def new_cameras(known, names, statistics):
+def new_cameras(known, names, statistics, has_rows=lambda name: True):
     """The table of cameras with new ones; refuses statistics that have changed.
 
     Args:
         known: dict from a camera's name to {"number", "statistics"}.
         names: set of the names in a batch.
         statistics: dict from a camera to the hash of its adapted statistics.
+        has_rows: whether a known camera has rows, whose statistics these must be.
     """
     table, told = dict(known), {_name(camera): value for camera, value in statistics.items()}
     for name in sorted(names):
-        entry = table.setdefault(name, {"number": len(table), "statistics": told.get(name)})
-        if entry["statistics"] != told.get(name):
+        entry = table.get(name, {"number": len(table), "statistics": told.get(name)})
+        if entry["statistics"] != told.get(name) and has_rows(name):
             raise InputError(
                 f"rows of camera {name} have the statistics {entry['statistics']}, and these "
                 f"{told.get(name)}: embed that camera's images anew"
             )
+        table[name] = {**entry, "statistics": told.get(name)}
     return table
 
 
@@ -161,7 +164,7 @@ def _name(camera):
     return str(camera)
 
 
-def _number(what, value):
+def _number(what, value, below=np.inf):
     """A number, or None where it is not known."""
     if value is None or value != value:
         return None
@@ -169,7 +172,7 @@ def _number(what, value):
         found = float(value)
     except (TypeError, ValueError):
         found = np.inf
-    if not np.isfinite(found):
+    if not abs(found) < below:  # of NaN, too
         raise InputError(f"{what} is {str(value)[:80]!r}: give a number")
     return found
 
