@@ -5,7 +5,7 @@
 The file goes into weights/, with kernels as float16 and without the critics, which only training
 needs, and a row into the table of weights/README.md. It is scored once more as it was stored, and
 refused if a score moved by more than one query. What is too large for the repository (a file of 20
-MB, 96 MB in all) is listed without a file, with the command that makes it.
+MB, 120 MB in all) is listed without a file, with the command that makes it.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from keras_xreid.report.tables import NOT_MEASURED, markdown, markdown_table
 
 keras, flops = later("keras"), later("keras_xreid.evaluation.flops")
 
-FILE_BYTES, ALL_BYTES = 20e6, 96e6
+FILE_BYTES, ALL_BYTES = 20e6, 120e6
 LICENCES = {
     "synthetic": "Apache-2.0",
     "csv": "Apache-2.0 for the weights; trained on pictures of one's own",
