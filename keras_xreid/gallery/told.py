@@ -53,12 +53,13 @@ def check_model(place, known, model):
         model: a `ReIDModel`, or what `about_model` says of one.
     """
     about = dict(model) if isinstance(model, dict) else about_model(model)
-    for name, theirs in known.items():
-        if about.get(name) != theirs:
-            raise InputError(
-                f"{place} holds embeddings of another model (its {name} is {theirs}, here it is "
-                f"{about.get(name)}): give the weights that it was made with, or another gallery"
-            )
+    differ = [name for name, theirs in known.items() if about.get(name) != theirs]
+    for name in sorted(differ, key="weights_sha256".__eq__):  # a size says more than a hash
+        theirs, here = (str(of.get(name))[:16] for of in (known, about))
+        raise InputError(
+            f"{place} holds embeddings of another model (its {name} is {theirs}, here it is "
+            f"{here}): give the weights that it was made with, or another gallery"
+        )
 
 
 def check_embeddings(embeddings, width):
