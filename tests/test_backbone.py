@@ -146,7 +146,9 @@ def test_the_global_data_format_does_not_matter(name):
         keras.config.set_image_data_format("channels_last")
 
 
-@pytest.mark.parametrize("name", ["resnet_tiny", "osnet_x0_25"])
+@pytest.mark.parametrize(
+    "name", ["resnet_tiny", pytest.param("osnet_x0_25", marks=pytest.mark.slow)]
+)
 def test_a_backbone_starts_from_that_of_another_system(name):
     """At another size, and whatever the part that holds it is called."""
     options = {"preset": "tiny", "backbone": name, "image_size": SIZE}

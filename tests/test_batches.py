@@ -541,7 +541,7 @@ def test_workers_leave_no_shared_memory_behind(records):
     assert not any(map(alive, workers))
 
 
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("kept", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_started_afresh_workers_give_the_same_batches(records, monkeypatch, tmp_path, kept):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(workers_module, "START_METHOD", "spawn")

@@ -470,7 +470,9 @@ def test_a_format_that_the_backend_does_not_write(tmp_path):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own format")
-@pytest.mark.parametrize("make", [small.intact, small.adaptive])
+@pytest.mark.parametrize(
+    "make", [pytest.param(small.intact, marks=pytest.mark.slow), small.adaptive]
+)
 def test_exported_it_gives_the_features_of_uint8(make, tmp_path):
     import torch
 

@@ -59,7 +59,11 @@ def on_every_backend(*values):
         (small.rain, ["embedding", "recovered"]),
         (small.cadnet, ["embedding", "recovered"]),
         # Of a name, both encoders' weights have the same paths.
-        on_every_backend(lambda: small.cadnet(backbone="osnet_x0_25"), ["embedding", "recovered"]),
+        pytest.param(
+            lambda: small.cadnet(backbone="osnet_x0_25"),
+            ["embedding", "recovered"],
+            marks=[pytest.mark.backend, pytest.mark.slow],
+        ),
         on_every_backend(small.adaptive, ["embedding"]),
         on_every_backend(lambda: small.panned(rates=(1, 2, 4, 8)), ["embedding"]),
         # Behind a neck, and averaged with the mirror image, as the strong preset has it.

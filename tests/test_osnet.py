@@ -261,6 +261,7 @@ def published(tmp_path):
     return tmp_path / "osnet.pth", recording["output5"]
 
 
+@pytest.mark.slow
 def test_what_is_converted_opens_by_load(published, tmp_path, capsys):
     file, embedding = published
     out = tmp_path / "osnet.weights.h5"

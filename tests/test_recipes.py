@@ -306,6 +306,7 @@ def test_short_runs_of_the_other_systems(people, tmp_path, recipe, options, term
     assert again["per_rate"] == metrics["per_rate"]
 
 
+@pytest.mark.slow
 def test_a_network_for_each_rate(people, tmp_path):
     out = tmp_path / "rival"
     run("one_per_rate", *short(people, out, "--batch-size", 8))

@@ -276,6 +276,7 @@ def test_a_number_that_another_process_has_now_is_no_owner(tmp_path):
 
 
 @POSIX
+@pytest.mark.slow
 def test_of_processes_that_begin_together_one_is_first(tmp_path):
     dead = {"process": 2**22 + 5, "began": "1", "since": "then",
             "host": folders.socket.gethostname()}  # fmt: skip

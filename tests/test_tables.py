@@ -114,8 +114,10 @@ def test_every_row_is_an_option_of_its_recipe(command):
     assert told <= {"train_on"} and bool(changed | told) == bool(words)
 
 
-@pytest.mark.parametrize("preset", ["strong", "tiny", "paper"])
-@pytest.mark.parametrize("weights", [None, "some/run"])
+@pytest.mark.parametrize(
+    "preset, weights",
+    [("strong", None), ("tiny", None), ("paper", None), ("strong", "some/run")],
+)
 def test_every_command_is_accepted_by_its_recipe(preset, weights):
     found = planned("all", preset=preset, weights=weights, data_dir="here", lpips=True)
     for job in found:
@@ -570,6 +572,7 @@ def published(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("figure", "names"),
     [

@@ -51,7 +51,7 @@ def test_kernels_as_float16(model, tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [intact, rain, cadnet])
+@pytest.mark.parametrize("make", [intact, rain, pytest.param(cadnet, marks=pytest.mark.slow)])
 def test_without_critics(make, tmp_path):
     """Everything else comes back bit by bit, and embeds the same."""
     model = make(backbone="resnet_tiny")
@@ -124,6 +124,7 @@ def zoo(model, tmp_path, monkeypatch):
     xr.published.cache_clear()
 
 
+@pytest.mark.slow
 def test_precision(model, tmp_path):
     """The same weights, computed in float32 however they were trained, or the other way round."""
     path = tmp_path / "half.weights.h5"
@@ -199,6 +200,7 @@ def refusal(path):
     return message
 
 
+@pytest.mark.slow
 def test_a_flipped_byte(zoo, tmp_path):
     published, path = zoo / "tiny.weights.h5", tmp_path / "tiny.weights.h5"
     content = published.read_bytes()
