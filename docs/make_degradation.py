@@ -2,7 +2,7 @@
 
     python docs/make_degradation.py
 
-A column for each strength. The people are of the embedded set, at rate 4 and enlarged; nobody is
+A column for each strength. The people are of the built-in set, at rate 4 and enlarged; nobody is
 real. Each person's blur, noise and JPEG are drawn by the name of the image, and are the same in
 each column but for their strength.
 """

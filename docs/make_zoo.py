@@ -35,16 +35,19 @@ Loaded strong weights average mirror images, at twice the cost:
 `embed(..., flip=False)` leaves them out.
 """
 SPEED = """
-Images a second were measured while embedding, on two CPU cores, on PyTorch.
-The card of each file names the machine.
+Images a second were measured while embedding, all weights in turn, on two CPU cores, on PyTorch.
+Mirror images were averaged where loaded weights do so. The card of each file names the machine.
 """
 TAIL = """
 ## Files and commands
 
 The files lie in `weights/`, each with a card, `weights/NAME.md`.
-They hold no critics (discriminators, INTACT's association).
-Embedding needs none, and further training starts them anew.
-Weights trained on a data set for research use only are for research too.
+They hold nothing that only training needs: discriminators, INTACT's association,
+Distilled's teacher.
+All but the two `synthetic` ones are for research only, as Market-1501 is.
+Do not use them in a product.
+Weights that you train on your own images are yours.
+ImageNet, where `--weights imagenet` starts, has terms of its own.
 Training times are upper limits: other jobs shared the machine.
 `_market1501_501` is the split of 401 and 100 people in [data sets](data.md#notes).
 

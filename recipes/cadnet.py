@@ -20,7 +20,7 @@ from keras_xreid import app
 # Epochs over all training images, each seen at HR and at LR.
 EPOCHS = {"tiny": 4, "strong": 8, "paper": 60}
 # Weight of L_rec, a mean over pixels in [0, 1] (ours; the paper leaves its norm open). With 1 and
-# a short schedule G pleases D_I and recovers nothing: chosen on the embedded set's dev split.
+# a short schedule G pleases D_I and recovers nothing: chosen on the built-in set's dev split.
 RECONSTRUCTION = {"tiny": 10.0, "strong": 10.0, "paper": 1.0}
 # What --without leaves out, by its weight in xr.CADNet.
 LOSSES = {

@@ -16,7 +16,7 @@ from keras_xreid import app
 
 REID_EPOCHS = {"tiny": 10, "strong": 16, "paper": 60}  # of stage 1
 EPOCHS = {"tiny": 5, "strong": 8, "paper": 60}  # of stage 2
-QUICK = 4  # of stage 2, for the embedded set on a CPU
+QUICK = 4  # of stage 2, for the built-in set on a CPU
 RATES = {"generator": 1e-4, "discriminator": 1e-4, "association": 1e-3}  # the paper's
 
 ONE = {"images_per_person": 1}  # images of stage 2 come one by one, in random order

@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=torch python tests/kills.py --times 20 --seed 0
 
-INTACT, with its three optimizers, trains on the embedded people. A moment is drawn between the
+INTACT, with its three optimizers, trains on the built-in people. A moment is drawn between the
 first step and the end of scoring; a quarter of the kills come while a checkpoint is written. A
 killed run is resumed, and may be killed again. 20 kills take about 15 minutes on one core.
 """

@@ -37,7 +37,7 @@ def usage():
             "",
             *lines,
             "",
-            "First steps:  xreid train intact                        (embedded people, 10 minutes)",
+            "First steps:  xreid train intact                        (built-in people, 10 minutes)",
             "              xreid search --gallery FOLDER query.jpg   (your own images)",
             "",
             "KERAS_BACKEND=torch, tensorflow or jax chooses the backend; --debug shows tracebacks.",

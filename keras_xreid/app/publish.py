@@ -37,7 +37,7 @@ FILE_BYTES, ALL_BYTES = 20e6, 120e6
 LICENCES = {
     "synthetic": "Apache-2.0",
     "csv": "Apache-2.0 for the weights; trained on pictures of one's own",
-    None: "Apache-2.0 for the weights; trained on a data set for research use only",
+    None: "for research use only, as the data set; what is ours in them is under Apache-2.0",
 }
 SCORES = (
     "per_rate", "mean_lr", "standard_error", "queries", "image_quality", "enlarged", "flip",
@@ -137,7 +137,7 @@ def card(name, entry, place=None):
         ["manifest of query and gallery", f"`{entry['scored_manifest_sha256']}`"],
         ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"
          if entry["file"] else "none: no room for it in the repository; the command makes it"],
-        *([["left out", f"the critics ({left_out}): training that goes on begins them anew"]]
+        *([["left out", f"what only training needs: {left_out}"]]
           if left_out and entry["file"] else []),
         *([["with mirror images averaged", "mean LR rank-1 {rank1:.1f}, mAP {mAP:.1f}".format(
             **entry["flip"]["mean_lr"])]] if (entry.get("flip") or {}).get("mean_lr") else []),

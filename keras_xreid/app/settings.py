@@ -90,7 +90,7 @@ class Model:
     """The preset's if not given."""
     image_size: tuple[int, int] | None = None
     """Height and width that images are brought to, in pixels; the preset's if not given. The
-    embedded people are drawn at this size, so that their scores at two sizes cannot be compared."""
+    built-in people are drawn at this size, so that their scores at two sizes cannot be compared."""
     weights: str | None = None
     """Where the backbone starts: imagenet, random, or trained weights of any system (a published
     name, or the folder of a run), of which the backbone alone is taken. If not given: imagenet for

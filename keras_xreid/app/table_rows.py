@@ -24,7 +24,7 @@ BEST = {"control HR & LR, 600,000 images": ("control-hrlr-long", "baseline --tra
 # Epochs of pairs that a row sees; a baseline has twice as many, for a pair is two images. Of the
 # main table, 8 epochs of 7,488 pairs are 120,000 images; the longest run is counted in images.
 # INTACT's are those of its second stage; the first is shared by its rows. Of the papers' tables:
-# about three minutes of the embedded set on two cores, and 15,000 images where rows begin from
+# about three minutes of the built-in set on two cores, and 15,000 images where rows begin from
 # trained weights; four masks take four epochs. The paper preset has each recipe's own.
 MAIN_EPOCHS = {"tiny": 5, "strong": 8}
 LONG_EPOCHS = 48

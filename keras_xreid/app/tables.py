@@ -10,7 +10,7 @@
 beside its numbers; `rain` has a system's tables, `people` a system and its control with fewer
 people to train on, `all` every one. A row that two tables print is run once. A finished row is not
 run again, an interrupted one goes on where it was: the command can be repeated at any time. On two
-cores a row of the embedded set takes about three minutes. --plan prints the jobs and runs nothing;
+cores a row of the built-in set takes about three minutes. --plan prints the jobs and runs nothing;
 --from prints what is finished in a folder and says which rows are not run. `published` trains
 nothing: it scores the published weights of --data again, from their files.
 """
@@ -58,7 +58,7 @@ class Options:
     splits: int | None = None
     """The first so many splits: 10 for viper, caviar and cuhk03, as the papers have them."""
     preset: str | None = None
-    """tiny, strong or paper; if not given, tiny for the embedded people and strong for others."""
+    """tiny, strong or paper; if not given, tiny for the built-in people and strong for others."""
     backbone: str | None = None
     """Backbone of every row; the preset's if not given."""
     weights: str | None = None

@@ -108,7 +108,7 @@ def load(
     Args:
         name: "market1501", "dukemtmc", "cuhk03", "viper", "caviar", "caviar-native"
             (rates from the stored heights), "mlr" (a folder of images at low and high resolution,
-            see `read_mlr`), "csv" (own folders, see `read_csv`), "synthetic" (the embedded set) or
+            see `read_mlr`), "csv" (own folders, see `read_csv`), "synthetic" (the built-in set) or
             "synthetic-b" (its people in four other cameras).
         data_dir: the data set's folder; for "csv" the file or a folder that holds one `.csv`;
             embedded sets need none.

@@ -86,7 +86,7 @@ STYLES = {"a": VIEWS, "b": VIEWS_B}
 def load_synthetic(
     image_size=(128, 64), people=PEOPLE, seed=0, cache_dir=None, verbose=True, style="a"
 ):
-    """Draw the embedded people on first use, keep them on disk, and read them from there.
+    """Draw the built-in people on first use, keep them on disk, and read them from there.
 
     The training and the test part hold `people` different people each, with four images in each of
     four cameras. The first image of each test person and camera is a query, the others are the
