@@ -260,7 +260,7 @@ def _hugging_face():
         import huggingface_hub
     except ModuleNotFoundError:
         raise InputError(
-            'hf:// needs huggingface_hub, which is not installed: pip install "keras-xreid[hub]"'
+            'hf:// needs huggingface_hub, which is not installed: pip install -e ".[hub]"'
         ) from None
     return huggingface_hub
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import keras_xreid as xr
 
-pytest.importorskip("tyro", reason='the command line needs pip install "keras-xreid[recipes]"')
+pytest.importorskip("tyro", reason='the command line needs pip install -e ".[recipes]"')
 
 from keras_xreid import app
 from keras_xreid.app import cli, embed, index, recipes, settings

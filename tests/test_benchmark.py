@@ -30,7 +30,7 @@ has_torch = pytest.mark.skipif(
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="compares two models on torch")
 has_tyro = pytest.mark.skipif(
     importlib.util.find_spec("tyro") is None,
-    reason='recipes need pip install "keras-xreid[recipes]"',
+    reason='recipes need pip install -e ".[recipes]"',
 )
 
 

@@ -16,7 +16,7 @@ import keras_xreid as xr
 from keras_xreid.evaluation.flops import embedding_cost, forward_flops
 
 for needed in ("tyro", "matplotlib"):
-    pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
+    pytest.importorskip(needed, reason='recipes need pip install -e ".[recipes]"')
 
 from made_runs import made_queries, made_run  # noqa: E402
 

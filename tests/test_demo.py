@@ -223,7 +223,7 @@ def free_port():
 @pytest.fixture
 def page(desk, tmp_path, monkeypatch):
     """The server's address, and the folder in which Gradio would keep uploads."""
-    pytest.importorskip("gradio", reason='needs pip install "keras-xreid[demo]"')
+    pytest.importorskip("gradio", reason='needs pip install -e ".[demo]"')
     (tmp_path / "kept").mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "kept"))
     port = free_port()

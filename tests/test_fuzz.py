@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-pytest.importorskip("tyro", reason='the command line needs pip install "keras-xreid[recipes]"')
+pytest.importorskip("tyro", reason='the command line needs pip install -e ".[recipes]"')
 
 import fuzz
 

@@ -106,7 +106,7 @@ def test_an_address_needs_its_hash(server, published):
 
 needs_hub = pytest.mark.skipif(
     importlib.util.find_spec("huggingface_hub") is None,
-    reason='hf:// needs pip install "keras-xreid[hub]"',
+    reason='hf:// needs pip install -e ".[hub]"',
 )
 
 

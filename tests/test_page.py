@@ -8,7 +8,7 @@ from PIL import Image
 
 import keras_xreid as xr
 
-pytest.importorskip("markdown_it", reason='pages need pip install "keras-xreid[recipes]"')
+pytest.importorskip("markdown_it", reason='pages need pip install -e ".[recipes]"')
 
 from keras_xreid.report.page import write_page
 

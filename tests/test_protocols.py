@@ -469,7 +469,7 @@ def test_dev_split_and_limit_of_a_protocol(viper):
 
 
 def test_recipe_builds_and_verifies(viper, tmp_path, capsys, monkeypatch):
-    pytest.importorskip("tyro", reason='recipes need pip install "keras-xreid[recipes]"')
+    pytest.importorskip("tyro", reason='recipes need pip install -e ".[recipes]"')
     from keras_xreid import app
     from keras_xreid.app import build
 

@@ -36,7 +36,7 @@ MARKET = Path(__file__).parents[2] / "shared" / "data" / "market1501-501ids"
 pytestmark = [
     pytest.mark.skipif(
         any(importlib.util.find_spec(m) is None for m in ("tyro", "matplotlib", "skimage")),
-        reason='recipes need pip install "keras-xreid[recipes]"',
+        reason='recipes need pip install -e ".[recipes]"',
     ),
     # TensorFlow's word on `eagerly`, below.
     pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run:UserWarning"),

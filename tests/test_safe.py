@@ -22,8 +22,8 @@ import keras_xreid as xr
 from keras_xreid import files
 from keras_xreid.training import checkpoint
 
-pytest.importorskip("tyro", reason='the command line needs pip install "keras-xreid[recipes]"')
-pytest.importorskip("markdown_it", reason='pages need pip install "keras-xreid[recipes]"')
+pytest.importorskip("tyro", reason='the command line needs pip install -e ".[recipes]"')
+pytest.importorskip("markdown_it", reason='pages need pip install -e ".[recipes]"')
 
 from made_runs import made_run
 
@@ -585,7 +585,7 @@ def test_a_missing_tyro_is_one_line(monkeypatch, line):
     monkeypatch.delitem(sys.modules, "keras_xreid.app.search")
     monkeypatch.delattr("keras_xreid.app.search")
     code, said = line("search")
-    assert code == 2 and 'pip install "keras-xreid[recipes]"' in said
+    assert code == 2 and 'pip install -e ".[recipes]"' in said
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"data": 1', b"\xff\xfe", "[" * 100_000])

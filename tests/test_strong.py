@@ -167,7 +167,7 @@ def test_a_schedule_rises_and_falls_in_each_period():
 
 recipes = pytest.mark.skipif(
     importlib.util.find_spec("tyro") is None,
-    reason='recipes need pip install "keras-xreid[recipes]"',
+    reason='recipes need pip install -e ".[recipes]"',
 )
 
 

@@ -17,7 +17,7 @@ import keras_xreid as xr
 from keras_xreid.report import papers
 
 for needed in ("tyro", "matplotlib"):
-    pytest.importorskip(needed, reason='recipes need pip install "keras-xreid[recipes]"')
+    pytest.importorskip(needed, reason='recipes need pip install -e ".[recipes]"')
 
 from made_runs import RATES, made_queries, made_run  # noqa: E402
 

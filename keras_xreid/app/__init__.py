@@ -106,7 +106,7 @@ def _leave_with(error, again):
         line = str(error) if isinstance(error, InputError) else f"cannot write: {full}"
         leave(f"{line}; then {again or 'run the same command again'}" if full else line)
     if isinstance(error, ModuleNotFoundError) and error.name == "tyro":
-        leave('this needs tyro, which is not installed: pip install "keras-xreid[recipes]"')
+        leave('this needs tyro, which is not installed: pip install -e ".[recipes]"')
     if isinstance(error, OSError) and error.filename is not None:
         leave(f"{error.filename}: {error.strerror or error}")
     if os.environ.get("XREID_DEBUG", "0") not in ("", "0"):

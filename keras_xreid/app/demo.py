@@ -69,7 +69,7 @@ def main(o):
     check_number("--max-mb", o.max_mb, least=0.01, most=500, whole=False)
     check_number("--port", o.port, least=1, most=65535)
     if importlib.util.find_spec("gradio") is None:
-        raise xr.InputError('the demo needs gradio: pip install "keras-xreid[demo]"')
+        raise xr.InputError('the demo needs gradio: pip install -e ".[demo]"')
     # Asked to end, it leaves no gallery behind that was made for this while.
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):

@@ -3,7 +3,7 @@
     xreid export runs/intact-synthetic intact.onnx
 
 It takes about half a minute, on the backend torch or tensorflow, and needs
-pip install "keras-xreid[onnx]". The graph scales and normalises the images itself. Its metadata say
+pip install -e ".[onnx]". The graph scales and normalises the images itself. Its metadata say
 what it takes and gives, how to resize, by which distance to rank, and which weights it holds, with
 their licence. The file gets its name when onnxruntime has computed the same from it as Keras on 64
 drawn images, to 1e-4 (of the largest value, where that is above 1).
@@ -205,7 +205,7 @@ def check(out, overwrite):
     if missing:
         raise xr.InputError(
             f"export from {backend} needs {', '.join(missing)}, which is not installed: "
-            'pip install "keras-xreid[onnx]"'
+            'pip install -e ".[onnx]"'
         )
     if out.suffix != ".onnx" or not out.parent.is_dir() or out.is_dir():
         raise xr.InputError(

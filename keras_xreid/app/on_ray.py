@@ -71,7 +71,7 @@ def imported():
         import ray
         import ray.util
     except ImportError:
-        raise xr.InputError('--engine ray needs Ray: pip install "keras-xreid[ray]"') from None
+        raise xr.InputError('--engine ray needs Ray: pip install -e ".[ray]"') from None
     return ray
 
 

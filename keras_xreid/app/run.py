@@ -380,7 +380,7 @@ class Run:
                 if value is not None and not fits(value):
                     raise xr.InputError(f"{flag(name)} is {value:g}: give {wanted}")
         if importlib.util.find_spec("matplotlib") is None:
-            raise xr.InputError('figures need matplotlib: pip install "keras-xreid[recipes]"')
+            raise xr.InputError('figures need matplotlib: pip install -e ".[recipes]"')
         strength_of(o)
         if o.resume and o.overwrite:
             raise xr.InputError("--resume and --overwrite exclude each other: give one")

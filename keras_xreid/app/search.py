@@ -253,7 +253,7 @@ def check(o):
                 "or one for each"
             )
     if importlib.util.find_spec("matplotlib") is None:
-        raise xr.InputError('the picture needs matplotlib: pip install "keras-xreid[recipes]"')
+        raise xr.InputError('the picture needs matplotlib: pip install -e ".[recipes]"')
 
 
 def rates_from(o):

@@ -135,7 +135,7 @@ def can_measure():
     """Whether PSNR and SSIM can be measured; says how, where they cannot."""
     found = importlib.util.find_spec("skimage") is not None
     if not found:  # the scores of a long run are not lost for that
-        print('PSNR and SSIM are left out: pip install "keras-xreid[recipes]"')
+        print('PSNR and SSIM are left out: pip install -e ".[recipes]"')
     return found
 
 
@@ -183,8 +183,7 @@ def _scikit_image():
         import skimage.metrics
     except ImportError as error:
         raise InputError(
-            "PSNR and SSIM need scikit-image, which is not installed: "
-            'pip install "keras-xreid[recipes]"'
+            'PSNR and SSIM need scikit-image, which is not installed: pip install -e ".[recipes]"'
         ) from error
     return skimage.metrics
 

@@ -18,7 +18,7 @@ def arrow():
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise InputError('Parquet needs pyarrow: pip install "keras-xreid[parquet]"') from None
+        raise InputError('Parquet needs pyarrow: pip install -e ".[parquet]"') from None
     return pyarrow
 
 

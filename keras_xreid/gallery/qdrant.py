@@ -306,9 +306,7 @@ def _models():
     try:
         from qdrant_client import models
     except ImportError:
-        raise InputError(
-            'this gallery needs qdrant-client: pip install "keras-xreid[qdrant]"'
-        ) from None
+        raise InputError('this gallery needs qdrant-client: pip install -e ".[qdrant]"') from None
     return models
 
 

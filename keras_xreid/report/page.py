@@ -36,8 +36,7 @@ def write_page(path, text, folder=None):
         from markdown_it import MarkdownIt
     except ImportError as error:
         raise InputError(
-            "HTML pages need markdown-it-py, which is not installed: "
-            'pip install "keras-xreid[recipes]"'
+            'HTML pages need markdown-it-py, which is not installed: pip install -e ".[recipes]"'
         ) from error
     folder = Path(folder or Path(path).parent)
     title = re.search(r"^#+ (.+)$", text, re.MULTILINE)

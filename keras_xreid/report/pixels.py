@@ -35,7 +35,7 @@ def new_figure(path, width, height):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError(
-            'figures need matplotlib, which is not installed: pip install "keras-xreid[recipes]"'
+            'figures need matplotlib, which is not installed: pip install -e ".[recipes]"'
         ) from error
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)

@@ -83,7 +83,7 @@ def write_report(folder, metrics=None):
     if importlib.util.find_spec("markdown_it") is not None:
         write_page(folder / "report.html", text)
     else:  # a finished run is not lost for that
-        print('report.html is left out: pip install "keras-xreid[recipes]"')
+        print('report.html is left out: pip install -e ".[recipes]"')
     write_text_atomic(folder / "report.md", text)
     return folder / "report.md"
 

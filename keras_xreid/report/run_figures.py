@@ -51,7 +51,7 @@ def draw_figures(folder, result, train_rates=(2, 3, 4), show_rate=4):
         path = folder / "masks.png"
         written.append(figures.mask_heat_map(path, result.masks, result.mask_rates))
     if importlib.util.find_spec("sklearn") is None:  # a finished run is not lost for that
-        print('t-SNE is left out: pip install "keras-xreid[recipes]"')
+        print('t-SNE is left out: pip install -e ".[recipes]"')
     elif rates and len(result.map_distances) >= 4:
         people = [result.data.query[row].person for row in result.mapped] * len(result.trials)
         shown = np.concatenate([trial.query_rates[result.mapped] for trial in result.trials])

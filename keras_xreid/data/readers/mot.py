@@ -266,7 +266,7 @@ def _of_video(path, numbers):
         import av
     except ImportError:
         raise InputError(
-            f'{path} is a video, which needs PyAV: pip install "keras-xreid[video]"'
+            f'{path} is a video, which needs PyAV: pip install -e ".[video]"'
         ) from None
     wanted = set(numbers)
     try:
