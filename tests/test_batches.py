@@ -594,6 +594,24 @@ def test_workers_end_with_a_killed_run(records):
     assert not any(map(alive, workers))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into the pool")
+def test_workers_leave_ctrl_c_to_the_run_and_a_killed_one_is_told_in_one_line(records):
+    batches = PairBatches(records, (16, 8), batch_size=4, workers=2)
+    batches[0]
+    workers = list(batches._ahead._pool._processes)
+    for worker in workers:
+        os.kill(worker, signal.SIGINT)
+    expected = PairBatches(records, (16, 8), batch_size=4)
+    for index in (1, 2, 3, 0, 1, 2):  # more than are waiting already
+        assert_equal(batches[index], expected[index])
+    assert list(batches._ahead._pool._processes) == workers and all(map(alive, workers))
+    os.kill(workers[0], signal.SIGKILL)
+    with pytest.raises(InputError, match="memory: give fewer --workers, .* --resume"):
+        for index in (0, 1, 2, 3, 4) * 20:
+            batches[index]
+            time.sleep(0.05)
+
+
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,6 +1,7 @@
 """Processes that make the coming batches."""
 
 import concurrent.futures
+import contextlib
 import copy
 import functools
 import math
@@ -12,13 +13,28 @@ import sys
 import threading
 import warnings
 import weakref
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
+
+from keras_xreid.errors import InputError
 
 # Forked workers start in milliseconds. They use Pillow and NumPy only, so no lock held by a thread
 # of the backend can stop them. Elsewhere than on Linux, fork is not to be relied on: there each
 # worker imports the package.
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+
+
+@contextlib.contextmanager
+def _told_of_loss():
+    """Says in one line that a worker was killed."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that prepares batches was killed, as a system does that runs out of memory: "
+            "give fewer --workers, and go on from the last finished epoch with --resume"
+        ) from error
 
 
 class Ahead:
@@ -55,10 +71,11 @@ class Ahead:
         )
         # Not left to the end of the interpreter, which takes the pool's modules away before it.
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-        with warnings.catch_warnings():  # see START_METHOD
+        with _told_of_loss(), warnings.catch_warnings():  # see START_METHOD
             warnings.filterwarnings("ignore", message=".*fork")
             self._pool.submit(os.getpid).result()
 
+    @_told_of_loss()
     def get(self, epoch, index):
         numbers = range(index, index + self._window)
         keys = [(epoch + i // self._steps, i % self._steps) for i in numbers]
@@ -89,6 +106,7 @@ class Ahead:
 def _begin_worker(batches, slots):
     global _worker_batches, _worker_slots
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a training's own answer is not a worker's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the training ends them
     _worker_batches, _worker_slots = batches, slots
     batches._images = batches._images or batches._read_images()
     threading.Thread(target=_end_with_parent, daemon=True).start()
