@@ -606,7 +606,7 @@ def test_workers_leave_ctrl_c_to_the_run_and_a_killed_one_is_told_in_one_line(re
         assert_equal(batches[index], expected[index])
     assert list(batches._ahead._pool._processes) == workers and all(map(alive, workers))
     os.kill(workers[0], signal.SIGKILL)
-    with pytest.raises(InputError, match="memory: give fewer --workers, .* --resume"):
+    with pytest.raises(InputError, match=r"memory: give fewer --workers, .* --resume"):
         for index in (0, 1, 2, 3, 4) * 20:
             batches[index]
             time.sleep(0.05)

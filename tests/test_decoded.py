@@ -96,6 +96,36 @@ def test_images_of_one_container_are_kept_apart(home, tmp_path, monkeypatch):
     assert len(list(home.iterdir())) == 3
 
 
+@pytest.mark.parametrize("contained", [False, True])
+def test_an_image_that_changes_after_it_was_hashed_is_not_kept(
+    home, records, monkeypatch, caplog, contained
+):
+    """Else what the first content is called by would be the pixels of the second, for good."""
+    if contained:  # as of CUHK03: one file, whose bytes are the pixels
+        records = [dataclasses.replace(records[0], key=key) for key in "12"]
+
+        def read(self):
+            return np.full((4, 2, 3), os.path.getsize(self.path) % 256, np.uint8)
+
+        monkeypatch.setattr(Record, "read", read)
+    path, write = Path(records[0].path), decoded._write
+    first = path.read_bytes()
+
+    def late(*arguments):
+        Image.new("RGB", (4, 4), (255, 0, 0)).save(path)
+        write(*arguments)
+
+    monkeypatch.setattr(decoded, "_write", late)
+    assert_decoded(decode(records), records)
+    (message,) = caplog.messages
+    assert "an image was changed" in message and "stay in memory" in message
+    assert not list(home.iterdir())
+    monkeypatch.setattr(decoded, "_write", write)
+    path.write_bytes(first)
+    assert_decoded(decode(records), records)
+    assert len(list(home.iterdir())) == 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -8,6 +8,7 @@ itself; the folder may be deleted at any time, and is built again when it is wan
 
 import collections.abc
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import mmap
@@ -19,7 +20,7 @@ import numpy as np
 import PIL
 
 from keras_xreid.data.manifest import file_sha256
-from keras_xreid.data.records import check_sha256
+from keras_xreid.data.records import OtherImage, check_sha256
 from keras_xreid.progress import Progress
 
 # Smaller sets take longer to look up than to decode (0.1 ms an image), and would litter the folder.
@@ -35,7 +36,7 @@ def decode(records):
     """Decodes images, or finds them decoded.
 
     200 images and more are kept in a file, see above. Fewer stay in memory; so do all, after a
-    warning, where the file cannot be written.
+    warning, where the file cannot be written or an image changes meanwhile.
 
     Args:
         records: list of `Record`; their images may differ in size.
@@ -55,16 +56,21 @@ def decode(records):
     """
     if len(records) < STORE_FROM:
         return _in_memory(records)
-    key = _content(records)
+    key, hashes = _content(records)
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     path = home / "keras_xreid" / "decoded" / key.hex()
     images = open_store(path, key, len(records))
     if images is None:
+        reason = None
         try:
-            _write(path, key, records)
+            _write(path, key, records, hashes)
         except OSError as error:
+            reason = error.strerror or error
+        except OtherImage:
+            reason = "an image was changed while they were read"
+        if reason:
             logging.getLogger("keras_xreid").warning(
-                f"cannot keep decoded images in {path.parent} ({error.strerror or error}): "
+                f"cannot keep decoded images in {path.parent} ({reason}): "
                 "they stay in memory, and are decoded again in the next run"
             )
         images = open_store(path, key, len(records))
@@ -123,7 +129,11 @@ def open_store(path, key, count):
 
 
 def _content(records):
-    """SHA-256 over the content of the files, in order, and whatever else the pixels depend on."""
+    """SHA-256 over the content of the files, in order, and whatever else the pixels depend on.
+
+    Returns:
+        (its 32 bytes, a dict from each file's path to the SHA-256 of its content).
+    """
     files = {}
     key = hashlib.sha256(f"{END} Pillow {PIL.__version__}".encode())
     for record in records:
@@ -132,19 +142,25 @@ def _content(records):
         check_sha256(record, files[record.path])
         shrunk = "" if record.kernel is None else f" {record.rate} {record.kernel}"
         key.update(f"{files[record.path]} {record.key}{shrunk}\n".encode())
-    return key.digest()
+    return key.digest(), files
 
 
-def _write(path, key, records):
-    """Writes pixels, sizes, key and END; the file gets its name when it is whole."""
+def _write(path, key, records, hashes):
+    """Writes pixels, sizes, key and END; the file gets its name when it is whole.
+
+    What is decoded must still be what the key was made of, or the file would be wrong for good.
+    """
+    listed = [dataclasses.replace(record, sha256=hashes[record.path]) for record in records]
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written, not mapped: a full disk is then an error, and not the end of the process.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
         try:
             sizes = []
-            for image in _with_progress(records):
+            for image in _with_progress(listed):
                 file.write(image.tobytes())
                 sizes.append(image.shape[:2])
+            for record in {r.path: r for r in listed if r.key is not None}.values():
+                check_sha256(record, file_sha256(record.path))  # a container, which `read` does not
             file.write(np.array(sizes, "<i4").tobytes() + key + END)
             file.flush()
             os.fsync(file.fileno())

@@ -86,15 +86,22 @@ class Record:
         return pixels
 
 
+class OtherImage(InputError):
+    """The bytes of an image are not those of its `sha256`."""
+
+
 def check_sha256(record, found):
     """Refuses an image that is not the one its manifest lists.
 
     Args:
         record: a `Record`; where it says no `sha256`, any image is right.
         found: the SHA-256 of the file.
+
+    Raises:
+        OtherImage: it is another one.
     """
     if record.sha256 not in (None, found):
-        raise InputError(
+        raise OtherImage(
             f"image {record.path} is not the one that its manifest lists: its SHA-256 is "
             f"{found[:16]}..., expected {record.sha256[:16]}...; build the set again"
         )
