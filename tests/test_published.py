@@ -145,6 +145,7 @@ def test_a_run_from_before_minp_is_published(run, zoo):
 
 @pytest.mark.slow
 def test_what_is_too_large_goes_elsewhere(run, zoo, tmp_path, monkeypatch, capsys):
+    assert "refused" in publish.__doc__ and "without a file" not in publish.__doc__
     monkeypatch.setattr(publish, "FILE_BYTES", 1000)
     with pytest.raises(xr.InputError, match=r"too much for .*: give --to"):
         publish_run(run, zoo)

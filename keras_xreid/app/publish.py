@@ -4,8 +4,8 @@
 
 The file goes into weights/, with kernels as float16 and without the critics, which only training
 needs, and a row into the table of weights/README.md. It is scored once more as it was stored, and
-refused if a score moved by more than one query. What is too large for the repository (a file of 20
-MB, 120 MB in all) is listed without a file, with the command that makes it.
+refused if a score moved by more than one query. So is what is too large for the repository (a file
+of 20 MB, 120 MB in all): --to publishes it elsewhere.
 """
 
 import contextlib
@@ -135,10 +135,8 @@ def card(name, entry, place=None):
         ["command", f"`{entry['command']}`"],
         ["manifest of the run (SHA-256)", f"`{entry['manifest_sha256']}`"],
         ["manifest of query and gallery", f"`{entry['scored_manifest_sha256']}`"],
-        ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"
-         if entry["file"] else "none: no room for it in the repository; the command makes it"],
-        *([["left out", f"what only training needs: {left_out}"]]
-          if left_out and entry["file"] else []),
+        ["file", f"{entry['file']}, {entry['bytes'] / 1e6:.1f} MB, SHA-256 `{entry['sha256']}`"],
+        *([["left out", f"what only training needs: {left_out}"]] if left_out else []),
         *([["with mirror images averaged", "mean LR rank-1 {rank1:.1f}, mAP {mAP:.1f}".format(
             **entry["flip"]["mean_lr"])]] if (entry.get("flip") or {}).get("mean_lr") else []),
         *([["began from", f"{entry['began_from']}; its images and time are not counted here"]]
@@ -187,7 +185,7 @@ def zoo(index):
             + [f"{cost['parameters'] / 1e6:.1f} M" if cost else NOT_MEASURED]
             + [f"{entry['embedded_per_second']:.0f}", f"`{entry['manifest_sha256'][:16]}`"]
         )
-        where = f"{entry['bytes'] / 1e6:.1f} MB" if entry["file"] else "by the command"
+        where = f"{entry['bytes'] / 1e6:.1f} MB"
         took = f"{entry['seconds'] / 60:.0f} min"
         commands.append([name, where, f"`{entry['command']}`", took])
     return "\n\n".join(
