@@ -2,13 +2,16 @@
 
 import os
 import platform
+import signal
 
 import h5py
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from small import Repeat, moved, snapshot, step
 
+import keras_xreid as xr
 from keras_xreid.training.phases import Phase, PhasedModel, _PartOptimizers
 
 pytestmark = pytest.mark.backend
@@ -62,6 +65,29 @@ def test_a_step_by_hand():
     assert logs == {"to_one": 1.0, "to_a": 0.25}
     step(model, ONE)
     assert values(model) == [0.75, 0.75, 0.0]
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="looks into the pool")
+def test_a_killed_worker_is_told_in_the_middle_of_training(tmp_path):
+    class Ones(xr.ImageBatches):
+        def _named(self, pixels, entries):
+            return ONE
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            for worker in list(batches._ahead._pool._processes):
+                os.kill(worker, signal.SIGKILL)
+
+    records = []
+    for number in range(8):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (8, 16)).save(path)
+        records.append(xr.Record(str(path), number // 2, 1))
+    batches = Ones(records, (16, 8), batch_size=4, workers=1)
+    model = Chase()
+    model.compile(sgd())
+    with pytest.raises(xr.InputError, match="a process that prepares batches was killed"):
+        model.fit(batches, epochs=50, verbose=0, callbacks=[Kill()])
 
 
 def test_a_part_without_an_optimizer_stays_as_it_is():

@@ -104,6 +104,7 @@ class Batches(keras.utils.PyDataset):
     _hr_share = 0.0  # of the visits, where rates are a range
 
     images_each = 1  # of an item of a batch
+    failed = None  # what workers have raised, for `fit`
     share = (0, 1)  # which share of a batch is drawn, and of how many, see `draw_share`
 
     def __init__(
@@ -179,9 +180,13 @@ class Batches(keras.utils.PyDataset):
             self._images = self._read_images()
         if not self._processes:
             return self._named(*self._make(self.epoch, index, share=self.share))
-        if self._ahead is None:
-            self._ahead = Ahead(self, self._processes)
-        return self._ahead.get(self.epoch, index)
+        try:
+            if self._ahead is None:
+                self._ahead = Ahead(self, self._processes)
+            return self._ahead.get(self.epoch, index)
+        except InputError as error:
+            self.failed = error
+            raise
 
     def on_epoch_begin(self):
         self._complete = False

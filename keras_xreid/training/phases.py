@@ -259,7 +259,8 @@ class PhasedModel(keras.Model):
         stops at the first step that is not finite, see `StopWhereNotFinite`.
 
         Raises:
-            InputError: data that do not fit the model, or a step that is not finite.
+            InputError: data that do not fit the model or cannot be read, or a step that is not
+                finite.
         """
         processes.start(self)
         x = self._fitting(x, y, batch_size=batch_size, **kwargs)
@@ -278,6 +279,11 @@ class PhasedModel(keras.Model):
                     x, None, batch_size, epochs, verbose, callbacks, validation_split,
                     validation_data, shuffle, **kwargs,
                 )  # fmt: skip
+        except Exception as error:
+            # TensorFlow wraps what data raise in the middle of training.
+            if getattr(x, "failed", None) not in (None, error):
+                raise x.failed from error
+            raise
         finally:
             object.__setattr__(self, "_looked_up", None)
 
