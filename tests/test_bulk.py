@@ -289,6 +289,10 @@ def test_a_file_of_features_knows_its_model(images, model, tmp_path, monkeypatch
         ({"rates": float("nan")}, "nan"),
         ({"out": "parts", "rates": 0.5}, r"0\.5"),
         ({"shard": "1/4"}, "--shard shares Parquet parts"),
+        ({"workers": 8}, "--engine and --workers make Parquet parts"),
+        ({"out": "parts", "workers": 8}, "--workers is of use with --engine only"),
+        ({"out": "parts", "cache": "cache"}, "leave out --cache"),
+        ({"out": "parts", "overwrite": True}, "remove the folder or give another --out"),
         ({"camera": "yard"}, "--camera is of no use without --adapted"),
     ],
 )

@@ -491,9 +491,22 @@ def test_recipe_builds_and_verifies(viper, tmp_path, capsys, monkeypatch):
     assert status == 0 and MANIFESTS["paper"] in printed
     for role in ("query", "gallery"):
         next((out / role).rglob("*.bmp")).unlink()
-    status, printed, errors = run(*arguments[:3], "--verify")
+    status, printed, errors = run(out, "--verify")
     assert status == 2 and printed.count(": missing") == 2
     assert errors.startswith("xreid build: 2 images of") and errors.count("\n") == 1
-    for wrong in (arguments, ("viper", viper), ("viper", viper.parent, tmp_path / "new")):
+    new = tmp_path / "new"
+    for wrong, said in (
+        (arguments, "mlr"),
+        (("viper", viper), "give the data set's name"),
+        (("viper", viper.parent, new), "viper"),
+        (("viper", viper, new, "--gap", 10, "--crops", 5), "viper takes no --gap: leave it out"),
+        (("mot", viper, new, "--split", "dev"), "mot takes no --split: leave it out"),
+        (("--verify", "nothing", out), "the folder that was built, and nothing else"),
+        (("--verify", out, "--protocol", "rain-code"), "and nothing else"),
+        (("--verify",), "the folder that was built"),
+    ):
         status, _, errors = run(*wrong)
-        assert status == 2 and errors.count("\n") == 1 and not (tmp_path / "new").exists()
+        assert status == 2 and errors.count("\n") == 1 and not new.exists()
+        assert said in errors
+    # What says what is so anyway is no matter.
+    assert run("viper", viper, new, "--gap", 50)[0] == 0

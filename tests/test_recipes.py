@@ -19,6 +19,7 @@ import keras
 import kills
 import numpy as np
 import pytest
+import small
 from PIL import Image
 from small import not_on_jax
 
@@ -856,6 +857,27 @@ def test_weights_of_another_fold_are_not_scored(tmp_path, monkeypatch):
             xr.InputError, match=f"trained on people .*the {refused[:6]} that it had, {refused[7:]}"
         ):
             evaluate.check(options, data)
+
+
+def test_evaluate_refuses_what_would_change_no_score(monkeypatch):
+    monkeypatch.setattr(provenance, "trained_on", lambda weights: {})
+    rates, query_rates = {"rates": (2.0,)}, {"query_rates": (8,)}
+    for protocol, told, said in (
+        ("multi-shot", rates, "--rates with protocol multi-shot"),
+        ("multi-shot", query_rates, None),
+        ("each-rate", query_rates, "--query-rates with protocol each-rate"),
+        ("each-rate", rates, None),
+        ("paper", {"rates": (1.0, 2.0, 3.0, 4.0, 8.0)}, None),  # as it is anyway
+    ):
+        options, data = evaluate.Options("mine", **told), SimpleNamespace(protocol=protocol)
+        if said is None:
+            evaluate.check(options, data)
+            continue
+        with pytest.raises(xr.InputError, match=f"{said}, .*: leave it out"):
+            evaluate.check(options, data)
+    monkeypatch.setattr(xr, "load", lambda *_, **__: small.shared(small.baseline))
+    with pytest.raises(xr.InputError, match="a Baseline that recovers no images: leave it out"):
+        evaluate.main(evaluate.Options("mine", lpips=True))
 
 
 def test_a_run_of_a_fold_says_so(tmp_path, monkeypatch):

@@ -447,6 +447,7 @@ def test_lpips_is_measured_afterwards(tmp_path, queue, monkeypatch):
     tables.main(options(tmp_path, "cadnet-2", lpips=True))  # what is scored is not scored again
     (only,) = asked
     assert only[:2] == ("evaluate", "row-cadnet-quality") and "--lpips" in only[2]
+    assert "--rates" not in only[2]  # which evaluate refuses beside a protocol
     assert only[2][:2] == ("--weights", str(tmp_path / "rows" / "row-cadnet"))
     assert "| 0.75 | 25.0 | 0.12 |" in (tmp_path / "rows" / "cadnet-2.md").read_text()
 

@@ -31,6 +31,7 @@ import tyro
 import keras_xreid as xr
 from keras_xreid import app
 from keras_xreid.app import folder as folders
+from keras_xreid.app.settings import changed
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.protocols import MANIFEST, build, find_protocol, verify
 
@@ -68,17 +69,22 @@ class Options:
     crops: int = 5
     """mot: images of a person at most, far and near."""
     verify: bool = False
-    """Compare the folder given last with its manifest."""
+    """Compare a built folder, given alone, with its manifest."""
+
+
+OF_MOT = ("gap", "near", "far", "crops")
+NOT_OF_MOT = ("protocol", "split", "fold", "split_id", "seed", "rates", "kernel", "boxes")
 
 
 def main(options):
     o = options
     given = [value for value in (o.data, o.data_dir, o.out) if value is not None]
+    mot = o.data == "mot" and not o.verify
+    useless = changed(o, *(NOT_OF_MOT if mot else OF_MOT), *(NOT_OF_MOT if o.verify else ()))
     if o.verify:
-        check(given)
-        return
-    if o.data == "mot" and len(given) == 3:
-        cut(o)
+        if len(given) != 1 or useless:
+            raise xr.InputError("--verify takes the folder that was built, and nothing else")
+        check(Path(given[0]))
         return
     data_dir = o.data_dir
     if o.data == "synthetic" and len(given) == 2:
@@ -87,6 +93,11 @@ def main(options):
         raise xr.InputError(
             "give the data set's name, its folder and a new folder, or --verify and a built folder"
         )
+    if useless:
+        raise xr.InputError(f"{o.data} takes no {' and no '.join(useless)}: leave it out")
+    if mot:
+        cut(o)
+        return
     data = xr.datasets.load(
         o.data, data_dir, split=o.split, protocol=o.protocol, split_id=o.split_id, seed=o.seed,
         rates=o.rates, kernel=o.kernel, boxes=o.boxes, fold=o.fold,
@@ -125,11 +136,8 @@ def cut(o):
     )
 
 
-def check(given):
+def check(folder):
     """Names what differs from the manifest."""
-    if not given:
-        raise xr.InputError("--verify needs the folder that was built")
-    folder = Path(given[-1])
     wrong = verify(folder)
     for path, what in wrong.items():
         print(f"{path}: {what}")

@@ -43,6 +43,7 @@ from keras_xreid.app.index import (
     noting,
     own_images,
 )
+from keras_xreid.app.settings import changed
 from keras_xreid.data.readers.mot import boxes_of
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import check_number
@@ -78,9 +79,9 @@ class Options:
     workers: int = 2
     """With --engine: how many workers make parts at a time."""
     cache: str = "~/.cache/keras_xreid"
-    """Folder that keeps the embeddings; it may be deleted at any time."""
+    """Folder that keeps the embeddings of a .npz file; it may be deleted at any time."""
     overwrite: bool = False
-    """Replace the file, if it is there."""
+    """Replace the .npz file, if it is there."""
 
 
 def main(options):
@@ -96,8 +97,8 @@ def main(options):
         raise xr.InputError(f"cannot write {out}: give a file ending in .npz, or a folder")
     if options.shard != "0/1":
         raise xr.InputError("--shard shares Parquet parts: give a folder as --out")
-    if options.engine:
-        raise xr.InputError("--engine makes Parquet parts: give a folder as --out")
+    if options.engine or changed(options, "workers"):
+        raise xr.InputError("--engine and --workers make Parquet parts: give a folder as --out")
     if boxes_of(options.images):
         raise xr.InputError(f"{options.images} is a sequence with boxes: give a folder as --out")
     if out.exists() and not options.overwrite:
@@ -146,6 +147,15 @@ def in_parts(options, out):
             "parts hold no statistics of cameras: give --adapted with a .npz file, or to "
             "xreid gallery add"
         )
+    if options.overwrite:
+        raise xr.InputError(
+            "--overwrite replaces a .npz file: without it a folder is gone on with, and parts of "
+            "changed images are made anew; to begin again, remove the folder or give another --out"
+        )
+    if changed(options, "workers") and not options.engine:
+        raise xr.InputError("--workers is of use with --engine only: add --engine ray")
+    if changed(options, "cache"):
+        raise xr.InputError("parts are kept in their folder alone: leave out --cache")
     if boxes_of(options.images):
         source = bulk.Boxes(options.images)
     else:

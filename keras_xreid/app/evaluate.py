@@ -16,7 +16,7 @@ import keras_xreid as xr
 from keras_xreid import app, files
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
-from keras_xreid.app.settings import NAMES, Protocol, strength_of
+from keras_xreid.app.settings import NAMES, Protocol, changed, strength_of
 from keras_xreid.data.rate import ESTIMATED
 from keras_xreid.data.resolution import DEGRADATIONS, told_of_large
 from keras_xreid.evaluation.queries import write_queries
@@ -58,7 +58,8 @@ class Options:
     rerank: bool = False
     """Rank by k-reciprocal neighbours (Zhong et al., CVPR 2017)."""
     lpips: bool = False
-    """Measure LPIPS of recovered images too; downloads AlexNet once (233 MB)."""
+    """Measure LPIPS of recovered images too, of systems that recover them; downloads AlexNet once
+    (233 MB)."""
     degradation: Literal[DEGRADATIONS] = "plain"
     """camera: each-rate's queries get blur, noise and JPEG besides, at the small size, each drawn
     by the query's name. Rate 1 and the gallery stay as they are."""
@@ -96,9 +97,9 @@ def told_rates(options):
     return found
 
 
-def network_of_lpips(model, asked):
+def network_of_lpips(asked):
     """LPIPS's network, where it is asked for and can be had; the other scores never wait for it."""
-    if not asked or not hasattr(model, "recover"):
+    if not asked:
         return None
     try:
         return later("keras_xreid.evaluation.lpips").load_lpips()
@@ -123,6 +124,13 @@ def check(options, data):
         raise xr.InputError(
             f"--degradation camera with protocol {data.protocol}, which has shrunk its queries "
             "already: it goes with each-rate"
+        )
+    each_rate = data.protocol == "each-rate"
+    if useless := changed(options, "query_rates" if each_rate else "rates"):
+        other = "--rates" if each_rate else "--query-rates, where it draws them"
+        raise xr.InputError(
+            f"{useless[0]} with protocol {data.protocol}, whose rates are those of {other}: leave "
+            "it out"
         )
     provenance.refuse_overlap(options.weights, options, options.data_dir)
 
@@ -212,6 +220,11 @@ def main(options):
     if options.repeats < 1:
         raise xr.InputError(f"--repeats is {options.repeats}: give 1 or more")
     model = xr.load(options.weights, precision="float32")
+    if options.lpips and not hasattr(model, "recover"):
+        raise xr.InputError(
+            f"--lpips with {options.weights}, a {type(model).__name__} that recovers no images: "
+            "leave it out"
+        )
     sets = [
         xr.datasets.load(
             options.data, options.data_dir, split=options.split, image_size=model.image_size,
@@ -252,7 +265,7 @@ def adapted_to(options, model, data, told):
 def score(options, model, sets, told, folder, began):
     """Scores a model on each draw of a data set; writes what was found into a folder, or None."""
     data = sets[0]
-    network = network_of_lpips(model, options.lpips)
+    network = network_of_lpips(options.lpips)
     shrunk, strength = getattr(model, "gallery_at_query_rate", False), strength_of(options)
     runs, rows = [], []
     for drawn in sets:

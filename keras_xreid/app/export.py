@@ -44,7 +44,7 @@ import tyro
 import keras_xreid as xr
 from keras_xreid import app, hub
 from keras_xreid.app import int8, later
-from keras_xreid.app.settings import NAMES
+from keras_xreid.app.settings import NAMES, changed
 from keras_xreid.data.synthetic.people import draw_person
 from keras_xreid.errors import check_number
 
@@ -99,11 +99,11 @@ def main(options):
     check(out, options.overwrite)
     check_number("--calibrate", options.calibrate)
     check_number("--seed", options.seed, 0)
-    plain = {field.name: field.default for field in dataclasses.fields(options)}
-    useless = [name for name in INT8_ONLY if getattr(options, name) != plain[name]]
+    useless = changed(options, *INT8_ONLY)
     if useless and not options.int8:
-        given = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
-        raise xr.InputError(f"{given}: of use with --int8 only; add it, or leave them out")
+        raise xr.InputError(
+            f"{', '.join(useless)}: of use with --int8 only; add it, or leave them out"
+        )
     if options.int8 and options.adapted:
         raise xr.InputError(
             "--int8 and --adapted exclude each other: a graph for one camera is not scored by "

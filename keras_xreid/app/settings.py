@@ -294,6 +294,12 @@ def flag(name, value=None):
     return f"--{'no-' * (value is False)}{name.replace('_', '-')}"
 
 
+def changed(options, *names):
+    """Those of some options that have not their default, as they are typed."""
+    default = {field.name: field.default for field in dataclasses.fields(options)}
+    return [flag(name) for name in names if getattr(options, name) != default[name]]
+
+
 def unused(options, where, reason, *names):
     """Refuses options that nothing would come of.
 

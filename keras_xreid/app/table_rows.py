@@ -218,7 +218,7 @@ def rows_of(table, options):
                 epochs = epochs_of(options, command)
                 rows[f"{label}, {training}"] = Row(command + more, epochs, name, scored=scored)
         return rows
-    quality = ("quality", "--rates", "2", "3", "4", "8", "--lpips") if options.lpips else ()
+    quality = ("quality", "--lpips") if options.lpips else ()
     rows = {
         label: Row(
             command,
