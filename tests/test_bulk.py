@@ -92,10 +92,13 @@ def test_stopped_and_gone_on(images, model, tmp_path, monkeypatch):
         embed.main(asked(images, out))
     text = images.read_text()
     images.write_text(text.replace(",2,2.5", ",2,7.5"))  # a time
-    with pytest.raises(xr.InputError, match="another list"):
+    with pytest.raises(xr.InputError, match="begun with other names, people, cameras or times"):
+        embed.main(asked(images, out))
+    images.write_text(text.rstrip("\n").rpartition("\n")[0])
+    with pytest.raises(xr.InputError, match=r"another number of images \(11 then, 10 now\): give"):
         embed.main(asked(images, out))
     images.write_text(text)
-    with pytest.raises(xr.InputError, match="another rate"):
+    with pytest.raises(xr.InputError, match=r"another rate \(1\.0 then, 4\.0 now\)"):
         embed.main(asked(images, out, rates=4.0))
     with pytest.raises(xr.InputError, match="--shard is 2/2"):
         embed.main(asked(images, out, shard="2/2"))

@@ -212,7 +212,15 @@ def _begin(out, plan):
     begun = files.read_json(out / PLAN)
     other = [name for name in plan if begun.get(name) != plan[name]]
     if other:
-        raise xr.InputError(f"{out} was begun with another {other[0]}: give another --out")
+        both = f"{begun.get(other[0])} then, {plan[other[0]]} now"
+        told = {
+            "images": f"another number of images ({both})",
+            "list": "other names, people, cameras or times of its images",
+            "part": f"another number of images a part ({both})",
+            "rate": f"another rate ({both})",
+            "model": "another model",
+        }
+        raise xr.InputError(f"{out} was begun with {told[other[0]]}: give another --out")
 
 
 def _changed(pa, path, rows):
