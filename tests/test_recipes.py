@@ -880,6 +880,27 @@ def test_evaluate_refuses_what_would_change_no_score(monkeypatch):
         evaluate.main(evaluate.Options("mine", lpips=True))
 
 
+def test_weights_of_a_data_set_scored_on_the_built_in_people_say_so(monkeypatch, capsys):
+    data = SimpleNamespace(protocol="each-rate", query=[])
+    monkeypatch.setattr(xr.datasets, "load", lambda *_, **__: data)
+    monkeypatch.setattr(xr, "load", lambda *_, **__: small.shared(small.baseline))
+    monkeypatch.setattr(evaluate, "score", lambda *_: print("scored"))
+    monkeypatch.setattr(provenance, "trained_on", lambda weights: {})
+    monkeypatch.setattr(
+        xr, "published", lambda: {"a": {"dataset": "market1501"}, "b": {"dataset": "synthetic"}}
+    )
+    for weights, name, told in (
+        ("a", "synthetic", True),
+        ("a", "market1501", False),
+        ("b", "synthetic", False),
+        ("own.weights.h5", "synthetic", False),
+    ):
+        evaluate.main(evaluate.Options(weights, data=name))
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-1] == "scored" and len(lines) == 1 + told
+        assert not told or "give --data market1501 --data-dir DIR" in lines[0]
+
+
 def test_a_run_of_a_fold_says_so(tmp_path, monkeypatch):
     """From the command line to the files; it needs 150 people, whom nobody looks at here."""
     rng, lines = np.random.default_rng(0), ["path,person,camera,split"]

@@ -238,6 +238,12 @@ def main(options):
     check(options, data)
     if large := told_of_large(data.query, model.image_size, options.rates):
         print(large)
+    own = xr.published().get(options.weights, {}).get("dataset", options.data)
+    if options.data == "synthetic" != own:
+        print(
+            f"{options.weights} was trained on {own}; these are scores on the built-in people: for "
+            f"its own give --data {own} --data-dir DIR"
+        )
     with open_folder(options.out) as folder:
         score(options, model, sets, told, folder, began)
 
