@@ -499,8 +499,14 @@ def test_recipe_builds_and_verifies(viper, tmp_path, capsys, monkeypatch):
         (arguments, "mlr"),
         (("viper", viper), "give the data set's name"),
         (("viper", viper.parent, new), "viper"),
-        (("viper", viper, new, "--gap", 10, "--crops", 5), "viper takes no --gap: leave it out"),
-        (("mot", viper, new, "--split", "dev"), "mot takes no --split: leave it out"),
+        (
+            ("viper", viper, new, "--gap", 10, "--crops", 9),
+            "leave out --gap and --crops: of use with mot only",
+        ),
+        (
+            ("mot", viper, new, "--split", "dev"),
+            "leave out --split: of use with other data sets only",
+        ),
         (("--verify", "nothing", out), "the folder that was built, and nothing else"),
         (("--verify", out, "--protocol", "rain-code"), "and nothing else"),
         (("--verify",), "the folder that was built"),

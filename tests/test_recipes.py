@@ -863,9 +863,9 @@ def test_evaluate_refuses_what_would_change_no_score(monkeypatch):
     monkeypatch.setattr(provenance, "trained_on", lambda weights: {})
     rates, query_rates = {"rates": (2.0,)}, {"query_rates": (8,)}
     for protocol, told, said in (
-        ("multi-shot", rates, "--rates with protocol multi-shot"),
+        ("multi-shot", rates, "--rates is of no use with protocol multi-shot"),
         ("multi-shot", query_rates, None),
-        ("each-rate", query_rates, "--query-rates with protocol each-rate"),
+        ("each-rate", query_rates, "--query-rates is of no use with protocol each-rate"),
         ("each-rate", rates, None),
         ("paper", {"rates": (1.0, 2.0, 3.0, 4.0, 8.0)}, None),  # as it is anyway
     ):

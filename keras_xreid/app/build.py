@@ -94,7 +94,8 @@ def main(options):
             "give the data set's name, its folder and a new folder, or --verify and a built folder"
         )
     if useless:
-        raise xr.InputError(f"{o.data} takes no {' and no '.join(useless)}: leave it out")
+        others = "other data sets" if mot else "mot"
+        raise xr.InputError(f"leave out {' and '.join(useless)}: of use with {others} only")
     if mot:
         cut(o)
         return

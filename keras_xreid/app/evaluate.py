@@ -127,10 +127,9 @@ def check(options, data):
         )
     each_rate = data.protocol == "each-rate"
     if useless := changed(options, "query_rates" if each_rate else "rates"):
-        other = "--rates" if each_rate else "--query-rates, where it draws them"
+        other = "scores --rates" if each_rate else "takes --query-rates, where it draws rates"
         raise xr.InputError(
-            f"{useless[0]} with protocol {data.protocol}, whose rates are those of {other}: leave "
-            "it out"
+            f"{useless[0]} is of no use with protocol {data.protocol}, which {other}: leave it out"
         )
     provenance.refuse_overlap(options.weights, options, options.data_dir)
 
