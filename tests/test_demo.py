@@ -180,7 +180,7 @@ def test_other_galleries(folder, tmp_path, desk, monkeypatch):
 
 def test_without_gradio(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(xr.InputError, match=r'pip install "keras-xreid\[demo\]"'):
+    with pytest.raises(xr.InputError, match=r'pip install -e "\.\[demo\]"'):
         demo.main(options(folder, tmp_path))
     for name, value in (("max_mb", 0), ("max_mb", "x"), ("port", 0), ("port", 70000)):
         with pytest.raises(xr.InputError, match=f"--{name.replace('_', '-')} is {value}"):

@@ -319,7 +319,7 @@ def test_what_cannot_export_says_what_can(monkeypatch, tmp_path):
     with pytest.raises(xr.InputError, match="mystery"):
         export.main(export.Options("mystery", str(tmp_path / "model.onnx")))
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(xr.InputError, match=r'onnx, .*pip install "keras-xreid\[onnx\]"'):
+    with pytest.raises(xr.InputError, match=r'onnx, .*pip install -e "\.\[onnx\]"'):
         export.check(tmp_path / "model.onnx", False)
     monkeypatch.setattr(export.keras.backend, "backend", lambda: "jax")
     with pytest.raises(xr.InputError, match=r"no export from jax.*torch or tensorflow"):

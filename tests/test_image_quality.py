@@ -91,5 +91,5 @@ def test_images_smaller_than_the_window():
 def test_without_scikit_image(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setitem(sys.modules, "skimage.metrics", None)
-    with pytest.raises(InputError, match=r"pip install \"keras-xreid\[recipes\]\""):
+    with pytest.raises(InputError, match=r"pip install -e \"\.\[recipes\]\""):
         psnr(IMAGES, REFERENCES)

@@ -84,7 +84,7 @@ def test_engines_that_are_refused(tmp_path, monkeypatch):
     with pytest.raises(xr.InputError, match="--workers is 0"):
         embed.main(embed.Options(images, out, engine="ray", workers=0))
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(xr.InputError, match=r'pip install "keras-xreid\[ray\]"'):
+    with pytest.raises(xr.InputError, match=r'pip install -e "\.\[ray\]"'):
         embed.main(embed.Options(images, out, engine="ray"))
     assert not Path(out).exists()
 

@@ -582,7 +582,7 @@ def test_the_queries_that_recovery_helps_and_hurts_most():
 
 def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"pip install \"keras-xreid\[recipes\]\""):
+    with pytest.raises(InputError, match=r"pip install -e \"\.\[recipes\]\""):
         figures.rank_against_rate(tmp_path / "rank1.png", results())
 
 
