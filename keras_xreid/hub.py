@@ -121,9 +121,13 @@ def entry_of(weights):
     if entry := named(weights):
         return entry
     try:
-        sha256 = sha256_of(find(weights))
+        return of_sha256(sha256_of(find(weights)))
     except InputError:
         return None
+
+
+def of_sha256(sha256):
+    """What is known of published weights by the SHA-256 of their file or their run's; or None."""
     same = (e for e in published().values() if sha256 in (e["sha256"], e.get("run_sha256")))
     return next(same, None)
 

@@ -29,7 +29,7 @@ from keras_xreid.report import run_figures
 
 if importlib.util.find_spec("tyro"):
     from keras_xreid import app
-    from keras_xreid.app import cli, evaluate, provenance, recipes, settings
+    from keras_xreid.app import cli, evaluate, export, provenance, recipes, settings
     from keras_xreid.app import run as run_module
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -900,6 +900,25 @@ def test_published_weights_are_known_by_their_file(everyone, tmp_path):
     for weights in ("all", everyone, copy, run, run / "model.weights.h5"):
         assert "trained on everyone of market1501" in overlap(weights, "market1501")
         assert not overlap(weights, "dukemtmc")
+
+
+def test_a_folder_named_like_published_weights_is_not_them(everyone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry = hub.published()["all"]
+    entry["licence"] = "theirs"
+    assert hub.find("all") == everyone and hub.named("all") == hub.entry_of("all") == entry
+    mine = noted(tmp_path / "all", data="csv", data_dir="people") / "model.weights.h5"
+    assert hub.find("all").samefile(mine)
+    assert hub.named("all") is hub.entry_of("all") is None
+    assert provenance.trained_on("all")["dataset"] == "csv" and not overlap("all", "market1501")
+    assert provenance.trained_file("all").samefile(mine)
+    told = {"weights": "all", "began_from_sha256": hub.sha256_of(mine)}
+    assert provenance.started_as(told) == "./all"
+    assert provenance.started_as({**told, "began_from_sha256": entry["sha256"]}) == "all"
+    model = SimpleNamespace(image_size=(128, 64), backbone="x", metric="cosine")
+    monkeypatch.setattr(export.graphs, "takes_level", lambda model: False)
+    assert export.describe(model, "all")["licence"] == "not stated"
+    assert export.describe(model, str(everyone))["licence"] == "theirs"
 
 
 def test_people_of_a_built_set_are_those_of_what_it_was_built_from(tmp_path, capsys):

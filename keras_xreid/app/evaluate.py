@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import keras_xreid as xr
-from keras_xreid import app, files
+from keras_xreid import app, files, hub
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol, strength_of
@@ -181,7 +181,7 @@ def interval_table(summary):
 
 def beside_card(options, data, results):
     """Says whether published weights score here as their card says."""
-    entry = xr.published().get(options.weights)
+    entry = hub.entry_of(options.weights)
     on = {"dataset": options.data, "split": options.split, "split_id": options.split_id}
     on["protocol"] = data.protocol
     asked_otherwise = options.score_as or options.rerank or options.limit or strength_of(options)
@@ -276,6 +276,7 @@ def score(options, model, sets, told, folder, began):
     metrics = {
         "system": type(model).__name__.lower(),
         "weights": options.weights,
+        "weights_sha256": hub.sha256_of(hub.find(options.weights)),
         "dataset": options.data,
         "data_dir": options.data_dir,
         "split": data.split,

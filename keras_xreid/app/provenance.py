@@ -159,10 +159,11 @@ def started_as(options, known=None):
     """
     told, sha256 = began_from(options), options.get("began_from_sha256")
     known = xr.published() if known is None else known
-    if told in known or not sha256:
+    if not sha256:
         return told
     same = [n for n, e in known.items() if sha256 in (e["sha256"], e.get("run_sha256"))]
-    return same[0] if same else told
+    # With a SHA-256 it was a file, be its folder named like published weights.
+    return same[0] if same else f"./{told}" if told in known else told
 
 
 def same_start(name, options, value):
@@ -178,16 +179,15 @@ def same_start(name, options, value):
     if not all(trained):
         return found == value
     sha256, file = options.get("began_from_sha256"), trained_file(value)
-    entry = xr.published().get(str(value))
+    entry = hub.named(value)
     known = {entry["sha256"], entry.get("run_sha256")} if entry else file and {file_sha256(file)}
     return found == value or not (sha256 and known) or sha256 in known
 
 
 def trained_file(weights):
     """The file of trained weights, where the name or path leads to one that lies here."""
-    entry = xr.published().get(str(weights))
     path = Path(weights) / "model.weights.h5" if Path(weights).is_dir() else Path(weights)
-    return None if entry or not path.is_file() else path
+    return path if path.is_file() else None
 
 
 def inputs_of(data, options):
