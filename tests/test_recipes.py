@@ -921,6 +921,21 @@ def test_a_folder_named_like_published_weights_is_not_them(everyone, tmp_path, m
     assert export.describe(model, str(everyone))["licence"] == "theirs"
 
 
+def test_a_card_of_other_images_is_not_compared(everyone, people, capsys):
+    data = xr.datasets.load("csv", people, need=("query", "gallery"))
+    entry, scores = hub.published()["all"], {"per_rate": {"1": {"rank1": 50.0}}, "queries": 4}
+    entry |= {"dataset": "csv", "protocol": "each-rate"}
+    entry["per_rate"] = {rate: {"rank1": 75.0} for rate in ("1", "2")}
+    options = evaluate.Options("all", data="csv", data_dir=str(people), rates=(1,))
+    for there, said in (("0" * 64, "is of other images"), (None, "differs by 1.0 queries")):
+        rows = xr.manifest_rows(data, (1, 2))
+        entry["scored_manifest_sha256"] = (
+            there or hashlib.sha256(evaluate.manifest_content(rows)).hexdigest()
+        )
+        evaluate.beside_card(options, data, scores, shrunk=False)
+        assert capsys.readouterr().out.startswith(f"The card of all {said}")
+
+
 def test_people_of_a_built_set_are_those_of_what_it_was_built_from(tmp_path, capsys):
     def built(name, **row):
         folder = tmp_path / name

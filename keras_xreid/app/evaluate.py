@@ -8,6 +8,7 @@ It prints the scores at each rate. --out keeps them.
 
 import contextlib
 import dataclasses
+import hashlib
 import time
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from keras_xreid import app, files, hub
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol, strength_of
+from keras_xreid.data.manifest import manifest_content
 from keras_xreid.data.rate import ESTIMATED
 from keras_xreid.data.resolution import DEGRADATIONS, told_of_large
 from keras_xreid.evaluation.queries import write_queries
@@ -179,8 +181,8 @@ def interval_table(summary):
     return text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
 
 
-def beside_card(options, data, results):
-    """Says whether published weights score here as their card says."""
+def beside_card(options, data, results, shrunk):
+    """Says whether published weights score here as their card says, on the card's images."""
     entry = hub.entry_of(options.weights)
     on = {"dataset": options.data, "split": options.split, "split_id": options.split_id}
     on["protocol"] = data.protocol
@@ -191,7 +193,14 @@ def beside_card(options, data, results):
     if (entry.get("fold") or 0) != options.fold:
         return
     apart = apart_from_card(entry, results)
-    if apart is not None:
+    if apart is None:
+        return
+    rates = [float(rate) for rate in entry["per_rate"]]
+    rows = xr.manifest_rows(data, rates, gallery_rates=rates if shrunk else (1,))
+    found = hashlib.sha256(manifest_content(rows)).hexdigest()
+    if entry.get("scored_manifest_sha256", found) != found:
+        print(f"The card of {options.weights} is of other images, so it is not compared")
+    else:
         print(f"The card of {options.weights} differs by {apart:.1f} queries at most")
 
 
@@ -270,7 +279,7 @@ def score(options, model, sets, told, folder, began):
         print(interval_table(results["summary"]) + "\n")
     print(score_table(results))
     if len(runs) == 1:
-        beside_card(options, data, results)
+        beside_card(options, data, results, shrunk)
     if folder is None:
         return
     metrics = {
