@@ -680,6 +680,15 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     assert not (out / "queries.csv").exists()  # whose draw would it be?
 
 
+def test_scores_of_a_built_set_say_its_split_and_seed(finished, people, tmp_path):
+    built, out = tmp_path / "built", tmp_path / "scores"
+    run("build", "csv", people, built, "--protocol", "multi-shot", "--split-id", 2, "--seed", 7)
+    given = "evaluate", "--weights", finished[0], "--data", "mlr", "--data-dir", built
+    run(*given, "--out", out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["split_id"], metrics["protocol_seed"]) == (2, 7)
+
+
 def test_draws_are_averaged_over_the_rates_that_all_of_them_have():
     """Of few queries one draw may shrink none by some rate."""
     draws = [

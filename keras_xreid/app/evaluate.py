@@ -293,7 +293,9 @@ def score(options, model, sets, told, folder, began):
         "protocol": data.protocol,
         "about": data.about or None,
         "gallery_at_query_rate": shrunk or None,
-        "split_id": options.split_id,
+        "split_id": data.split_id,
+        # Of what the protocol drew; "seed" is that of a training.
+        "protocol_seed": data.seed if data.protocol != "each-rate" and len(runs) == 1 else None,
         "train_rates": options.train_rates,
         "test_cameras": list(options.test_cameras) or None,
         "adapted": adapted and {"on": adapted_on(options), **adapted.about()},
