@@ -639,6 +639,8 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
     [
         (("--repeats", "3"), ["each-rate", "draws nothing"]),
         (("--repeats", "0"), ["--repeats is 0"]),
+        (("--train-rates", "2", "0.5"), ["--train-rates: rate 0.5 is below 1"]),
+        (("--train-rates", "nan"), ["--train-rates: rate nan"]),
         (("--protocol", "multi-shot", "--score-as", "3=2"), ["--score-as", "multi-shot"]),
         (("--protocol", "multi-shot", "--degradation", "camera"), ["camera", "multi-shot"]),
         (("--strength", "0.3"), ["--degradation plain", "--strength"]),
@@ -666,7 +668,7 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     printed = run(
         "evaluate", "--weights", finished[0], "--data", "csv", "--data-dir", people,
         "--protocol", "paper-all-queries", "--repeats", 2, "--rerank", "--out", out,
-        "--query-rates", 3, 8, "--train-rates", 3,
+        "--query-rates", 3, 8, "--train-rates", 3, 3,
     )  # fmt: skip
     assert "95 % from" in printed and "all queries" in printed
     metrics = json.loads((out / "metrics.json").read_text())

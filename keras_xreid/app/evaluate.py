@@ -18,9 +18,9 @@ from keras_xreid import app, files, hub
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol, strength_of
-from keras_xreid.data.manifest import manifest_content
+from keras_xreid.data.manifest import manifest_content, plain_number
 from keras_xreid.data.rate import ESTIMATED
-from keras_xreid.data.resolution import DEGRADATIONS, told_of_large
+from keras_xreid.data.resolution import DEGRADATIONS, check_rates, told_of_large
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.speed import query_ms
 from keras_xreid.report.tables import score_table, text_table
@@ -220,6 +220,11 @@ def main(options):
     strength_of(options)
     if options.repeats < 1:
         raise xr.InputError(f"--repeats is {options.repeats}: give 1 or more")
+    try:
+        check_rates(options.train_rates)
+    except xr.InputError as error:
+        raise xr.InputError(f"--train-rates: {error}") from error
+    options.train_rates = tuple(dict.fromkeys(map(plain_number, options.train_rates)))
     model = xr.load(options.weights, precision="float32")
     sets = [
         xr.datasets.load(

@@ -436,7 +436,8 @@ def _summary(trials, variant, train_rates):
         rates = np.full_like(rates, np.nan)
     found = scores_by_rate(np.concatenate([trial.scores[variant] for trial in trials]), rates)
     per_rate = {name: scores for name, scores in found["per_rate"].items() if scores}
-    names = [f"{rate:g}" for rate in train_rates if rate > 1 and f"{rate:g}" in per_rate]
+    names = dict.fromkeys(f"{rate:g}" for rate in train_rates if rate > 1)  # each once
+    names = [name for name in names if name in per_rate]
     mean = {s: float(np.mean([per_rate[n][s] for n in names])) for s in SCORES} if names else None
     scores = {"per_rate": per_rate, "mean_lr": mean}
     if trials[0].rate is None:
