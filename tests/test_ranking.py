@@ -430,6 +430,13 @@ def test_rates_alone_and_mixed(shots):
     assert other["per_rate"] == {"8": result["mixed"]}
 
 
+def test_cameras_may_be_numbers_and_names_in_one_gallery():
+    gallery = records((1, 1), (1, "two"), (2, 3), (1, 0))
+    matches, junk, _ = ranking.matches_and_junk(records((1, 1), (1, "two"), (1, "1")), gallery)
+    assert [found.tolist() for found in matches] == [[1, 3], [0, 3], [0, 1, 3]]
+    assert [found.tolist() for found in junk] == [[0], [1], []]
+
+
 def test_an_image_at_several_rates_is_counted_once_in_the_error_of_all():
     rng = np.random.default_rng(0)
     alone = 100 * rng.integers(0, 2, (40, len(SCORES))).astype("float64")

@@ -381,7 +381,8 @@ def matches_and_junk(query, gallery):
     for column, record in enumerate(gallery):
         columns.setdefault(record.person, []).append(column)
     columns = {person: np.array(indices) for person, indices in columns.items()}
-    cameras = np.array([record.camera for record in gallery])
+    # As objects: of numbers and names NumPy would make text, which equals no number.
+    cameras = np.array([record.camera for record in gallery], object)
     nothing = np.empty(0, "int64")
     dropped = [columns.pop(person) for person in list(columns) if is_junk(person)]
     without_person = np.concatenate([nothing, *dropped])
