@@ -498,8 +498,9 @@ def test_weights_scored_again_cost_what_their_run_says(tmp_path, monkeypatch):
 
     model, scores = small.adaptive(backbone="resnet_tiny"), tmp_path / "scores"
     scores.mkdir()
-    options, data = evaluate.Options("NAME", rates=(1, 2)), made_data()
+    options, data = evaluate.Options("x.weights.h5", rates=(1, 2)), made_data()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.weights.h5").write_bytes(b"")
     for record in data.query + data.gallery:
         Image.new("RGB", (32, 64)).save(record.path)
     evaluate.score(options, model, [data], {}, scores, 0.0)
