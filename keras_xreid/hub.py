@@ -77,10 +77,17 @@ def find(weights=None):
         return fetch(str(weights))
     try:
         name, path = str(weights), Path(weights)
-        if path.is_dir():
+        if entry := named(weights):
+            path = _file_of(entry) or download(entry["url"], entry["sha256"])
+        elif path.is_dir():
             path = path / WEIGHTS
         elif not path.is_file() and not name.endswith(".h5"):
-            path = _published_file(name)
+            known = published()
+            names = f"published are {', '.join(known)}" if known else "none are published"
+            raise InputError(
+                f"no weights at {name}: give a .weights.h5 file, a finished run folder, or a name "
+                f"({names})"
+            )
         if path.is_file():
             _check_if_published(path)
             return path
@@ -89,22 +96,45 @@ def find(weights=None):
     raise InputError(f"no weights at {path}: give a .weights.h5 file or a finished run folder")
 
 
+def named(weights):
+    """What is known of published weights, where this is their name.
+
+    Args:
+        weights: as `find` takes it, or any other word.
+
+    Returns:
+        The entry of `published`; None of anything else, such as a file or folder here of that name.
+    """
+    name = str(weights)
+    return None if os.path.isfile(name) or os.path.isdir(name) else published().get(name)
+
+
+def entry_of(weights):
+    """What is known of weights: by their published name, or by the SHA-256 of their file.
+
+    Args:
+        weights: as `find` takes it.
+
+    Returns:
+        The entry of `published`; None where they are not published, or nothing is there.
+    """
+    if entry := named(weights):
+        return entry
+    try:
+        return of_sha256(sha256_of(find(weights)))
+    except InputError:
+        return None
+
+
+def of_sha256(sha256):
+    """What is known of published weights by the SHA-256 of their file or their run's; or None."""
+    same = (e for e in published().values() if sha256 in (e["sha256"], e.get("run_sha256")))
+    return next(same, None)
+
+
 def _file_of(entry):
     places = [folder / entry["file"] for folder in PUBLISHED if entry.get("file")]
     return next((place for place in places if place.is_file()), None)
-
-
-def _published_file(name):
-    """The file of published weights, downloaded where it is not at hand."""
-    known = published()
-    if name not in known:
-        names = f"published are {', '.join(known)}" if known else "none are published"
-        raise InputError(
-            f"no weights at {name}: give a .weights.h5 file, a finished run folder, or a name "
-            f"({names})"
-        )
-    entry = known[name]
-    return _file_of(entry) or download(entry["url"], entry["sha256"])
 
 
 def _check_if_published(path):

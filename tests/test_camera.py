@@ -163,6 +163,11 @@ def test_a_strength_is_a_share(strength):
 # --- draws ---------------------------------------------------------------------------------------
 
 
+def test_a_strength_needs_something_that_draws():
+    with pytest.raises(InputError, match=r"strength is 0\.5, .*: give rng"):
+        degrade(smooth(8, 8), 4, strength=0.5)
+
+
 def test_strength_0_is_plain_shrinking():
     image = smooth(60, 30)
     assert camera(image, 0, None) is image

@@ -13,6 +13,7 @@ import small
 from PIL import Image, ImageColor
 
 import keras_xreid as xr
+from keras_xreid import hub
 from keras_xreid.evaluation.flops import embedding_cost, forward_flops
 
 for needed in ("tyro", "matplotlib"):
@@ -231,13 +232,14 @@ def test_rates_not_trained_on_are_hollow(folder, tmp_path, drawn):
 
 def test_cards_say_which_rates_were_trained_on(folder, tmp_path, monkeypatch, drawn):
     card = {**made_run(folder / "a"), "options": None, "train_rates": [2, 8], "to_embed": None}
+    card |= {"url": "http://127.0.0.1:9", "sha256": "0" * 64}  # where nothing is
     command = "KERAS_BACKEND=torch python recipes/baseline.py"
     cards = {
         "hr": {**card, "command": command},
         "both": {**card, "command": f"{command} --train-on hr+lr"},
         "rain": {**card, "command": command.replace("baseline", "rain"), "system": "rain"},
     }
-    monkeypatch.setattr(xr, "published", lambda: cards, raising=False)
+    monkeypatch.setattr(hub, "published", lambda: cards)
     scored = {**card, "weights": "both", "train_rates": [3]}  # of xreid evaluate, its mean's
     (folder / "a" / "metrics.json").write_text(json.dumps(scored))
     compared(tmp_path, *cards)
@@ -295,11 +297,12 @@ def test_cards_of_published_weights_are_rows(folder, tmp_path, monkeypatch, poin
     keys = ("system", "dataset", "split", "per_rate", "mean_lr", "standard_error", "queries")
     card = {k: v for k, v in made_run(folder / "a").items() if k in keys}
     card |= {"train_rates": [2, 3, 4], "images_seen": {"reid": 64}, "to_embed": None}
+    card |= {"url": "http://127.0.0.1:9", "sha256": "0" * 64}  # where nothing is
     cards = {
         "one": {**card, "embedded_per_second": 40.0, "parameters": 7, "flip": None},
         "two": {**card, "embedded_per_second": 50.0, "to_embed": {"parameters": 5, "flops": 9}},
     }
-    monkeypatch.setattr(xr, "published", lambda: cards, raising=False)
+    monkeypatch.setattr(hub, "published", lambda: cards)
     rows, page = compared(tmp_path, "one", "two", folder / "a")
     a = "backbone resnet_tiny, backend torch"
     assert [row["variant"] for row in rows] == ["weights one", "weights two", a]
@@ -495,8 +498,9 @@ def test_weights_scored_again_cost_what_their_run_says(tmp_path, monkeypatch):
 
     model, scores = small.adaptive(backbone="resnet_tiny"), tmp_path / "scores"
     scores.mkdir()
-    options, data = evaluate.Options("NAME", rates=(1, 2)), made_data()
+    options, data = evaluate.Options("x.weights.h5", rates=(1, 2)), made_data()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.weights.h5").write_bytes(b"")
     for record in data.query + data.gallery:
         Image.new("RGB", (32, 64)).save(record.path)
     evaluate.score(options, model, [data], {}, scores, 0.0)

@@ -694,6 +694,12 @@ def test_limit_takes_the_first_people(market):
     assert persons(load("market1501", market, limit=1, need=("gallery",)).gallery) == [1]
 
 
+def test_a_folder_is_refused_for_drawn_people(tmp_path):
+    for name in ("synthetic", "synthetic-b"):
+        said = message(load, name, tmp_path)
+        assert f"{tmp_path} is given: give --data too" in said
+
+
 def test_synthetic_is_drawn_at_the_size_asked_for(monkeypatch, tmp_path):
     calls = []
 

@@ -1,6 +1,7 @@
 """Protocols of multiple low resolution: their images, the built folder and its manifest."""
 
 import collections
+import dataclasses
 import hashlib
 import json
 import sys
@@ -12,10 +13,11 @@ from PIL import Image
 
 from keras_xreid.data.datasets import DataSet, Record, load
 from keras_xreid.data.decoded import decode
-from keras_xreid.data.manifest import manifest_rows, read_rows, write_manifest
+from keras_xreid.data.manifest import manifest_rows, planned_rows, read_rows, write_manifest
 from keras_xreid.data.protocols import PROTOCOLS, apply_protocol, build, verify
 from keras_xreid.data.resolution import degrade, write_views
 from keras_xreid.errors import InputError
+from keras_xreid.evaluation.evaluate import plan
 
 LOW = [name for name, rule in PROTOCOLS.items() if rule.low]
 
@@ -111,6 +113,18 @@ def test_rain_code_lists_every_image_at_every_rate():
     assert counts == {(rate, "max-pool"): 720 for rate in (2, 3, 4)}
     assert len({(r.path, r.rate) for r in made.query}) == 3 * 720 and len(made.gallery) == 720
     assert (made.gallery_shots, made.gallery_draws) == (1, 100)
+
+
+def test_queries_of_rain_code_are_known_by_their_image():
+    made = apply_protocol(test_set(), "rain-code")
+    (trial,) = plan(None, made)
+    assert len(set(trial.images)) == 720
+    built = [Record(row["path"], row["person"], row["camera"], row["rate"])
+             for row, _ in planned_rows(made) if row["role"] == "query"]  # fmt: skip
+    (again,) = plan(None, dataclasses.replace(made, query=built))
+    assert len({*trial.images}) == len({*again.images})
+    assert len({*zip(trial.images, again.images, strict=True)}) == 720  # the same images
+    assert plan(None, apply_protocol(test_set(), "paper"))[0].images is None
 
 
 def test_each_pair_of_cameras_has_its_own():

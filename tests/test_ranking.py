@@ -21,6 +21,7 @@ from keras_xreid.evaluation.ranking import (
     evaluate_rates,
     rank_queries,
     score_queries,
+    scores_by_rate,
     standard_error,
     student_t,
     summarise,
@@ -427,6 +428,30 @@ def test_rates_alone_and_mixed(shots):
     # Given rates count, and not those of the records.
     other = evaluate_rates(distances, query, gallery, rates=np.full(30, 8.0), gallery_shots=shots)
     assert other["per_rate"] == {"8": result["mixed"]}
+
+
+def test_cameras_may_be_numbers_and_names_in_one_gallery():
+    gallery = records((1, 1), (1, "two"), (2, 3), (1, 0))
+    matches, junk, _ = ranking.matches_and_junk(records((1, 1), (1, "two"), (1, "1")), gallery)
+    assert [found.tolist() for found in matches] == [[1, 3], [0, 3], [0, 1, 3]]
+    assert [found.tolist() for found in junk] == [[0], [1], []]
+
+
+def test_an_image_at_several_rates_is_counted_once_in_the_error_of_all():
+    rng = np.random.default_rng(0)
+    alone = 100 * rng.integers(0, 2, (40, len(SCORES))).astype("float64")
+    scores, rates, images = np.tile(alone, (3, 1)), np.repeat([2, 3, 4], 40), np.tile(range(40), 3)
+    error = standard_error(alone[:, 0].mean(), 40)
+    found = scores_by_rate(scores, rates, images)
+    assert found["standard_error"] == pytest.approx(dict.fromkeys(("2", "3", "4", "mixed"), error))
+    assert scores_by_rate(scores, rates)["standard_error"]["mixed"] < 0.6 * error
+    scores[3] = np.nan  # not counted
+    assert scores_by_rate(scores, rates, images)["standard_error"]["mixed"] == pytest.approx(error)
+    others = np.tile(range(60), 2)  # each at two rates: the mean of its hits
+    pairs = scores[:, 0].reshape(2, 60)
+    expected = np.nanmean(pairs, 0).std() / np.sqrt(60)
+    found = scores_by_rate(scores, rates, others)["standard_error"]
+    assert found["mixed"] == pytest.approx(expected)
 
 
 def test_a_rate_without_a_counted_query_has_no_score():

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import importlib.util
 import io
 import json
@@ -24,11 +25,12 @@ from PIL import Image
 from small import not_on_jax
 
 import keras_xreid as xr
+from keras_xreid import hub
 from keras_xreid.report import run_figures
 
 if importlib.util.find_spec("tyro"):
     from keras_xreid import app
-    from keras_xreid.app import cli, evaluate, provenance, recipes, settings
+    from keras_xreid.app import cli, evaluate, export, provenance, recipes, settings
     from keras_xreid.app import run as run_module
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -638,6 +640,8 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
     [
         (("--repeats", "3"), ["each-rate", "draws nothing"]),
         (("--repeats", "0"), ["--repeats is 0"]),
+        (("--train-rates", "2", "0.5"), ["--train-rates: rate 0.5 is below 1"]),
+        (("--train-rates", "nan"), ["--train-rates: rate nan"]),
         (("--protocol", "multi-shot", "--score-as", "3=2"), ["--score-as", "multi-shot"]),
         (("--protocol", "multi-shot", "--degradation", "camera"), ["camera", "multi-shot"]),
         (("--strength", "0.3"), ["--degradation plain", "--strength"]),
@@ -665,7 +669,7 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     printed = run(
         "evaluate", "--weights", finished[0], "--data", "csv", "--data-dir", people,
         "--protocol", "paper-all-queries", "--repeats", 2, "--rerank", "--out", out,
-        "--query-rates", 3, 8, "--train-rates", 3,
+        "--query-rates", 3, 8, "--train-rates", 3, 3,
     )  # fmt: skip
     assert "95 % from" in printed and "all queries" in printed
     metrics = json.loads((out / "metrics.json").read_text())
@@ -677,6 +681,15 @@ def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
     assert {row["rate"] for row in rows if row["role"] == "query"} == {3, 8}
     assert metrics["train_rates"] == [3]
     assert not (out / "queries.csv").exists()  # whose draw would it be?
+
+
+def test_scores_of_a_built_set_say_its_split_and_seed(finished, people, tmp_path):
+    built, out = tmp_path / "built", tmp_path / "scores"
+    run("build", "csv", people, built, "--protocol", "multi-shot", "--split-id", 2, "--seed", 7)
+    given = "evaluate", "--weights", finished[0], "--data", "mlr", "--data-dir", built
+    run(*given, "--out", out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["split_id"], metrics["protocol_seed"]) == (2, 7)
 
 
 def test_draws_are_averaged_over_the_rates_that_all_of_them_have():
@@ -886,9 +899,8 @@ def test_weights_of_a_data_set_scored_on_the_built_in_people_say_so(monkeypatch,
     monkeypatch.setattr(xr, "load", lambda *_, **__: small.shared(small.baseline))
     monkeypatch.setattr(evaluate, "score", lambda *_: print("scored"))
     monkeypatch.setattr(provenance, "trained_on", lambda weights: {})
-    monkeypatch.setattr(
-        xr, "published", lambda: {"a": {"dataset": "market1501"}, "b": {"dataset": "synthetic"}}
-    )
+    known = {"a": {"dataset": "market1501"}, "b": {"dataset": "synthetic"}}
+    monkeypatch.setattr(hub, "named", known.get)
     for weights, name, told in (
         ("a", "synthetic", True),
         ("a", "market1501", False),
@@ -899,6 +911,146 @@ def test_weights_of_a_data_set_scored_on_the_built_in_people_say_so(monkeypatch,
         lines = capsys.readouterr().out.splitlines()
         assert lines[-1] == "scored" and len(lines) == 1 + told
         assert not told or "give --data market1501 --data-dir DIR" in lines[0]
+
+
+def overlap(weights, data, data_dir=None, **told):
+    """Why weights are not to be scored on a data set, or ""."""
+    wanted = evaluate.Options(str(weights), data=data, data_dir=data_dir, **told)
+    try:
+        provenance.refuse_overlap(wanted.weights, wanted, data_dir)
+    except xr.InputError as error:
+        return str(error)
+    return ""
+
+
+def noted(folder, **told):
+    """A run folder with the options given, and weights that are none."""
+    folder.mkdir(parents=True)
+    (folder / "model.weights.h5").write_bytes(folder.name.encode())
+    (folder / "options.json").write_text(json.dumps({"split": "test", "split_id": 0, **told}))
+    return folder
+
+
+@pytest.fixture
+def everyone(tmp_path, monkeypatch):
+    """Published weights of everyone of Market-1501, and their file."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    (folder / "all.weights.h5").write_bytes(b"published")
+    entry = {"file": "all.weights.h5", "sha256": hub.sha256_of(folder / "all.weights.h5")}
+    entry |= {"dataset": "market1501", "split": "test", "split_id": 0, "everyone": True}
+    entry["run_sha256"] = hashlib.sha256(b"its run").hexdigest()
+    (folder / "index.json").write_text(json.dumps({"all": entry}))
+    monkeypatch.setattr(hub, "PUBLISHED", (folder,))
+    hub.published.cache_clear()
+    yield folder / entry["file"]
+    hub.published.cache_clear()
+
+
+def test_published_weights_are_known_by_their_file(everyone, tmp_path):
+    copy = shutil.copy(everyone, tmp_path / "copy.weights.h5")
+    run = noted(tmp_path / "its run", data="market1501")
+    for weights in ("all", everyone, copy, run, run / "model.weights.h5"):
+        assert "trained on everyone of market1501" in overlap(weights, "market1501")
+        assert not overlap(weights, "dukemtmc")
+
+
+def test_a_folder_named_like_published_weights_is_not_them(everyone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry = hub.published()["all"]
+    entry["licence"] = "theirs"
+    assert hub.find("all") == everyone and hub.named("all") == hub.entry_of("all") == entry
+    mine = noted(tmp_path / "all", data="csv", data_dir="people") / "model.weights.h5"
+    assert hub.find("all").samefile(mine)
+    assert hub.named("all") is hub.entry_of("all") is None
+    assert provenance.trained_on("all")["dataset"] == "csv" and not overlap("all", "market1501")
+    assert provenance.trained_file("all").samefile(mine)
+    told = {"weights": "all", "began_from_sha256": hub.sha256_of(mine)}
+    assert provenance.started_as(told) == "./all"
+    assert provenance.started_as({**told, "began_from_sha256": entry["sha256"]}) == "all"
+    model = SimpleNamespace(image_size=(128, 64), backbone="x", metric="cosine")
+    monkeypatch.setattr(export.graphs, "takes_level", lambda model: False)
+    assert export.describe(model, "all")["licence"] == "not stated"
+    assert export.describe(model, str(everyone))["licence"] == "theirs"
+
+
+def test_a_card_of_other_images_is_not_compared(everyone, people, capsys):
+    data = xr.datasets.load("csv", people, need=("query", "gallery"))
+    entry, scores = hub.published()["all"], {"per_rate": {"1": {"rank1": 50.0}}, "queries": 4}
+    entry |= {"dataset": "csv", "protocol": "each-rate"}
+    entry["per_rate"] = {rate: {"rank1": 75.0} for rate in ("1", "2")}
+    options = evaluate.Options("all", data="csv", data_dir=str(people), rates=(1,))
+    for there, said in (("0" * 64, "is of other images"), (None, "differs by 1.0 queries")):
+        rows = xr.manifest_rows(data, (1, 2))
+        entry["scored_manifest_sha256"] = (
+            there or hashlib.sha256(evaluate.manifest_content(rows)).hexdigest()
+        )
+        evaluate.beside_card(options, data, scores, shrunk=False)
+        assert capsys.readouterr().out.startswith(f"The card of all {said}")
+
+
+def test_people_of_a_built_set_are_those_of_what_it_was_built_from(tmp_path, capsys):
+    def built(name, **row):
+        folder = tmp_path / name
+        folder.mkdir()
+        row = {
+            "path": "a", "role": "query", "person": 1, "camera": 1, "rate": 2, "seed": 0,
+            "sha256": "0" * 64, "protocol": "paper", "split_id": 0, "split": "dev", **row,
+        }  # fmt: skip
+        (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+        return str(folder)
+
+    run = noted(tmp_path / "run", data="market1501")
+    fold = built("fold", dataset="market1501", fold=1)
+    assert "give a set built with --split test" in overlap(run, "mlr", fold)
+    dev = noted(tmp_path / "dev", data="market1501", split="dev")
+    assert "built with the --fold that it had, 0" in overlap(dev, "mlr", fold)
+    assert not overlap(dev, "mlr", built("first", dataset="market1501"))
+    assert not overlap(run, "mlr", built("test", dataset="market1501", split="test"))
+    viper = built("viper", dataset="viper", split="test", split_id=1)
+    assert "--split-id that it had, 0" in overlap(noted(tmp_path / "v", data="viper"), "mlr", viper)
+    # Trained on what was built.
+    low = noted(tmp_path / "low", data="mlr", data_dir=fold)
+    assert "--fold that it had, 1" in overlap(low, "market1501", split="dev")
+    assert not overlap(low, "market1501") and "not checked" not in capsys.readouterr().out
+    own = noted(tmp_path / "own", data="csv", data_dir="people")
+    assert (
+        not overlap(own, "mlr", built("csv", dataset="csv")) and "not ch" in capsys.readouterr().out
+    )
+
+
+def test_people_are_the_same_under_another_name(tmp_path, people):
+    first = noted(tmp_path / "first", data="synthetic")
+    assert "--split test" in overlap(first, "synthetic-b", split="dev")
+    assert not overlap(first, "synthetic-b")
+    second = noted(tmp_path / "second", data="caviar-native", split_id=3)
+    assert "--split-id that it had, 3" in overlap(second, "caviar", "elsewhere")
+    for here, there in ((people, people / "people.csv"), (people / "people.csv", people)):
+        third = noted(tmp_path / f"third {here.name}", data="csv", data_dir=str(here))
+        assert "--split test" in overlap(third, "csv", str(there), split="dev")
+    other = shutil.copy(people / "people.csv", tmp_path)
+    assert not overlap(third, "csv", str(other), split="dev")
+
+
+def test_weights_begun_from_others_have_seen_their_people_too(everyone, tmp_path, capsys):
+    words = "which began from all, was trained on everyone of market1501"
+    told = {"data": "synthetic", "weights": "all"}
+    assert words in overlap(noted(tmp_path / "a", **told), "market1501")
+    # By a file, and by one that is gone; of --reid; and once more.
+    told |= {"weights": "gone", "began_from_sha256": hub.sha256_of(everyone)}
+    assert words in overlap(noted(tmp_path / "b", **told), "market1501")
+    c = noted(tmp_path / "c", data="synthetic", reid=str(tmp_path / "a"))
+    assert words in overlap(c, "market1501") and not overlap(c, "dukemtmc")
+    assert "not checked" not in capsys.readouterr().out
+    # What cannot be followed is said.
+    for before in (str(tmp_path / "nobody"), str(tmp_path / "a")):
+        told |= {"weights": before, "began_from_sha256": "0" * 64}
+        shutil.rmtree(tmp_path / "d", ignore_errors=True)
+        assert not overlap(noted(tmp_path / "d", **told), "market1501")
+        assert f"Nothing beside {before} says" in capsys.readouterr().out
+    alone = shutil.copy(tmp_path / "a" / "model.weights.h5", tmp_path / "alone.weights.h5")
+    assert not overlap(alone, "market1501")
+    assert f"Nothing beside {alone} says" in capsys.readouterr().out
 
 
 def test_a_run_of_a_fold_says_so(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 
@@ -14,6 +15,7 @@ from keras_xreid.data.resolution import (
     degrade,
     prepare_images,
     resize,
+    told_of_large,
 )
 from keras_xreid.errors import InputError
 
@@ -120,6 +122,16 @@ def test_one_rate_for_each_image():
     with pytest.raises(InputError, match="2 images but rates of shape"):
         prepare_images(images, (128, 64), rates=[4])
     assert prepare_images([], (128, 64), rates=2).shape == (0, 128, 64, 3)
+
+
+def test_the_size_is_that_of_the_image_as_it_is_read(tmp_path):
+    """Not the stored one, where a protocol shrinks it."""
+    Image.new("RGB", (64, 128)).save(tmp_path / "a.png")
+    stored = xr.Record(str(tmp_path / "a.png"), 1, 1, rate=4, size=(128, 64))
+    shrunk = dataclasses.replace(stored, kernel="area")
+    np.testing.assert_allclose(xr.rates_from_sizes([stored, shrunk], 128), [1, 4])
+    assert told_of_large([stored], (32, 16), (2,))
+    assert not told_of_large([shrunk], (32, 16), (2,))
 
 
 def test_rates_from_sizes():

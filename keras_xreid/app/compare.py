@@ -28,7 +28,7 @@ from pathlib import Path
 import tyro
 
 import keras_xreid as xr
-from keras_xreid import app, files
+from keras_xreid import app, files, hub
 from keras_xreid.app import folder as folders
 from keras_xreid.app import jobs
 from keras_xreid.app.compare_pairs import PAIRED_NOTES, judged, paired_csv_rows, paired_table
@@ -105,7 +105,8 @@ def csv_rows(rows):
 
 def trained_on(run):
     """The rates of a run's training images; of published weights their card says them."""
-    card = xr.published().get(str(run.get("weights")))
+    sha256 = run.get("weights_sha256")
+    card = hub.of_sha256(sha256) if sha256 else hub.named(run.get("weights"))
     told = run.get("options") or card or run
     on_hr = told.get("train_on") == "hr"
     if told is card and run["system"] == "baseline":  # hr is what it takes if not told otherwise

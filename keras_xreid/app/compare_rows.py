@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 
 import keras_xreid as xr
+from keras_xreid import hub
 from keras_xreid.app import later, provenance, recipes, settings
 from keras_xreid.data.resolution import lr_rates
 from keras_xreid.evaluation.queries import read_queries
@@ -31,9 +32,8 @@ SHARED = tuple(
 
 def read_run(folder):
     """The metrics of a finished run, with its folder; refuses what is not finished."""
-    card = xr.published().get(str(folder))
-    folder = Path(folder)
-    if card and not folder.exists():
+    card, folder = hub.named(folder), Path(folder)
+    if card:
         return {**card, "weights": str(folder), "folder": folder}
     begun = (folder / "options.json").exists()
     if begun and not (folder / "report.md").exists():
@@ -50,7 +50,7 @@ def options_of(run):
             started, sha256 = provenance.started_as(told), told.get("began_from_sha256")
             # A folder says nothing elsewhere; the first digits of what lay in it do.
             own = f"RUN-{sha256[:8]}" if sha256 else Path(started).name
-            told[name] = started if started in xr.published() else own
+            told[name] = started if hub.named(started) else own
     return {**told, "backbone": run.get("backbone"), "backend": run.get("backend")}
 
 

@@ -8,17 +8,19 @@ It prints the scores at each rate. --out keeps them.
 
 import contextlib
 import dataclasses
+import hashlib
 import time
 from pathlib import Path
 from typing import Literal
 
 import keras_xreid as xr
-from keras_xreid import app, files
+from keras_xreid import app, files, hub
 from keras_xreid.app import folder as folders
 from keras_xreid.app import later, provenance
 from keras_xreid.app.settings import NAMES, Protocol, changed, strength_of
+from keras_xreid.data.manifest import manifest_content, plain_number
 from keras_xreid.data.rate import ESTIMATED
-from keras_xreid.data.resolution import DEGRADATIONS, told_of_large
+from keras_xreid.data.resolution import DEGRADATIONS, check_rates, told_of_large
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.speed import query_ms
 from keras_xreid.report.tables import score_table, text_table
@@ -186,9 +188,9 @@ def interval_table(summary):
     return text_table(["score", "mean", "deviation", "95 % from", "to"], rows)
 
 
-def beside_card(options, data, results):
-    """Says whether published weights score here as their card says."""
-    entry = xr.published().get(options.weights)
+def beside_card(options, data, results, shrunk):
+    """Says whether published weights score here as their card says, on the card's images."""
+    entry = hub.entry_of(options.weights)
     on = {"dataset": options.data, "split": options.split, "split_id": options.split_id}
     on["protocol"] = data.protocol
     asked_otherwise = options.score_as or options.rerank or options.limit or strength_of(options)
@@ -198,7 +200,14 @@ def beside_card(options, data, results):
     if (entry.get("fold") or 0) != options.fold:
         return
     apart = apart_from_card(entry, results)
-    if apart is not None:
+    if apart is None:
+        return
+    rates = [float(rate) for rate in entry["per_rate"]]
+    rows = xr.manifest_rows(data, rates, gallery_rates=rates if shrunk else (1,))
+    found = hashlib.sha256(manifest_content(rows)).hexdigest()
+    if entry.get("scored_manifest_sha256", found) != found:
+        print(f"The card of {options.weights} is of other images, so it is not compared")
+    else:
         print(f"The card of {options.weights} differs by {apart:.1f} queries at most")
 
 
@@ -218,6 +227,11 @@ def main(options):
     strength_of(options)
     if options.repeats < 1:
         raise xr.InputError(f"--repeats is {options.repeats}: give 1 or more")
+    try:
+        check_rates(options.train_rates)
+    except xr.InputError as error:
+        raise xr.InputError(f"--train-rates: {error}") from error
+    options.train_rates = tuple(dict.fromkeys(map(plain_number, options.train_rates)))
     model = xr.load(options.weights, precision="float32")
     if options.lpips and not hasattr(model, "recover"):
         raise xr.InputError(
@@ -237,7 +251,7 @@ def main(options):
     check(options, data)
     if large := told_of_large(data.query, model.image_size, options.rates):
         print(large)
-    own = xr.published().get(options.weights, {}).get("dataset", options.data)
+    own = (hub.named(options.weights) or {}).get("dataset", options.data)
     if options.data == "synthetic" != own:
         print(
             f"{options.weights} was trained on {own}; these are scores on the built-in people: for "
@@ -288,12 +302,13 @@ def score(options, model, sets, told, folder, began):
         print(interval_table(results["summary"]) + "\n")
     print(score_table(results))
     if len(runs) == 1:
-        beside_card(options, data, results)
+        beside_card(options, data, results, shrunk)
     if folder is None:
         return
     metrics = {
         "system": type(model).__name__.lower(),
         "weights": options.weights,
+        "weights_sha256": hub.sha256_of(hub.find(options.weights)),
         "dataset": options.data,
         "data_dir": options.data_dir,
         "split": data.split,
@@ -301,7 +316,9 @@ def score(options, model, sets, told, folder, began):
         "protocol": data.protocol,
         "about": data.about or None,
         "gallery_at_query_rate": shrunk or None,
-        "split_id": options.split_id,
+        "split_id": data.split_id,
+        # Of what the protocol drew; "seed" is that of a training.
+        "protocol_seed": data.seed if data.protocol != "each-rate" and len(runs) == 1 else None,
         "train_rates": options.train_rates,
         "test_cameras": list(options.test_cameras) or None,
         "adapted": adapted and {"on": adapted_on(options), **adapted.about()},

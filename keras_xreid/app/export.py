@@ -238,7 +238,7 @@ def describe(model, weights, licence=None):
         "backbone": str(model.backbone),
         "weights": Path(weights).name,
         "weights_sha256": weights_sha256(weights),
-        "licence": licence or xr.published().get(str(weights), {}).get("licence", "not stated"),
+        "licence": licence or (hub.entry_of(weights) or {}).get("licence", "not stated"),
         "keras_xreid": xr.__version__,
         "image": "uint8, RGB, (n, height, width, 3); the graph scales and normalises, so do "
         "neither before",

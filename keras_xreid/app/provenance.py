@@ -10,7 +10,7 @@ from pathlib import Path
 import keras_xreid as xr
 from keras_xreid import hub
 from keras_xreid._backend import place
-from keras_xreid.data.manifest import file_sha256, relative
+from keras_xreid.data.manifest import MANIFEST, file_sha256, read_rows, relative
 from keras_xreid.errors import InputError
 from keras_xreid.files import read_json
 
@@ -18,6 +18,8 @@ from keras_xreid.files import read_json
 HALVED = ("viper", "caviar", "caviar-native", "cuhk03")
 # Data sets that are named alike whoever is on them; their folder tells them apart.
 ANYBODY = ("csv", "mlr")
+# Data sets of another one's people.
+PEOPLE_OF = {"synthetic-b": "synthetic", "caviar-native": "caviar"}
 
 
 def trained_on(weights):
@@ -25,20 +27,25 @@ def trained_on(weights):
 
     Args:
         weights: a published name, or a run folder or a file in it, be the run finished or not.
+            Published weights are known by their file, too.
     """
-    if entry := xr.published().get(str(weights)):
+    entry = hub.entry_of(weights) or {}
+    if hub.named(weights):
         return entry
     path = hub.find(weights) if hub.is_address(weights) else Path(weights)
     folder = path if path.is_dir() else path.parent
     for name in ("options.json", "metrics.json", hub.ENTRY):
         if (folder / name).is_file():
             told = read_json(folder / name)
-            return {"dataset": told.get("data"), **told} if name == "options.json" else told
-    return {}
+            told = {"dataset": told.get("data"), **told} if name == "options.json" else told
+            return {**told, **entry}
+    return entry
 
 
 def refuse_overlap(weights, wanted, data_dir=None):
-    """Refuses weights trained on people whom a run is to find.
+    """Refuses weights trained on people whom a run is to find, or begun from such weights.
+
+    What cannot be known is printed.
 
     Args:
         weights: as `trained_on` takes them.
@@ -51,29 +58,80 @@ def refuse_overlap(weights, wanted, data_dir=None):
     Raises:
         InputError: with the option to give.
     """
-    told = trained_on(weights)
-    same = told.get("dataset") == wanted.data
-    if same and wanted.data in ANYBODY and data_dir:
-        there = told.get("data_dir") or data_dir
-        same = there == data_dir or Path(there).resolve() == Path(data_dir).resolve()
-    if not same:
-        return told
+    first = told = trained_on(weights)
+    who, seen, last = str(weights), set(), weights
+    while told:
+        _refuse_people(who, told, wanted, data_dir)
+        before, told = _told_before(told)
+        if before is None or before in seen:
+            return first
+        seen.add(before)
+        who, last = f"{weights}, which began from {before},", before
+    print(f"Nothing beside {last} says on whom it was trained: not checked")
+    return first
+
+
+def _refuse_people(who, told, wanted, data_dir):
+    """The same of one training, of which `trained_on` tells; `who` are the weights, in words."""
+    options = told.get("options") or told
+    ours = _origin(vars(wanted), wanted.data, data_dir)
+    theirs = _origin(told, told.get("dataset"), options.get("data_dir"))
+    data = ours["dataset"]
+    if PEOPLE_OF.get(data, data) != PEOPLE_OF.get(theirs["dataset"], theirs["dataset"]):
+        return
+    if data in ANYBODY and (ours["built"] or theirs["built"]):
+        print(f"Nothing says from which {data} a set was built: people of {who} are not checked")
+        return
+    places = [_place(part["data_dir"]) for part in (ours, theirs) if part["data_dir"]]
+    if data in ANYBODY and len(set(places)) > 1:
+        return
     if is_of_everyone(told) and not getattr(wanted, "everyone", False):
         raise InputError(
-            f"{weights} was trained on everyone of {wanted.data} (--everyone): nobody is left to "
+            f"{who} was trained on everyone of {theirs['dataset']} (--everyone): nobody is left to "
             "search for; give other weights"
         )
-    split, split_id = told.get("split"), told.get("split_id", 0)
-    # What says nothing is of fold 0.
-    fold = told.get("fold") or 0
-    reason = f"{weights} was trained on people whom this run is to find: give"
-    if wanted.split == "dev" and split != "dev":
+    reason = f"{who} was trained on people whom this run is to find: give"
+    reason += " a set built with" if ours["built"] else ""
+    if ours["split"] == "dev" and theirs["split"] != "dev":
         raise InputError(f"{reason} --split test")
-    if wanted.split == "dev" and fold != wanted.fold:
-        raise InputError(f"{reason} the --fold that it had, {fold}")
-    if wanted.data in HALVED and split_id != wanted.split_id:
-        raise InputError(f"{reason} the --split-id that it had, {split_id}")
-    return told
+    if ours["split"] == "dev" and theirs["fold"] != ours["fold"]:
+        raise InputError(f"{reason} the --fold that it had, {theirs['fold']}")
+    if data in HALVED and theirs["split_id"] != ours["split_id"]:
+        raise InputError(f"{reason} the --split-id that it had, {theirs['split_id']}")
+
+
+def _origin(told, data, data_dir):
+    """Data set, folder, split, fold and split_id; of a set that was built, those it is of."""
+    built = data == "mlr" and data_dir and (Path(data_dir) / MANIFEST).is_file()
+    if built:
+        told = read_rows(Path(data_dir) / MANIFEST)[0]
+        data, data_dir = told.get("dataset"), None
+    return {
+        "dataset": data,
+        "data_dir": data_dir,
+        "built": built,
+        "split": told.get("split"),
+        "fold": told.get("fold") or 0,  # what says nothing is of fold 0
+        "split_id": told.get("split_id") or 0,
+    }
+
+
+def _place(data_dir):
+    """A folder of images, or the list in it: it may be named by either."""
+    path = Path(data_dir).resolve()
+    tables = list(path.glob("*.csv"))
+    return tables[0] if len(tables) == 1 else path
+
+
+def _told_before(told):
+    """What trained weights began from, or None; and what `trained_on` tells of that, or {}."""
+    options = told.get("options") or told
+    before = told.get("began_from") or started_as(options)
+    if before is None or hub.named(before):
+        return before, before and trained_on(before)
+    file, sha256 = trained_file(before), options.get("began_from_sha256")
+    there = file and sha256 in (None, file_sha256(file))  # or others lie there now
+    return before, trained_on(before) if there else {}
 
 
 def is_of_everyone(told):
@@ -101,10 +159,11 @@ def started_as(options, known=None):
     """
     told, sha256 = began_from(options), options.get("began_from_sha256")
     known = xr.published() if known is None else known
-    if told in known or not sha256:
+    if not sha256:
         return told
     same = [n for n, e in known.items() if sha256 in (e["sha256"], e.get("run_sha256"))]
-    return same[0] if same else told
+    # With a SHA-256 it was a file, be its folder named like published weights.
+    return same[0] if same else f"./{told}" if told in known else told
 
 
 def same_start(name, options, value):
@@ -120,16 +179,15 @@ def same_start(name, options, value):
     if not all(trained):
         return found == value
     sha256, file = options.get("began_from_sha256"), trained_file(value)
-    entry = xr.published().get(str(value))
+    entry = hub.named(value)
     known = {entry["sha256"], entry.get("run_sha256")} if entry else file and {file_sha256(file)}
     return found == value or not (sha256 and known) or sha256 in known
 
 
 def trained_file(weights):
     """The file of trained weights, where the name or path leads to one that lies here."""
-    entry = xr.published().get(str(weights))
     path = Path(weights) / "model.weights.h5" if Path(weights).is_dir() else Path(weights)
-    return None if entry or not path.is_file() else path
+    return path if path.is_file() else None
 
 
 def inputs_of(data, options):

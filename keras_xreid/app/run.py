@@ -145,8 +145,7 @@ class Run:
             model = xr.load(o.weights, precision="float32")
         except xr.InputError as error:
             raise xr.InputError(f"--weights is neither imagenet nor random, and {error}") from error
-        if not provenance.refuse_overlap(o.weights, o, o.data_dir):
-            print(f"Nothing beside {o.weights} says on whom it was trained: not checked")
+        provenance.refuse_overlap(o.weights, o, o.data_dir)
         if model.image_size != self.image_size:
             theirs, ours = ("x".join(map(str, s)) for s in (model.image_size, self.image_size))
             print(f"{o.weights} was trained at {theirs}, this run is at {ours} (--image-size)")

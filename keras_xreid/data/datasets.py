@@ -111,7 +111,7 @@ def load(
             see `read_mlr`), "csv" (own folders, see `read_csv`), "synthetic" (the built-in set) or
             "synthetic-b" (its people in four other cameras).
         data_dir: the data set's folder; for "csv" the file or a folder that holds one `.csv`;
-            embedded sets need none.
+            built-in sets take none.
         split: "test", the data set's own, or "dev": see `hold_out_people`. Settings are chosen
             on "dev", so that the test people are scored once.
         fold: which people "dev" holds out: 0, 1 or 2, no person in two of them.
@@ -140,8 +140,9 @@ def load(
         A `DataSet`; lists not needed are empty.
 
     Raises:
-        InputError: unknown name, folder missing or of another layout, empty image file, no such
-            split or fold, or each-rate asked for queries that are of low resolution already.
+        InputError: unknown name, folder missing or of another layout, or given for a built-in
+            set, empty image file, no such split or fold, or each-rate asked for queries that are
+            of low resolution already.
 
     Example:
 
@@ -169,6 +170,11 @@ def load(
         raise InputError(f"need holds {wrong[0]!r}: give some of {', '.join(ROLES)}")
     if name not in DRAWN and not isinstance(data_dir, (str, os.PathLike)):
         raise InputError(f"data set {name!r} needs its folder: give data_dir (--data-dir DIR)")
+    if name in DRAWN and data_dir is not None:
+        raise InputError(
+            f"data set {name!r} is drawn and takes no folder, but {data_dir} is given: give --data "
+            "too, or leave out --data-dir"
+        )
     built = name == "mlr" and (Path(data_dir) / MANIFEST).is_file()
     if name == "mlr":
         protocol = protocol_of_mlr(data_dir, protocol, split)

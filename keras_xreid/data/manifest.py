@@ -239,13 +239,18 @@ def write_manifest(path, rows):
 
     >>> sha256 = write_manifest("manifest.jsonl", manifest_rows(data, rates=(1, 2, 3, 4, 8)))
     """
+    content = manifest_content(rows)
+    write_bytes_atomic(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def manifest_content(rows):
+    """The bytes that `write_manifest` writes."""
     lines = sorted(
         json.dumps(row, sort_keys=True, ensure_ascii=False, default=plain) for row in rows
     )
     # Of a name that is not UTF-8 the odd bytes become "\\udc..", which JSON reads as the same name.
-    content = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
-    write_bytes_atomic(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
 
 
 def read_rows(path):

@@ -44,14 +44,14 @@ def degrade(image, rate, kernel="area", strength=0.0, rng=None):
             "max-pool" (largest value of each block of rate x rate pixels; incomplete blocks at the
             lower and right edge are left out), which takes whole rates only.
         strength: float in [0, 1], how much a camera adds; 0 is plain shrinking.
-        rng: NumPy's random generator, which draws what a camera adds.
+        rng: NumPy's random generator, which draws what a camera adds; needed with a strength.
 
     Returns:
         (max(1, round(h / rate)), max(1, round(w / rate)), 3) uint8; "max-pool" rounds down.
 
     Raises:
-        InputError: rate below 1, unknown kernel, a strength outside of [0, 1], or an image of
-            another type or shape.
+        InputError: rate below 1, unknown kernel, a strength outside of [0, 1] or without `rng`, or
+            an image of another type or shape.
 
     Example:
 
@@ -150,8 +150,8 @@ def rates_from_sizes(records, full_height=256):
     stored, nor that a picture shows half a person.
 
     Args:
-        records: list of `Record` (`size` where it is there, else the image is read), or of
-            (h, w, 3) arrays.
+        records: list of `Record` (`size` where it is there and `read` does not shrink, else the
+            image is read), or of (h, w, 3) arrays.
         full_height: int, height in pixels of an image of rate 1; 128 for Market-1501.
 
     Returns:
@@ -173,12 +173,17 @@ def rates_from_sizes(records, full_height=256):
     heights = []
     for record in records:
         if hasattr(record, "read"):
-            size = record.size or record.read().shape
+            size = _size_of(record)
         else:
             _check_image(record)
             size = record.shape
         heights.append(size[0])
     return np.maximum(1.0, full_height / np.array(heights, "float64")).astype("float32")
+
+
+def _size_of(record):
+    """The size that a record's image is read at: that which is stored, where nothing shrinks it."""
+    return record.size if record.size and record.kernel is None else record.read().shape
 
 
 def told_of_large(records, image_size, rates):
@@ -196,7 +201,7 @@ def told_of_large(records, image_size, rates):
     some = records[:: len(records) // 50 + 1]
     if rate is None or not some:
         return ""
-    high = np.median([(record.size or record.read().shape)[0] for record in some])
+    high = np.median([_size_of(record)[0] for record in some])
     if high < rate * image_size[0]:
         return ""
     return (
@@ -349,6 +354,11 @@ def _degraded(image, rate, kernel, strength=0.0, rng=None):
     if rate == 1:
         return image
     if strength:
+        if rng is None:
+            raise InputError(
+                f"strength is {strength}, and nothing draws what a camera adds: give rng, such "
+                "as np.random.default_rng(0)"
+            )
         kernel = list(KERNELS)[rng.integers(len(KERNELS))]
         small = _degraded(image, rate, kernel)
         return Image.fromarray(camera(np.asarray(small), strength, rng))

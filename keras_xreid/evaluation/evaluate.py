@@ -1,6 +1,7 @@
 """Scores of a model by any protocol: a plan, one loop, and one object with all that was found."""
 
 import dataclasses
+import re
 
 import numpy as np
 
@@ -37,6 +38,8 @@ class Trial:
         told_rates: what the model hears of them: a number, (q,) of them, or None.
         gallery_rate: what the gallery is shrunk by.
         gallery_told: what the model hears of the gallery.
+        images: (q,) names of the images that the queries show, where the protocol makes a query of
+            an image at each rate; else None.
 
     Attributes:
         gallery: {"plain", perhaps "flip": (g, d) features}.
@@ -54,6 +57,7 @@ class Trial:
     told_rates: object
     gallery_rate: float = 1
     gallery_told: float = 1
+    images: list | None = None
     gallery: dict = dataclasses.field(default_factory=dict)
     query: dict = dataclasses.field(default_factory=dict)
     scores: dict = dataclasses.field(default_factory=dict)
@@ -282,7 +286,15 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
         )
     own = np.array([np.nan if record.rate is None else record.rate for record in data.query])
     told = None if np.isnan(own).any() else own
-    return [Trial(None, own, ESTIMATED if estimated else told)]
+    images = [_image_of(r) for r in data.query] if find_protocol(data.protocol).every_rate else None
+    return [Trial(None, own, ESTIMATED if estimated else told, images=images)]
+
+
+def _image_of(record):
+    """Names the image that a query shows; `build` wrote one at each rate, a_2x.bmp and a_3x.bmp."""
+    if record.kernel is None and record.key is None:
+        return re.sub(r"_[\d.]+x(-\d+)?\.bmp$", r"\1", record.path)
+    return f"{record.path} {record.key}"
 
 
 class _Asked:
@@ -434,9 +446,11 @@ def _summary(trials, variant, train_rates):
     rates = np.concatenate([trial.query_rates for trial in trials])
     if np.isnan(rates).any():
         rates = np.full_like(rates, np.nan)
-    found = scores_by_rate(np.concatenate([trial.scores[variant] for trial in trials]), rates)
+    scores = np.concatenate([trial.scores[variant] for trial in trials])
+    found = scores_by_rate(scores, rates, trials[0].images)
     per_rate = {name: scores for name, scores in found["per_rate"].items() if scores}
-    names = [f"{rate:g}" for rate in train_rates if rate > 1 and f"{rate:g}" in per_rate]
+    names = dict.fromkeys(f"{rate:g}" for rate in train_rates if rate > 1)  # each once
+    names = [name for name in names if name in per_rate]
     mean = {s: float(np.mean([per_rate[n][s] for n in names])) for s in SCORES} if names else None
     scores = {"per_rate": per_rate, "mean_lr": mean}
     if trials[0].rate is None:

@@ -101,12 +101,14 @@ def evaluate_rates(distances, query, gallery, rates=None, gallery_shots=None, dr
     )
 
 
-def scores_by_rate(scores, rates):
+def scores_by_rate(scores, rates, images=None):
     """Averages the scores of each query as `evaluate_rates` does, which ranks them first.
 
     Args:
         scores: what `score_queries` returned.
         rates: (queries,) rates; NaN where nobody knows, which only "mixed" counts.
+        images: (queries,) the image that each query shows, a number or a name, where one is a
+            query at several rates: the error of "mixed" is then that of the mean of each image.
 
     Returns:
         As `evaluate_rates`.
@@ -122,7 +124,11 @@ def scores_by_rate(scores, rates):
         count = int(rows.sum())
         result["queries"][name] = count
         # Of 0 and 100 this is sqrt(p (100 - p) / n), and exact single-shot scores are between.
-        error = float(np.std(scores[rows, 0]) / np.sqrt(count)) if count else None
+        hits = scores[rows, 0]
+        if name == "mixed" and images is not None:
+            _, image = np.unique(np.asarray(images)[rows], return_inverse=True)
+            hits = np.bincount(image, hits) / np.bincount(image)
+        error = float(np.std(hits) / np.sqrt(len(hits))) if count else None
         result["standard_error"][name] = error
         if name != "mixed":
             result["per_rate"][name] = mean_scores(scores[rows]) if count else None
@@ -375,7 +381,8 @@ def matches_and_junk(query, gallery):
     for column, record in enumerate(gallery):
         columns.setdefault(record.person, []).append(column)
     columns = {person: np.array(indices) for person, indices in columns.items()}
-    cameras = np.array([record.camera for record in gallery])
+    # As objects: of numbers and names NumPy would make text, which equals no number.
+    cameras = np.array([record.camera for record in gallery], object)
     nothing = np.empty(0, "int64")
     dropped = [columns.pop(person) for person in list(columns) if is_junk(person)]
     without_person = np.concatenate([nothing, *dropped])

@@ -69,7 +69,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    provenance.refuse_overlap(options.weights, options)
+    provenance.refuse_overlap(options.weights, options, options.data_dir)
     model = xr.load(options.weights, precision="float32")
     data = xr.datasets.load(
         options.data, options.data_dir, split=options.split, fold=options.fold,
