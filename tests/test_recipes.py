@@ -262,6 +262,12 @@ def test_first_stage_is_reused(finished, people, tmp_path):
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            "rain",
+            ("--labeled-fraction", 0),  # Figure 5: its losses without a label
+            {"discriminator", "reconstruction", "adversarial"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             "cadnet",
             ("--features", "g", "--without", "adv_f"),
             {"image_discriminator", "id", "triplet", "reconstruction", "adversarial_images"},

@@ -372,7 +372,7 @@ class Run:
             (("seed",), lambda value: 0 <= value < 2**32, f"0 to {2**32 - 1}"),
             (("workers",), lambda value: value >= 0, "0 or more"),
             (("label_smoothing",), lambda value: 0 <= value < 1, "0 to below 1"),
-            (("labeled_fraction",), lambda value: 0 < value <= 1, "above 0, up to 1 (all)"),
+            (("labeled_fraction",), lambda value: 0 <= value <= 1, "0 (none) to 1 (all)"),
         ):
             for name in names:
                 value = getattr(o, name, None)
