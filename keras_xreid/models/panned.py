@@ -265,6 +265,10 @@ class FeatureBatches(keras.utils.PyDataset):
         batch_size: int, embeddings a batch; what is left of an epoch is left out, unless it is all.
         seed: int, of the order.
 
+    Attributes:
+        epoch: number of the epoch that comes next or is under way. It goes up when an epoch has
+            been drawn to its end; set it to resume.
+
     Returns:
         `batches[index]` is a dict: "feature" and "target" (n, d) float32, "rate" (n,) float32.
 
@@ -293,12 +297,27 @@ class FeatureBatches(keras.utils.PyDataset):
         check_number("batch size", batch_size, most=1_000_000)
         check_number("seed", seed, least=0)
         self.batch_size, self.seed, self.epoch = min(batch_size, len(self.feature)), seed, 0
+        self._drawn = None  # the batches of the epoch that is under way
 
     def __len__(self):
         return len(self.feature) // self.batch_size
 
     def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        if self._drawn is not None:
+            self._drawn.add(index)
         return self.batch(self.epoch, index)
+
+    def on_epoch_begin(self):
+        self._drawn = set()
+
+    def on_epoch_end(self):
+        # `fit` also calls this before its first epoch. What it draws before an epoch, to see what
+        # batches are like, does not count; and it may draw an epoch's batches in any order.
+        if self._drawn is not None and len(self._drawn) == len(self):
+            self.epoch += 1
+        self._drawn = None
 
     def batch(self, epoch, index):
         """Makes one batch, without regard to the epoch that is under way.
