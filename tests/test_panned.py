@@ -152,6 +152,19 @@ def test_refused(tmp_path):
     np.testing.assert_array_equal(again.move(features(), 2), panning.move(features(), 2))
 
 
+def test_a_precision_is_that_of_its_layers(tmp_path):
+    """Whatever is set for all; what is not moved stays as it is."""
+    path = tmp_path / "panning.weights.h5"
+    xr.save(small.fill(xr.Panning(6, hidden=4)), path)
+    panning = xr.load(path, precision="mixed_bfloat16", kinds=("Panning",))
+    assert [layer.compute_dtype for layer in panning.mlp.layers if layer.weights] == [
+        "bfloat16"
+    ] * 2
+    assert keras.config.dtype_policy().name == "float32"
+    f, rates = ops.convert_to_tensor(features(5)), ops.convert_to_tensor(np.ones(5, "float32"))
+    np.testing.assert_array_equal(ops.convert_to_numpy(panning(f, rates)), features(5))
+
+
 def write(path, **arrays):
     np.savez(path, **arrays)
     return str(path)

@@ -72,16 +72,7 @@ class ReIDModel(PhasedModel):
         config = dict(config)
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
-        # Parts are built in the constructor, so they take the policy that is in force there.
-        policy = config.pop("dtype", None)
-        if isinstance(policy, dict):
-            policy = keras.saving.deserialize_keras_object(policy)
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(policy or before)
-        try:
-            return cls(**config)
-        finally:
-            keras.config.set_dtype_policy(before)
+        return super().from_config(config)
 
     def check_data(self, data):
         # Fewer people are as wrong as more: the classes would mean other people.

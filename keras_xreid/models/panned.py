@@ -63,6 +63,7 @@ class Panning(PhasedModel):
 
     def __init__(self, dimension, hidden=512, **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False  # of embeddings: they get their length back in float32
         check_number("dimension of the embeddings", dimension, most=100_000)
         check_number("hidden units", hidden, most=100_000)
         self.dimension, self.hidden = int(dimension), int(hidden)
