@@ -120,7 +120,7 @@ class Baseline(ReIDModel):
         terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
         compared = raw[0] if raw else features
         if self.unit_triplet:
-            compared = ops.normalize(ops.cast(compared, "float32"), axis=-1)
+            compared = losses.unit(compared)
         if self.triplet:
             terms["triplet"] = self.triplet * losses.triplet(compared, person, self.margin)
         if self.octuplet:

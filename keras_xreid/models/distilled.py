@@ -139,7 +139,7 @@ class Distilled(ReIDModel):
         if self.triplet:
             compared = raw[0] if raw else features
             if self.unit_triplet:
-                compared = ops.normalize(ops.cast(compared, "float32"), axis=-1)
+                compared = losses.unit(compared)
             terms["triplet"] = self.triplet * losses.triplet(compared, person, self.margin)
         if self.tap_weight:
             found = [distance(s, t) for s, t in zip(maps, batch["taught"], strict=True)]

@@ -78,7 +78,7 @@ class DualModel(ReIDModel):
             shown["id"] = found if self.joint else found / 2.0
         if self.triplet:
             if self.unit_triplet:
-                feature = ops.normalize(ops.cast(feature, "float32"), axis=-1)
+                feature = losses.unit(feature)
             found = over(lambda x, y: losses.triplet(x, y, self.margin), feature, person)
             terms["triplet"] = self.triplet * found
         return terms, shown
