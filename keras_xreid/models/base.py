@@ -262,6 +262,13 @@ class ReIDModel(PhasedModel):
         # Of tensors no number is looked at: that would wait for the device at each batch.
         if isinstance(images, np.ndarray):
             images = self._checked(images)
+        level = args[0] if args else kwargs.get("level")
+        most = self.query_levels if isinstance(level, np.ndarray) else 0
+        if most and not np.isin(level, range(1, most + 1)).all():
+            raise InputError(
+                f"levels {level.min()} to {level.max()} were given to a model that has {most}: "
+                f"give 1 (lowest resolution) to {most}"
+            )
         return super().__call__(images, *args, **kwargs)
 
     def call(self, images, level=None, training=False):
