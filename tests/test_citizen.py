@@ -126,6 +126,17 @@ def test_in_bfloat16_floats_and_uint8_are_equal():
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.backend
+def test_in_bfloat16_embeddings_are_float32():
+    """Mirror images are averaged in it: `predict` gives what `embed` does."""
+    config = {**baseline(flip=True).get_config(), "dtype": "mixed_bfloat16"}
+    model, stored = small.fill(xr.Baseline.from_config(config)), images()
+    assert model.network.compute_dtype == "bfloat16"
+    expected, found = model.embed(stored), model.predict(stored, verbose=0)
+    assert expected.dtype == found.dtype == "float32"
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_range_that_nobody_knows_is_refused_in_batches():
     class Images(keras.utils.PyDataset):
         def __len__(self):

@@ -281,14 +281,15 @@ class ReIDModel(PhasedModel):
             training: bool.
 
         Returns:
-            (n, d).
+            (n, d) float32, whatever the model computes in.
         """
         images = as_float(images)
         if isinstance(images, np.ndarray):  # layers take no array beside a tensor
             images = ops.convert_to_tensor(images)
-        found = self.embedding(images, level, training)
+        found = ops.cast(self.embedding(images, level, training), "float32")
         if self.flip:
-            found = (found + self.embedding(ops.flip(images, axis=2), level, training)) / 2.0
+            mirrored = self.embedding(ops.flip(images, axis=2), level, training)
+            found = (found + ops.cast(mirrored, "float32")) / 2.0
         return found
 
     def embedding(self, images, level=None, training=False):
