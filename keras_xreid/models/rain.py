@@ -109,6 +109,7 @@ class RAIN(DualModel):
     """
 
     critics = ("discriminator",)
+    keeps_statistics = ("decoder",)  # no embedding passes it
     without_decoder = "a RAIN without the reconstruction loss has no decoder"
 
     PRESETS = PRESETS
