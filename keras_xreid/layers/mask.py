@@ -30,6 +30,9 @@ class ResolutionMask(layers.Layer):
     Returns:
         (n, h, w, c).
 
+    Raises:
+        InputError: a speed of 0 or less.
+
     Example:
 
     >>> mask = ResolutionMask(levels=4)
@@ -44,6 +47,8 @@ class ResolutionMask(layers.Layer):
         super().__init__(**kwargs)
         self.levels, self.stddev, self.seed = levels, stddev, seed
         self.shared, self.speed = shared, float(speed)
+        if not self.speed > 0:
+            raise InputError(f"masks of speed {speed}: give more than 0, 1 for plain ones")
 
     def build(self, input_shape):
         draw = keras.initializers.RandomNormal(0.0, self.stddev / self.speed, self.seed)

@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from keras_xreid import adaptation
 from keras_xreid.data.resolution import check_rates, lr_rates
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 from keras_xreid.models import distances
 from keras_xreid.models.arrays import as_float, as_numpy, one_for_each
 from keras_xreid.training import autodiff, batch_statistics, fast_torch, inference
@@ -406,6 +406,7 @@ class ReIDModel(PhasedModel):
 
     @staticmethod
     def _in_chunks(function, images, rates, batch_size):
+        check_number("batch size", batch_size)
         # A bounded part at a time is copied, and other threads wait no longer than for that.
         step, results = 16 * batch_size, []
         for start in range(0, max(1, len(images)), step):  # none are a part, too: of shape (0, d)

@@ -7,11 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_xreid import losses
-from keras_xreid.errors import check_number
 from keras_xreid.models.arrays import high_and_low
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.distances import euclidean
 from keras_xreid.models.forward import predict
+from keras_xreid.models.presets import check_settings
 from keras_xreid.training.processes import whole
 
 
@@ -37,7 +37,7 @@ class DualModel(ReIDModel):
             people, sizes.backbone, sizes.image_size, last_stride, sizes.flip, **kwargs
         )
         self.preset, self.margin = preset, 2.0 if sizes.margin is False else sizes.margin
-        check_number("margin", self.margin, 0, whole=False)
+        check_settings(sizes.label_smoothing, margin=self.margin)
         self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
         self.unit_triplet = sizes.unit_triplet
         self.decoder_widths = tuple(sizes.decoder_widths)

@@ -22,13 +22,13 @@ from keras import layers, ops
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError, check_number
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.adaptive import nearest_level
+from keras_xreid.models.adaptive import check_batch_rates, nearest_level
 from keras_xreid.models.arrays import as_numpy, one_for_each
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import PRESETS as OF_BASELINE
 from keras_xreid.models.distances import features_to_compare
 from keras_xreid.models.forward import predict, predict_first
-from keras_xreid.models.presets import preset_or
+from keras_xreid.models.presets import check_each_rate, preset_or
 from keras_xreid.progress import Progress
 from keras_xreid.training.phases import Phase, PhasedModel
 
@@ -94,6 +94,7 @@ class Panning(PhasedModel):
                 f"embeddings of shapes {shape} and {tuple(batch['target'].shape)} were given to a "
                 f"Panning of dimension {self.dimension}"
             )
+        check_batch_rates(batch["rate"], len(batch["feature"]))
 
     def _terms(self, batch):
         x, _ = _scaled(batch["feature"])
@@ -137,6 +138,7 @@ class Panning(PhasedModel):
                 f"embeddings of shape {features.shape} were given to a Panning of dimension "
                 f"{self.dimension}: take the network that it was trained for"
             )
+        check_number("batch size", batch_size)
         rates = one_for_each(rates, len(features)).astype("float32")
         check_rates(np.unique(rates) if len(rates) else [1])
         low = rates > 1
@@ -187,7 +189,7 @@ class Panned(ReIDModel):
         )
         backbone = given.backbone
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
-        check_rates(rates)
+        check_each_rate(rates)
         self.preset, self.neck = preset, given.neck
         self.rates = sorted((float(rate) for rate in rates), reverse=True)  # as `Adaptive` has them
         self.network = build_reid_network(
@@ -200,6 +202,12 @@ class Panned(ReIDModel):
 
     def phases(self):
         raise InputError("Panned trains on embeddings: compile and fit model.panning")
+
+    def check_data(self, data):
+        self.phases()
+
+    def from_images_and_labels(self, images, labels):
+        self.phases()
 
     def features_of(self, pairs, views=1, seed=0):
         """Embeds what `Panning` learns from: each image at HR and at a drawn rate.
