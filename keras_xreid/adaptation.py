@@ -354,7 +354,8 @@ def _drawn(images, most, seed):
 def normalizations(model):
     """The layers of batch normalization that an embedding passes, in order.
 
-    Neither critics nor a generator: it makes an image, and was taught what images look like.
+    Neither critics nor what makes an image, INTACT's generator and RAIN's decoder: it was taught
+    what images look like. CAD-Net's decoder is among them, for its embedding is of what that makes.
 
     Args:
         model: a system of this library.

@@ -171,6 +171,21 @@ def squared_error(a, b):
     return ops.mean(ops.square(ops.cast(a, "float32") - ops.cast(b, "float32")))
 
 
+def unit(x):
+    """Scales each row of a matrix to length 1; one of zeros stays so.
+
+    Args:
+        x: (n, d).
+
+    Returns:
+        (n, d) float32.
+    """
+    x = ops.cast(x, "float32")
+    square = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    # The slope of `ops.normalize` at 0 is NaN or huge, each backend has its own; here it is 1.
+    return x * ops.rsqrt(ops.where(square > 1e-12, square, 1.0))
+
+
 def cosine_distance(a, b):
     """Mean of 1 - cosine between the rows of two matrices.
 
@@ -181,8 +196,7 @@ def cosine_distance(a, b):
     Returns:
         A scalar in [0, 2]; 0 where each row of `a` points where that of `b` does.
     """
-    a, b = (ops.normalize(ops.cast(x, "float32"), axis=-1) for x in (a, b))
-    return 1.0 - ops.mean(ops.sum(a * b, axis=-1))
+    return 1.0 - ops.mean(ops.sum(unit(a) * unit(b), axis=-1))
 
 
 def critic_accuracy(real_logits, fake_logits):

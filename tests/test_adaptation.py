@@ -121,6 +121,20 @@ def test_where_the_model_has_a_cameras_statistics_already_nothing_changes(camera
     np.testing.assert_allclose(again.values["dark"], adapted.values["dark"], atol=1e-5)
 
 
+def test_a_decoder_that_no_embedding_passes_keeps_its_own():
+    """That of RAIN does; CAD-Net embeds what its decoder makes."""
+
+    def of(*parts):
+        layers = [layer for part in parts for layer in part._flatten_layers()]
+        return {id(x) for x in layers if isinstance(x, keras.layers.BatchNormalization)}
+
+    rain, cadnet = small.rain(), small.cadnet()
+    assert of(rain.decoder) and of(cadnet.decoder)
+    assert {id(layer) for layer in normalizations(rain)} == of(rain.extractor)
+    parts = cadnet.encoder, cadnet.decoder, cadnet.image_encoder
+    assert {id(layer) for layer in normalizations(cadnet)} == of(*parts)
+
+
 def test_a_generator_and_critics_keep_their_own(cameras):
     model = made(small.intact)
     ours = {id(layer) for layer in normalizations(model)}

@@ -126,6 +126,17 @@ def test_in_bfloat16_floats_and_uint8_are_equal():
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.backend
+def test_in_bfloat16_embeddings_are_float32():
+    """Mirror images are averaged in it: `predict` gives what `embed` does."""
+    config = {**baseline(flip=True).get_config(), "dtype": "mixed_bfloat16"}
+    model, stored = small.fill(xr.Baseline.from_config(config)), images()
+    assert model.network.compute_dtype == "bfloat16"
+    expected, found = model.embed(stored), model.predict(stored, verbose=0)
+    assert expected.dtype == found.dtype == "float32"
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_range_that_nobody_knows_is_refused_in_batches():
     class Images(keras.utils.PyDataset):
         def __len__(self):
@@ -631,3 +642,74 @@ def test_compiled_twice_each_value_is_there_once():
         found.append(model.evaluate(batch, verbose=0))
     assert len(found[0]) == len(found[1]) == len(model.metrics)
     assert found[0] == pytest.approx(found[1])
+
+
+def one_rate_twice(make):
+    return lambda: make(rates=(2, 4, 2))
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: small.intact(lambda_g=-1), "lambda_g is -1: give 0 or more"),
+        (lambda: small.intact(supervision="nonsense"), "supervision .* give one of mse, mse"),
+        (lambda: small.intact(supervision="mse", association="nonsense"), "give one of r-to-d"),
+        (lambda: small.baseline(label_smoothing=2), "label_smoothing is 2: .* below 1"),
+        (lambda: small.distilled(label_smoothing=1.0), "label_smoothing is 1.0: .* below 1"),
+        (lambda: small.rain(label_smoothing=-0.1), "label_smoothing is -0.1: give 0 or more"),
+        (lambda: small.adaptive(label_smoothing=np.nan), "label_smoothing is nan: give 0 or more"),
+        (lambda: small.baseline(triplet=-1), "triplet is -1: give 0 or more"),
+        (lambda: small.baseline(margin=-1), "margin is -1: give 0 or more"),
+        (lambda: small.baseline(octuplet="much"), "octuplet is much: give 0 or more"),
+        (lambda: small.adaptive(mask_speed=0), "speed 0: give more than 0"),
+        (one_rate_twice(small.adaptive), r"rates \(2, 4, 2\): give each"),
+        (one_rate_twice(small.one_per_rate), r"rates \(2, 4, 2\): give each"),
+        (one_rate_twice(small.panned), r"rates \(2, 4, 2\): give each"),
+        (lambda: small.rain(levels=7), r"levels \(7,\): give some of"),
+    ],
+)
+def test_settings_that_make_no_sense(make, words):
+    with pytest.raises(xr.InputError, match=words):
+        make()
+
+
+def test_one_level_needs_no_tuple():
+    assert small.rain(levels=5).levels == (5,)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, None])
+def test_a_batch_size_that_is_none(size):
+    model = small.shared(small.intact)
+    for door in (model.embed, model.recover):
+        with pytest.raises(xr.InputError, match=f"batch size is {size}: give 1 or more"):
+            door(images(), batch_size=size)
+    with pytest.raises(xr.InputError, match=f"batch size is {size}"):
+        xr.Panning(2).move(np.ones((1, 2)), 2, batch_size=size)
+
+
+@pytest.mark.parametrize(
+    "rate, words",
+    [
+        (np.zeros(4), r"rate 0.* is below 1"),
+        (np.full(4, np.nan), "rate nan is below 1"),
+        (np.full(3, 2), r"shape \(3,\) for 4 images"),
+        (np.full((4, 1), 2), r"shape \(4, 1\) for 4 images"),
+    ],
+)
+def test_rates_of_a_batch(rate, words):
+    batch = {**small.couples(), "rate": rate}
+    with pytest.raises(xr.InputError, match=words):
+        small.shared(small.adaptive).check_batch(batch)
+    pairs = {**small.panned_pairs(), "rate": rate}
+    with pytest.raises(xr.InputError, match=words):
+        xr.Panning(9, hidden=2).check_batch(pairs)
+
+
+@pytest.mark.parametrize(
+    "make, words", [(one_per_rate, "each of model.networks"), (small.panned, "fit model.panning")]
+)
+def test_what_is_trained_in_parts_says_so_in_fit(make, words):
+    stored = images()
+    for given in ((stored,), (stored, np.zeros(3, int)), ({"image": stored},)):
+        with pytest.raises(xr.InputError, match=words):
+            make().fit(*given)

@@ -250,3 +250,19 @@ def test_losses_are_float32_in_mixed_precision():
         losses.absolute_error(half, half),
     ):
         assert keras.backend.standardize_dtype(loss.dtype) == "float32"
+
+
+def test_a_row_of_zeros_has_a_slope_like_others():
+    """Of `unit` it is that of x itself; a network whose features die goes on."""
+    x = np.float32([[0, 0], [3, 4], [0, -2e-3]])
+    wanted = np.float32([[0, 0], [0.6, 0.8], [0, -1]])
+    np.testing.assert_allclose(losses.unit(x), wanted, rtol=1e-6)
+    to = np.float32([[1, 2], [2, 1], [1, 1]])
+    found = gradient(lambda x: keras.ops.sum(losses.unit(x) * keras.ops.array(to)), x)
+    np.testing.assert_allclose(found[0], to[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], (to[1] - wanted[1] * (to[1] @ wanted[1])) / 5, rtol=1e-4)
+    found = gradient(lambda x: losses.cosine_distance(x, to), x)
+    np.testing.assert_allclose(found[0], -to[0] / 5**0.5 / 3, rtol=1e-5)
+    people = [0, 0, 1]
+    found = gradient(lambda x: losses.triplet(losses.unit(x), people, 0.3), x)
+    assert np.abs(found[0]).max() < 10

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import small
 from layer_checks import as_list, run_layer_test
 
 import keras_xreid as xr
@@ -64,3 +65,20 @@ def test_a_vector_keeps_what_its_level_has():
 def test_sizes_that_are_refused(sizes):
     with pytest.raises(xr.InputError, match="sub-vectors"):
         VaryingLength(sizes)
+
+
+def test_levels_that_there_are_not():
+    """Of tensors the nearest level is taken, on every backend; arrays are refused by systems."""
+    x = np.random.default_rng(0).normal(size=(3, 2, 2, 6)).astype("float32")
+    out, nearest = np.array([0, 4, 9], "int32"), np.array([1, 3, 3], "int32")
+    for layer, of in ((ResolutionMask(3), x), (VaryingLength([1, 2, 3]), x[:, 0, 0])):
+        (found,), (wanted,) = (as_list(layer([of, level])) for level in (out, nearest))
+        np.testing.assert_array_equal(found, wanted)
+    model = small.adaptive()
+    images = small.couples()["lr"][:2]
+    for level in ([0, 4], [1, 5]):
+        with pytest.raises(xr.InputError, match=r"levels . to . .* give 1 .* to 4"):
+            model(images, np.array(level, "int32"))
+        with pytest.raises(xr.InputError, match="that has 4"):
+            model(images, level=np.array(level, "int32"))
+    assert model(images, np.array([1, 4], "int32")).shape == (2, 14)

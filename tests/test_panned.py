@@ -71,6 +71,25 @@ def test_batches_are_functions_of_seed_epoch_and_index():
     np.testing.assert_array_equal(one.batch(0, 0)["target"][0], high[row])
 
 
+@pytest.mark.backend
+@pytest.mark.parametrize("batch_size", [8, 30])  # 30: a batch is an epoch
+def test_each_epoch_of_fit_has_an_order_of_its_own(batch_size):
+    """So that what an epoch leaves out is seen in another one; a second `fit` goes on."""
+    low, trained = features(), []
+    batches = xr.FeatureBatches(low[:39], features(seed=1)[:39], 2, batch_size=batch_size)
+    panning = xr.Panning(6, hidden=4)
+    panning.compile({"mlp": "adam"})
+    batch = batches.batch
+    batches.batch = lambda epoch, index: trained.append((epoch, index)) or batch(epoch, index)
+    panning.fit(batches, epochs=2, verbose=0)
+    panning.fit(batches, epochs=2, verbose=0)
+    batches.batch = batch
+    steps = [(epoch, index) for epoch in range(4) for index in range(len(batches))]
+    assert batches.epoch == 4 and set(trained) == set(steps)
+    seen = [row.tobytes() for step in steps for row in batches.batch(*step)["feature"]]
+    assert len(set(seen)) == 39
+
+
 def test_a_system_of_network_and_panning():
     """Only queries of low resolution are moved; the network is that of the baseline."""
     model = small.panned()
@@ -131,6 +150,19 @@ def test_refused(tmp_path):
         xr.load(tmp_path / "panning.weights.h5")
     again = xr.load(tmp_path / "panning.weights.h5", kinds=("Panning",))
     np.testing.assert_array_equal(again.move(features(), 2), panning.move(features(), 2))
+
+
+def test_a_precision_is_that_of_its_layers(tmp_path):
+    """Whatever is set for all; what is not moved stays as it is."""
+    path = tmp_path / "panning.weights.h5"
+    xr.save(small.fill(xr.Panning(6, hidden=4)), path)
+    panning = xr.load(path, precision="mixed_bfloat16", kinds=("Panning",))
+    assert [layer.compute_dtype for layer in panning.mlp.layers if layer.weights] == [
+        "bfloat16"
+    ] * 2
+    assert keras.config.dtype_policy().name == "float32"
+    f, rates = ops.convert_to_tensor(features(5)), ops.convert_to_tensor(np.ones(5, "float32"))
+    np.testing.assert_array_equal(ops.convert_to_numpy(panning(f, rates)), features(5))
 
 
 def write(path, **arrays):

@@ -30,6 +30,9 @@ class ResolutionMask(layers.Layer):
     Returns:
         (n, h, w, c).
 
+    Raises:
+        InputError: a speed of 0 or less.
+
     Example:
 
     >>> mask = ResolutionMask(levels=4)
@@ -44,6 +47,8 @@ class ResolutionMask(layers.Layer):
         super().__init__(**kwargs)
         self.levels, self.stddev, self.seed = levels, stddev, seed
         self.shared, self.speed = shared, float(speed)
+        if not self.speed > 0:
+            raise InputError(f"masks of speed {speed}: give more than 0, 1 for plain ones")
 
     def build(self, input_shape):
         draw = keras.initializers.RandomNormal(0.0, self.stddev / self.speed, self.seed)
@@ -61,7 +66,7 @@ class ResolutionMask(layers.Layer):
         logits = self.speed * ops.convert_to_tensor(self.logits)
         masks = ops.where(self.introduced > 0, ops.sigmoid(logits), 1.0)
         # A product and no `take`, whose gradient sums in an order of its own on some devices.
-        chosen = ops.one_hot(level - 1, self.levels, dtype=self.compute_dtype)
+        chosen = _one_hot(level, self.levels, self.compute_dtype)
         return x * ops.matmul(chosen, ops.cast(masks, self.compute_dtype))[:, None, None, :]
 
     def compute_output_shape(self, input_shape):
@@ -133,7 +138,7 @@ class VaryingLength(layers.Layer):
 
     def call(self, inputs):
         v, level = inputs
-        chosen = ops.one_hot(level - 1, len(self.sizes), dtype=v.dtype)
+        chosen = _one_hot(level, len(self.sizes), v.dtype)
         return v * ops.matmul(chosen, ops.convert_to_tensor(self._kept, v.dtype))
 
     def compute_output_shape(self, input_shape):
@@ -141,6 +146,12 @@ class VaryingLength(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "sizes": self.sizes}
+
+
+def _one_hot(level, levels, dtype):
+    """(n, m), 1 at each image's level; of levels that there are not the nearest one."""
+    # PyTorch refuses another level, other backends would give zeros.
+    return ops.one_hot(ops.clip(level, 1, levels) - 1, levels, dtype=dtype)
 
 
 def kept_by_level(sizes):

@@ -36,12 +36,18 @@ from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.layers.head import build_neck, classifier
 from keras_xreid.layers.mask import ResolutionMask, VaryingLength, kept_by_level
-from keras_xreid.models.arrays import high_and_low, one_for_each
+from keras_xreid.models.arrays import as_numpy, high_and_low, one_for_each
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import pairs_within
 from keras_xreid.models.distances import features_to_compare
 from keras_xreid.models.forward import predict_first
-from keras_xreid.models.presets import STRONG, check_loss_weights, preset_or
+from keras_xreid.models.presets import (
+    STRONG,
+    check_each_rate,
+    check_loss_weights,
+    check_settings,
+    preset_or,
+)
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 
@@ -126,10 +132,9 @@ class Adaptive(ReIDModel):
         )  # fmt: skip
         backbone = given.backbone
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
-        check_rates(rates)
-        if len(set(rates)) < len(rates):
-            raise InputError(f"rates {tuple(rates)}: give each level's rate once")
+        check_each_rate(rates)
         check_loss_weights(classification, verification)
+        check_settings(given.label_smoothing)
         self.preset, self.rates = preset, sorted(rates, reverse=True)
         m = len(self.rates)
         if sizes is None:
@@ -200,6 +205,10 @@ class Adaptive(ReIDModel):
             terms.append("verification")
         measures = ("id",) if self.classification else ()
         return [Phase(tuple(parts), self._terms, tuple(terms), measures)]
+
+    def check_batch(self, batch):
+        super().check_batch(batch)
+        check_batch_rates(batch["rate"], len(batch["person"]))
 
     def prepare(self, batch):
         level = nearest_level(batch["rate"], self.rates)
@@ -314,6 +323,18 @@ class Adaptive(ReIDModel):
             "label_smoothing": self.label_smoothing,
             "neck": self.neck,
         }
+
+
+def check_batch_rates(rates, count):
+    """Refuses what are not the rates of a batch, one of 1 or more for each image.
+
+    Raises:
+        InputError: another number of them, or another rate.
+    """
+    rates = as_numpy(rates)
+    if rates.shape != (count,):
+        raise InputError(f"rate is of shape {rates.shape} for {count} images: give one for each")
+    check_rates(np.unique(rates) if count else [1])
 
 
 def nearest_level(rates, trained):

@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from keras_xreid import adaptation
 from keras_xreid.data.resolution import check_rates, lr_rates
-from keras_xreid.errors import InputError
+from keras_xreid.errors import InputError, check_number
 from keras_xreid.models import distances
 from keras_xreid.models.arrays import as_float, as_numpy, one_for_each
 from keras_xreid.training import autodiff, batch_statistics, fast_torch, inference
@@ -72,16 +72,7 @@ class ReIDModel(PhasedModel):
         config = dict(config)
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
-        # Parts are built in the constructor, so they take the policy that is in force there.
-        policy = config.pop("dtype", None)
-        if isinstance(policy, dict):
-            policy = keras.saving.deserialize_keras_object(policy)
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(policy or before)
-        try:
-            return cls(**config)
-        finally:
-            keras.config.set_dtype_policy(before)
+        return super().from_config(config)
 
     def check_data(self, data):
         # Fewer people are as wrong as more: the classes would mean other people.
@@ -271,6 +262,13 @@ class ReIDModel(PhasedModel):
         # Of tensors no number is looked at: that would wait for the device at each batch.
         if isinstance(images, np.ndarray):
             images = self._checked(images)
+        level = args[0] if args else kwargs.get("level")
+        most = self.query_levels if isinstance(level, np.ndarray) else 0
+        if most and not np.isin(level, range(1, most + 1)).all():
+            raise InputError(
+                f"levels {level.min()} to {level.max()} were given to a model that has {most}: "
+                f"give 1 (lowest resolution) to {most}"
+            )
         return super().__call__(images, *args, **kwargs)
 
     def call(self, images, level=None, training=False):
@@ -283,14 +281,15 @@ class ReIDModel(PhasedModel):
             training: bool.
 
         Returns:
-            (n, d).
+            (n, d) float32, whatever the model computes in.
         """
         images = as_float(images)
         if isinstance(images, np.ndarray):  # layers take no array beside a tensor
             images = ops.convert_to_tensor(images)
-        found = self.embedding(images, level, training)
+        found = ops.cast(self.embedding(images, level, training), "float32")
         if self.flip:
-            found = (found + self.embedding(ops.flip(images, axis=2), level, training)) / 2.0
+            mirrored = self.embedding(ops.flip(images, axis=2), level, training)
+            found = (found + ops.cast(mirrored, "float32")) / 2.0
         return found
 
     def embedding(self, images, level=None, training=False):
@@ -407,6 +406,7 @@ class ReIDModel(PhasedModel):
 
     @staticmethod
     def _in_chunks(function, images, rates, batch_size):
+        check_number("batch size", batch_size)
         # A bounded part at a time is copied, and other threads wait no longer than for that.
         step, results = 16 * batch_size, []
         for start in range(0, max(1, len(images)), step):  # none are a part, too: of shape (0, d)

@@ -8,7 +8,7 @@ from keras_xreid.layers.head import build_reid_network
 from keras_xreid.models.arrays import as_float, high_and_low
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.forward import predict_first
-from keras_xreid.models.presets import STRONG, preset_or
+from keras_xreid.models.presets import STRONG, check_settings, preset_or
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 
@@ -56,6 +56,9 @@ class Baseline(ReIDModel):
             margin 0.5.
         weights: None, "imagenet" or a model to copy from, where the backbone starts.
 
+    Raises:
+        InputError: a negative weight or margin, or a label smoothing outside of [0, 1).
+
     Example:
 
     >>> model = Baseline(people=401, preset="tiny")
@@ -77,6 +80,10 @@ class Baseline(ReIDModel):
         )  # fmt: skip
         backbone = given.backbone
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
+        check_settings(
+            given.label_smoothing, triplet=given.triplet, margin=margin, octuplet=octuplet,
+            verification=verification,
+        )  # fmt: skip
         self.preset, self.label_smoothing = preset, float(given.label_smoothing)
         self.triplet, self.verification, self.margin = float(given.triplet), verification, margin
         self.neck, self.unit_triplet, self.octuplet = given.neck, given.unit_triplet, octuplet
@@ -120,7 +127,7 @@ class Baseline(ReIDModel):
         terms = {"id": losses.cross_entropy(person, logits, self.label_smoothing)}
         compared = raw[0] if raw else features
         if self.unit_triplet:
-            compared = ops.normalize(ops.cast(compared, "float32"), axis=-1)
+            compared = losses.unit(compared)
         if self.triplet:
             terms["triplet"] = self.triplet * losses.triplet(compared, person, self.margin)
         if self.octuplet:

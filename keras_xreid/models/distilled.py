@@ -33,7 +33,7 @@ from keras_xreid.models.arrays import as_float
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import PRESETS, pairs_within
 from keras_xreid.models.forward import predict_first
-from keras_xreid.models.presets import preset_or
+from keras_xreid.models.presets import check_settings, preset_or
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 
@@ -62,7 +62,7 @@ class Distilled(ReIDModel):
         margin: float, of the triplet term.
 
     Raises:
-        InputError: a negative weight.
+        InputError: a negative weight or margin, or a label smoothing outside of [0, 1).
 
     Example:
 
@@ -94,6 +94,7 @@ class Distilled(ReIDModel):
         for name, weight in (("tap", tap_weight), ("relation", relation_weight)):
             if not weight >= 0:
                 raise InputError(f"{name} weight {weight}: give 0 (off) or more")
+        check_settings(given.label_smoothing, triplet=given.triplet, margin=margin)
         self.preset, self.label_smoothing = preset, float(given.label_smoothing)
         self.tap_weight, self.relation_weight = float(tap_weight), float(relation_weight)
         self.triplet, self.margin = float(given.triplet), margin
@@ -139,7 +140,7 @@ class Distilled(ReIDModel):
         if self.triplet:
             compared = raw[0] if raw else features
             if self.unit_triplet:
-                compared = ops.normalize(ops.cast(compared, "float32"), axis=-1)
+                compared = losses.unit(compared)
             terms["triplet"] = self.triplet * losses.triplet(compared, person, self.margin)
         if self.tap_weight:
             found = [distance(s, t) for s, t in zip(maps, batch["taught"], strict=True)]

@@ -7,11 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_xreid import losses
-from keras_xreid.errors import check_number
 from keras_xreid.models.arrays import high_and_low
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.distances import euclidean
 from keras_xreid.models.forward import predict
+from keras_xreid.models.presets import check_settings
 from keras_xreid.training.processes import whole
 
 
@@ -37,7 +37,7 @@ class DualModel(ReIDModel):
             people, sizes.backbone, sizes.image_size, last_stride, sizes.flip, **kwargs
         )
         self.preset, self.margin = preset, 2.0 if sizes.margin is False else sizes.margin
-        check_number("margin", self.margin, 0, whole=False)
+        check_settings(sizes.label_smoothing, margin=self.margin)
         self.label_smoothing, self.joint = float(sizes.label_smoothing), sizes.joint
         self.unit_triplet = sizes.unit_triplet
         self.decoder_widths = tuple(sizes.decoder_widths)
@@ -78,7 +78,7 @@ class DualModel(ReIDModel):
             shown["id"] = found if self.joint else found / 2.0
         if self.triplet:
             if self.unit_triplet:
-                feature = ops.normalize(ops.cast(feature, "float32"), axis=-1)
+                feature = losses.unit(feature)
             found = over(lambda x, y: losses.triplet(x, y, self.margin), feature, person)
             terms["triplet"] = self.triplet * found
         return terms, shown

@@ -33,11 +33,12 @@ from keras_xreid.layers.head import build_reid_network
 from keras_xreid.models.arrays import as_float
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.forward import predict, predict_first
-from keras_xreid.models.presets import STRONG, preset_or
+from keras_xreid.models.presets import STRONG, check_settings, preset_or
 from keras_xreid.training.phases import Phase
 from keras_xreid.training.processes import whole
 
 SUPERVISIONS = ("mse", "mse+id", "mse+id+gan", "full")
+ASSOCIATIONS = ("r-to-d", "d-to-r", "common")
 
 PRESETS = {
     "paper": {
@@ -93,6 +94,10 @@ class INTACT(ReIDModel):
             HR twin; 0 for none (ours). L_id is nearly 0 on people whom C knows by heart; this
             term is not.
 
+    Raises:
+        InputError: an unknown supervision, association or kind of statistics, a negative weight, or
+            a label smoothing outside of [0, 1).
+
     Example:
 
     >>> model = INTACT(people=401, preset="tiny")
@@ -128,7 +133,13 @@ class INTACT(ReIDModel):
         backbone = given.backbone
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
         if supervision not in SUPERVISIONS:
-            raise ValueError(f"supervision {supervision!r} is not one of {', '.join(SUPERVISIONS)}")
+            raise InputError(f"supervision {supervision!r}: give one of {', '.join(SUPERVISIONS)}")
+        if association not in ASSOCIATIONS:
+            raise InputError(f"association {association!r}: give one of {', '.join(ASSOCIATIONS)}")
+        check_settings(
+            given.label_smoothing, lambda_g=lambda_g, lambda_c=lambda_c, match=match,
+            association_weight=association_weight, pixel_scale=pixel_scale,
+        )  # fmt: skip
         self.preset, self.supervision = preset, supervision
         self.association_design, self.bridge = association, bridge
         self.lambda_g, self.lambda_c = lambda_g, lambda_c

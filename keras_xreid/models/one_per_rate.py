@@ -4,12 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError
 from keras_xreid.models.adaptive import PRESETS, nearest_level
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import Baseline
-from keras_xreid.models.presets import preset_or
+from keras_xreid.models.presets import check_each_rate, preset_or
 
 
 @keras.saving.register_keras_serializable("keras_xreid")
@@ -57,7 +56,7 @@ class OnePerRate(ReIDModel):
         sizes = preset_or(PRESETS, preset, backbone=backbone, image_size=image_size, flip=flip)
         backbone = sizes.backbone
         super().__init__(people, backbone, sizes.image_size, last_stride, sizes.flip, **kwargs)
-        check_rates(rates)
+        check_each_rate(rates)
         self.preset, self.verification = preset, verification
         self.label_smoothing, self.neck = label_smoothing, neck
         self.rates = sorted(rates, reverse=True)
@@ -73,6 +72,12 @@ class OnePerRate(ReIDModel):
 
     def phases(self):
         raise InputError("OnePerRate is several networks: compile and fit each of model.networks")
+
+    def check_data(self, data):
+        self.phases()
+
+    def from_images_and_labels(self, images, labels):
+        self.phases()
 
     def embedding(self, images, level=None, training=False):
         return self.networks[-1](images, training=training)

@@ -22,13 +22,13 @@ from keras import layers, ops
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.errors import InputError, check_number
 from keras_xreid.layers.head import build_reid_network
-from keras_xreid.models.adaptive import nearest_level
+from keras_xreid.models.adaptive import check_batch_rates, nearest_level
 from keras_xreid.models.arrays import as_numpy, one_for_each
 from keras_xreid.models.base import ReIDModel
 from keras_xreid.models.baseline import PRESETS as OF_BASELINE
 from keras_xreid.models.distances import features_to_compare
 from keras_xreid.models.forward import predict, predict_first
-from keras_xreid.models.presets import preset_or
+from keras_xreid.models.presets import check_each_rate, preset_or
 from keras_xreid.progress import Progress
 from keras_xreid.training.phases import Phase, PhasedModel
 
@@ -63,6 +63,7 @@ class Panning(PhasedModel):
 
     def __init__(self, dimension, hidden=512, **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False  # of embeddings: they get their length back in float32
         check_number("dimension of the embeddings", dimension, most=100_000)
         check_number("hidden units", hidden, most=100_000)
         self.dimension, self.hidden = int(dimension), int(hidden)
@@ -93,6 +94,7 @@ class Panning(PhasedModel):
                 f"embeddings of shapes {shape} and {tuple(batch['target'].shape)} were given to a "
                 f"Panning of dimension {self.dimension}"
             )
+        check_batch_rates(batch["rate"], len(batch["feature"]))
 
     def _terms(self, batch):
         x, _ = _scaled(batch["feature"])
@@ -136,6 +138,7 @@ class Panning(PhasedModel):
                 f"embeddings of shape {features.shape} were given to a Panning of dimension "
                 f"{self.dimension}: take the network that it was trained for"
             )
+        check_number("batch size", batch_size)
         rates = one_for_each(rates, len(features)).astype("float32")
         check_rates(np.unique(rates) if len(rates) else [1])
         low = rates > 1
@@ -186,7 +189,7 @@ class Panned(ReIDModel):
         )
         backbone = given.backbone
         super().__init__(people, backbone, given.image_size, last_stride, given.flip, **kwargs)
-        check_rates(rates)
+        check_each_rate(rates)
         self.preset, self.neck = preset, given.neck
         self.rates = sorted((float(rate) for rate in rates), reverse=True)  # as `Adaptive` has them
         self.network = build_reid_network(
@@ -199,6 +202,12 @@ class Panned(ReIDModel):
 
     def phases(self):
         raise InputError("Panned trains on embeddings: compile and fit model.panning")
+
+    def check_data(self, data):
+        self.phases()
+
+    def from_images_and_labels(self, images, labels):
+        self.phases()
 
     def features_of(self, pairs, views=1, seed=0):
         """Embeds what `Panning` learns from: each image at HR and at a drawn rate.
@@ -265,6 +274,10 @@ class FeatureBatches(keras.utils.PyDataset):
         batch_size: int, embeddings a batch; what is left of an epoch is left out, unless it is all.
         seed: int, of the order.
 
+    Attributes:
+        epoch: number of the epoch that comes next or is under way. It goes up when an epoch has
+            been drawn to its end; set it to resume.
+
     Returns:
         `batches[index]` is a dict: "feature" and "target" (n, d) float32, "rate" (n,) float32.
 
@@ -293,12 +306,27 @@ class FeatureBatches(keras.utils.PyDataset):
         check_number("batch size", batch_size, most=1_000_000)
         check_number("seed", seed, least=0)
         self.batch_size, self.seed, self.epoch = min(batch_size, len(self.feature)), seed, 0
+        self._drawn = None  # the batches of the epoch that is under way
 
     def __len__(self):
         return len(self.feature) // self.batch_size
 
     def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        if self._drawn is not None:
+            self._drawn.add(index)
         return self.batch(self.epoch, index)
+
+    def on_epoch_begin(self):
+        self._drawn = set()
+
+    def on_epoch_end(self):
+        # `fit` also calls this before its first epoch. What it draws before an epoch, to see what
+        # batches are like, does not count; and it may draw an epoch's batches in any order.
+        if self._drawn is not None and len(self._drawn) == len(self):
+            self.epoch += 1
+        self._drawn = None
 
     def batch(self, epoch, index):
         """Makes one batch, without regard to the epoch that is under way.

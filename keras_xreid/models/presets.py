@@ -2,7 +2,8 @@
 
 import types
 
-from keras_xreid.errors import InputError
+from keras_xreid.data.resolution import check_rates
+from keras_xreid.errors import InputError, check_number
 
 # What the strong preset of every system shares: a backbone that starts from ImageNet and is quick
 # on a CPU, and the field's tricks (Luo et al., Bag of Tricks, CVPR Workshops 2019).
@@ -51,3 +52,33 @@ def check_loss_weights(*weights):
             f"weights of the losses {', '.join(f'{w:g}' for w in weights)}: "
             "give 0 (off) or more, and not all 0"
         )
+
+
+def check_settings(label_smoothing=0.0, **others):
+    """Refuses a label smoothing outside of [0, 1), and other settings below 0.
+
+    Args:
+        label_smoothing: float.
+        **others: floats by their names, such as margins and weights.
+
+    Raises:
+        InputError: such a setting.
+    """
+    for name, value in {"label_smoothing": label_smoothing, **others}.items():
+        check_number(name, value, 0, whole=False)
+    if label_smoothing >= 1:
+        raise InputError(f"label_smoothing is {label_smoothing}: give 0 or more, below 1")
+
+
+def check_each_rate(rates):
+    """Refuses rates below 1, and one that is there twice.
+
+    Args:
+        rates: list of down-sampling rates.
+
+    Raises:
+        InputError: such a rate.
+    """
+    check_rates(rates)
+    if len(set(rates)) < len(rates):
+        raise InputError(f"rates {tuple(rates)}: give each level's rate once")

@@ -109,6 +109,7 @@ class RAIN(DualModel):
     """
 
     critics = ("discriminator",)
+    keeps_statistics = ("decoder",)  # no embedding passes it
     without_decoder = "a RAIN without the reconstruction loss has no decoder"
 
     PRESETS = PRESETS
@@ -129,7 +130,7 @@ class RAIN(DualModel):
             raise InputError(f"settings {settings!r}: give one of {', '.join(SETTINGS)}")
         code = settings == "authors-code"
         self.settings, self.unit_triplet = settings, self.unit_triplet or code
-        self.levels = tuple(sorted(set(levels)))
+        self.levels = (levels,) if isinstance(levels, int) else tuple(sorted(set(levels)))
         defaults = (1.0, 1.0, 1.0, 1.0)
         if code:
             defaults = (10.0, 20.0 if len(self.levels) > 1 else 10.0, 2.0, 0.01)

@@ -99,6 +99,20 @@ class PhasedModel(keras.Model):
     learning = True
     _draws_share = False  # whether batches hold this process's share of their images already
 
+    @classmethod
+    def from_config(cls, config):
+        # Parts are built in the constructor, so they take the policy that is in force there.
+        config = dict(config)
+        policy = config.pop("dtype", None)
+        if isinstance(policy, dict):
+            policy = keras.saving.deserialize_keras_object(policy)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy or before)
+        try:
+            return cls(**config)
+        finally:
+            keras.config.set_dtype_policy(before)
+
     def phases(self):
         """Returns the list of `Phase` that make one train step, in order."""
         raise TypeError(f"{type(self).__name__} does not say which phases train it")
