@@ -299,6 +299,33 @@ def test_many_batches_through_fit():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others always do so")
+def test_evaluation_sees_the_same_batches_each_time(tmp_path):
+    class Means(xr.ImageBatches):
+        def _named(self, pixels, entries):
+            seen = pixels.mean((0, 2, 3, 4)).astype("float32") / 255
+            return {"x": seen[:, None], "person": entries["person"]}
+
+    def batches():
+        return Means(records, (16, 8), rates=(1, 2, 4), batch_size=4)
+
+    records = []
+    for number in range(8):
+        path = tmp_path / f"{number}.png"
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 16, 3), "uint8")
+        Image.fromarray(pixels).save(path)
+        records.append(xr.Record(str(path), number // 2, 1))
+    model = Chase()
+    model.compile({part: keras.optimizers.SGD(0.0) for part in "ab"})
+    model.a.kernel.assign([[0.5]])
+    train, held_out = batches(), batches()
+    told = model.fit(train, epochs=3, validation_data=held_out, verbose=0).history
+    assert len(set(told["loss"])) == 3 and len(set(told["val_loss"])) == 1
+    found = {model.evaluate(data, verbose=0, return_dict=True)["loss"] for data in 2 * [held_out]}
+    assert found == set(told["val_loss"])
+    model.evaluate(train, verbose=0)
+    assert (train.epoch, held_out.epoch) == (3, 0)
+
+
 def test_a_number_below_1e_38_is_zero_in_training_alone():
     small, seen = keras.ops.convert_to_tensor(np.float32(1e-39)), []
 

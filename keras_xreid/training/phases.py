@@ -319,7 +319,12 @@ class PhasedModel(keras.Model):
         """As in Keras: the mean of every term, and "loss", their sum. Nothing changes by it."""
         if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which looked at it
             x = self._fitting(x, y, kwargs.pop("sample_weight", None), batch_size=batch_size)
-        return super().evaluate(x, None, batch_size, verbose, **kwargs)
+        epoch = getattr(x, "epoch", None)
+        try:
+            return super().evaluate(x, None, batch_size, verbose, **kwargs)
+        finally:
+            if epoch is not None:  # the next time it is the same images, and so is training after
+                x.epoch = epoch
 
     def predict(self, *args, **kwargs):
         """As in Keras, of any number of images on any number of devices."""
