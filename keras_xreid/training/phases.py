@@ -172,7 +172,12 @@ class PhasedModel(keras.Model):
                 f"of its own: {call}{told}"
             )
         self._check_precision()
-        optimizers = {part: keras.optimizers.get(o) for part, o in optimizer.items()}
+        # In one order, whatever the caller's: Keras stores them by their place. It is that of the
+        # system's own optimizers, which the recipes' files have.
+        order = dict.fromkeys([*(self.default_optimizers() or ()), *parts, *sorted(optimizer)])
+        optimizers = {
+            part: keras.optimizers.get(optimizer[part]) for part in order if part in optimizer
+        }
         if isinstance(l2, (int, float)):
             l2 = dict.fromkeys(phases[0].updates, l2) if l2 else {}
         self._l2 = dict(l2 or {})
