@@ -356,6 +356,17 @@ def test_evaluation_sees_the_same_batches_each_time(tmp_path):
     assert (train.epoch, held_out.epoch) == (3, 0)
 
 
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
+    def fit(optimizer):
+        model, batches = Chase(), Repeat(ONE)
+        model.compile({part: optimizer(0.1) for part in "ab"})
+        model.fit(batches, verbose=0, callbacks=[xr.Checkpoint(tmp_path / "a.weights.h5", batches)])
+
+    fit(keras.optimizers.SGD)
+    with pytest.raises(xr.InputError, match="no checkpoint of this model .*optimizer"):
+        fit(keras.optimizers.Adam)
+
+
 def test_a_number_below_1e_38_is_zero_in_training_alone():
     small, seen = keras.ops.convert_to_tensor(np.float32(1e-39)), []
 
