@@ -92,7 +92,11 @@ class Checkpoint(keras.callbacks.Callback):
             self.model._initial_epoch = first  # as BackupAndRestore does
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = 0  # of this training; another one begins at its beginning
+        self.leave(self.model)
+
+    def leave(self, model):
+        """What `PhasedModel.fit` calls in the end, also where it was interrupted."""
+        model._initial_epoch = 0  # of this training; another one begins at its beginning
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.epoch = epoch

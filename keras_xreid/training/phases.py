@@ -275,8 +275,9 @@ class PhasedModel(keras.Model):
         if isinstance(callbacks, keras.callbacks.CallbackList):
             guard.set_model(self)
             callbacks.callbacks.insert(0, guard)
+            given = callbacks.callbacks
         else:  # the first of them: nobody saves what it refuses
-            callbacks = [guard, *keras.tree.flatten(callbacks or [])]
+            given = callbacks = [guard, *keras.tree.flatten(callbacks or [])]
         processes.same_weights([*self.variables, *self.optimizer.variables])
         try:
             with processes.quiet(), self._own_share_of(x), autodiff.training():
@@ -291,6 +292,9 @@ class PhasedModel(keras.Model):
             raise
         finally:
             object.__setattr__(self, "_looked_up", None)
+            for callback in given:  # Keras calls no on_train_end where it is interrupted
+                if callable(getattr(callback, "leave", None)):
+                    callback.leave(self)
 
     @contextlib.contextmanager
     def _own_share_of(self, data):
