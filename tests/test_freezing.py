@@ -116,17 +116,21 @@ def test_a_second_training_trains_every_mask():
 
 def test_an_interrupted_training_leaves_nothing_behind(tmp_path):
     class Interrupt(keras.callbacks.Callback):
+        def __init__(self, at):
+            super().__init__()
+            self.at = at
+
         def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1 + resumed:
+            if epoch == self.at:
                 raise KeyboardInterrupt
 
     model, batches = two_masks(), Repeat(BATCH)
-    for resumed in (False, True):
+    for at in (1, 2):  # the second time resumed
         progressive = xr.Progressive(model.masks[::-1], [2, 2])
         checkpoint = xr.Checkpoint(tmp_path / "a.weights.h5", batches)
         with pytest.raises(KeyboardInterrupt):
             model.fit(
-                batches, epochs=4, verbose=0, callbacks=[progressive, checkpoint, Interrupt()]
+                batches, epochs=4, verbose=0, callbacks=[progressive, checkpoint, Interrupt(at)]
             )
     before = logits(model)
     assert model.fit(batches, epochs=1, verbose=0).epoch == [0]

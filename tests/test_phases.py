@@ -363,7 +363,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
         model.fit(batches, verbose=0, callbacks=[xr.Checkpoint(tmp_path / "a.weights.h5", batches)])
 
     fit(keras.optimizers.SGD)
-    with pytest.raises(xr.InputError, match="no checkpoint of this model .*optimizer"):
+    with pytest.raises(xr.InputError, match=r"no checkpoint of this model .*optimizer"):
         fit(keras.optimizers.Adam)
 
 

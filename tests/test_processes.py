@@ -13,6 +13,7 @@ import kills
 import numpy as np
 import processes_worker
 import pytest
+import small
 from test_batches import assert_equal, records  # noqa: F401
 
 import keras_xreid as xr
@@ -70,6 +71,12 @@ def test_what_cannot_be_shared_is_refused(records, monkeypatch):  # noqa: F811
         processes.sharing({"x": np.zeros(6)}),
     ):
         pass
+
+
+def test_shuffling_is_refused(monkeypatch):
+    monkeypatch.setattr(share, "processes", 2)
+    with pytest.raises(InputError, match="shuffle is True, and 2 processes would each draw"):
+        small.compiled(small.baseline()).fit(small.Repeat(small.images()), shuffle=True)
 
 
 def test_a_step_takes_the_rows_of_its_process(monkeypatch):

@@ -268,6 +268,11 @@ class PhasedModel(keras.Model):
                 finite.
         """
         processes.start(self)
+        if shuffle and processes.count() > 1:
+            raise InputError(
+                f"shuffle is {shuffle}, and {processes.count()} processes would each draw an order "
+                "of their own: leave it out, the batches bring theirs"
+            )
         x = self._fitting(x, y, batch_size=batch_size, **kwargs)
         if validation_data is not None:
             validation_data = self._fitting(*keras.utils.unpack_x_y_sample_weight(validation_data))
