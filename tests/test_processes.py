@@ -27,7 +27,7 @@ WORKER = ROOT / "tests" / "processes_worker.py"
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="torchrun's processes train on PyTorch"
 )
-ALL = ("intact", "rain", "adaptive", "baseline", "distilled", "thinned")
+ALL = ("intact", "rain", "adaptive", "baseline", "distilled", "thinned", "by_batch")
 # Rounding turns the sign of an absolute error, or picks another hardest triplet, and the toy's
 # alignment multiplies that: 4e-5 after one step, 7e-4 after five. The two are compared alone.
 FLIPS = ("rain",)

@@ -204,6 +204,7 @@ class PhasedModel(keras.Model):
         multi = _PartOptimizers(lambda variable: owner[id(variable)])
         multi.build(owned)
         self._part_optimizers = optimizers
+        self._agreed = False  # whether all processes have the same weights to begin with
         self._compile_arguments = {
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
@@ -283,7 +284,7 @@ class PhasedModel(keras.Model):
             given = callbacks.callbacks
         else:  # the first of them: nobody saves what it refuses
             given = callbacks = [guard, *keras.tree.flatten(callbacks or [])]
-        processes.same_weights([*self.variables, *self.optimizer.variables])
+        self._agree()
         try:
             with processes.quiet(), self._own_share_of(x), autodiff.training():
                 return super().fit(
@@ -300,6 +301,11 @@ class PhasedModel(keras.Model):
             for callback in given:  # Keras calls no on_train_end where it is interrupted
                 if callable(getattr(callback, "leave", None)):
                     callback.leave(self)
+
+    def _agree(self):
+        """Has all processes begin with the first one's weights."""
+        processes.same_weights([*self.variables, *self.optimizer.variables])
+        self._agreed = True
 
     @contextlib.contextmanager
     def _own_share_of(self, data):
@@ -349,6 +355,8 @@ class PhasedModel(keras.Model):
         """As in Keras; the batch is compared with the model first."""
         processes.start(self)
         x = self._fitting(x, y, sample_weight, class_weight)
+        if not self._agreed:  # once: from there on they stay the same
+            self._agree()
         return super().train_on_batch(x, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
@@ -419,6 +427,7 @@ class PhasedModel(keras.Model):
         raw = self._joined(*keras.utils.unpack_x_y_sample_weight(data))
         if processes.count() == 1:
             return self._run_phases_on(raw)
+        raw = keras.tree.map_structure(keras.ops.convert_to_tensor, raw)  # of `train_on_batch`
         with processes.sharing(raw, self._draws_share) as own:
             return self._run_phases_on(own)
 
