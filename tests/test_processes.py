@@ -76,7 +76,7 @@ def test_what_cannot_be_shared_is_refused(records, monkeypatch):  # noqa: F811
 def test_shuffling_is_refused(monkeypatch):
     monkeypatch.setattr(share, "processes", 2)
     with pytest.raises(InputError, match="shuffle is True, and 2 processes would each draw"):
-        small.compiled(small.baseline()).fit(small.Repeat(small.images()), shuffle=True)
+        small.compiled(small.baseline(), 0).fit(small.Repeat(small.images()), shuffle=True)
 
 
 def test_a_step_takes_the_rows_of_its_process(monkeypatch):
