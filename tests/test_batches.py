@@ -687,6 +687,20 @@ def test_two_fits_go_on_where_the_first_ended(records):
 
 
 @pytest.mark.backend
+@pytest.mark.parametrize("batch_size", [20, 10, 5])
+def test_fit_begins_with_the_first_epoch_however_few_batches_it_has(records, batch_size):
+    # TensorFlow draws up to two batches beforehand.
+    model = Recorder()
+    model(PairBatches(records, (16, 8), batch_size=batch_size)[0])
+    batches = PairBatches(records, (16, 8), batch_size=batch_size)
+    model.fit(batches, epochs=2, shuffle=False, verbose=0)
+    assert batches.epoch == 2
+    expected = epochs_of(PairBatches(records, (16, 8), batch_size=batch_size), 2)
+    for batch, other in zip(model.seen, expected, strict=True):
+        assert_equal(batch, other)
+
+
+@pytest.mark.backend
 def test_an_epoch_that_was_cut_short_does_not_count(records):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

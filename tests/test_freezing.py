@@ -114,6 +114,29 @@ def test_a_second_training_trains_every_mask():
     assert all((a != b).all() for a, b in zip(before, logits(model), strict=True))
 
 
+def test_an_interrupted_training_leaves_nothing_behind(tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def __init__(self, at):
+            super().__init__()
+            self.at = at
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == self.at:
+                raise KeyboardInterrupt
+
+    model, batches = two_masks(), Repeat(BATCH)
+    for at in (1, 2):  # the second time resumed
+        progressive = xr.Progressive(model.masks[::-1], [2, 2])
+        checkpoint = xr.Checkpoint(tmp_path / "a.weights.h5", batches)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(
+                batches, epochs=4, verbose=0, callbacks=[progressive, checkpoint, Interrupt(at)]
+            )
+    before = logits(model)
+    assert model.fit(batches, epochs=1, verbose=0).epoch == [0]
+    assert all((a != b).all() for a, b in zip(before, logits(model), strict=True))
+
+
 def test_resumed_in_the_middle_of_a_stage_equals_never_stopped(tmp_path):
     def trained(path, *stops):
         for stop in stops:  # each time in a model of its own, as after a restart

@@ -8,6 +8,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import small
 from PIL import Image
 from small import Repeat, moved, snapshot, step
 
@@ -182,6 +183,35 @@ def test_each_optimizer_is_stored_once_and_twice_is_read_too(tmp_path, monkeypat
         np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (a, b)))
 
 
+def test_states_belong_to_their_part_in_whatever_order_optimizers_are_given(tmp_path):
+    models = [Chase(), Chase()]
+    for model, order in zip(models, ("ab", "ba"), strict=True):
+        model.compile({part: keras.optimizers.Adam(0.1) for part in order}, jit_compile=False)
+    step(models[0], ONE)
+    models[0].save_weights(tmp_path / "a.weights.h5")
+    models[1].load_weights(tmp_path / "a.weights.h5")
+    moments = [
+        [keras.ops.convert_to_numpy(model.optimizers[part]._momentums[0]) for part in "ab"]
+        for model in models
+    ]
+    assert moments[0][0] != moments[0][1]
+    assert moments[0] == moments[1]
+
+
+def test_the_order_of_stored_optimizers_stays():
+    """Earlier checkpoints and .keras files have it; as the recipes gave them."""
+    made = (small.intact(), small.cadnet(), small.rain(), small.adaptive())
+    for model in made:
+        model.compile()
+    assert [list(model.optimizers) for model in made] == [
+        ["generator", "discriminator", "association"],
+        ["encoder", "decoder", "image_encoder", "classifier", "feature_discriminator",
+         "image_discriminator"],
+        ["extractor", "decoder", "classifier", "discriminator"],
+        ["network", "classifier", "verifier"],
+    ]  # fmt: skip
+
+
 @keras.saving.register_keras_serializable("tests")
 class Toy(PhasedModel):
     """A GAN of a few weights, with batch normalization, and dropout where asked for."""
@@ -299,6 +329,44 @@ def test_many_batches_through_fit():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others always do so")
+def test_evaluation_sees_the_same_batches_each_time(tmp_path):
+    class Means(xr.ImageBatches):
+        def _named(self, pixels, entries):
+            seen = pixels.mean((0, 2, 3, 4)).astype("float32") / 255
+            return {"x": seen[:, None], "person": entries["person"]}
+
+    def batches():
+        return Means(records, (16, 8), rates=(1, 2, 4), batch_size=4)
+
+    records = []
+    for number in range(8):
+        path = tmp_path / f"{number}.png"
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 16, 3), "uint8")
+        Image.fromarray(pixels).save(path)
+        records.append(xr.Record(str(path), number // 2, 1))
+    model = Chase()
+    model.compile({part: keras.optimizers.SGD(0.0) for part in "ab"})
+    model.a.kernel.assign([[0.5]])
+    train, held_out = batches(), batches()
+    told = model.fit(train, epochs=3, validation_data=held_out, verbose=0).history
+    assert len(set(told["loss"])) == 3 and len(set(told["val_loss"])) == 1
+    found = {model.evaluate(data, verbose=0, return_dict=True)["loss"] for data in 2 * [held_out]}
+    assert found == set(told["val_loss"])
+    model.evaluate(train, verbose=0)
+    assert (train.epoch, held_out.epoch) == (3, 0)
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
+    def fit(optimizer):
+        model, batches = Chase(), Repeat(ONE)
+        model.compile({part: optimizer(0.1) for part in "ab"})
+        model.fit(batches, verbose=0, callbacks=[xr.Checkpoint(tmp_path / "a.weights.h5", batches)])
+
+    fit(keras.optimizers.SGD)
+    with pytest.raises(xr.InputError, match=r"no checkpoint of this model .*optimizer"):
+        fit(keras.optimizers.Adam)
+
+
 def test_a_number_below_1e_38_is_zero_in_training_alone():
     small, seen = keras.ops.convert_to_tensor(np.float32(1e-39)), []
 

@@ -13,6 +13,7 @@ import kills
 import numpy as np
 import processes_worker
 import pytest
+import small
 from test_batches import assert_equal, records  # noqa: F401
 
 import keras_xreid as xr
@@ -26,7 +27,7 @@ WORKER = ROOT / "tests" / "processes_worker.py"
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="torchrun's processes train on PyTorch"
 )
-ALL = ("intact", "rain", "adaptive", "baseline", "distilled", "thinned")
+ALL = ("intact", "rain", "adaptive", "baseline", "distilled", "thinned", "by_batch")
 # Rounding turns the sign of an absolute error, or picks another hardest triplet, and the toy's
 # alignment multiplies that: 4e-5 after one step, 7e-4 after five. The two are compared alone.
 FLIPS = ("rain",)
@@ -70,6 +71,12 @@ def test_what_cannot_be_shared_is_refused(records, monkeypatch):  # noqa: F811
         processes.sharing({"x": np.zeros(6)}),
     ):
         pass
+
+
+def test_shuffling_is_refused(monkeypatch):
+    monkeypatch.setattr(share, "processes", 2)
+    with pytest.raises(InputError, match="shuffle is True, and 2 processes would each draw"):
+        small.compiled(small.baseline(), 0).fit(small.Repeat(small.images()), shuffle=True)
 
 
 def test_a_step_takes_the_rows_of_its_process(monkeypatch):

@@ -150,7 +150,7 @@ class Batches(keras.utils.PyDataset):
         self.kernel, self.strength = kernel, strength
         self.steps = steps
         self.epoch = 0
-        self._complete = False
+        self._under_way = self._complete = False
         self._images = None
         self._processes = workers
         self._ahead = None
@@ -175,7 +175,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        self._complete = index == len(self) - 1
+        self._complete = self._under_way and index == len(self) - 1
         if self._images is None:
             self._images = self._read_images()
         if not self._processes:
@@ -189,14 +189,15 @@ class Batches(keras.utils.PyDataset):
             raise
 
     def on_epoch_begin(self):
-        self._complete = False
+        self._under_way, self._complete = True, False
 
     def on_epoch_end(self):
         # `fit` also calls this before its first epoch, and after drawing one batch to build a
-        # model with: only an epoch that was drawn to its end counts.
+        # model with; on TensorFlow it draws the first two to see what they are. Only an epoch that
+        # was begun and drawn to its end counts.
         if self._complete:
             self.epoch += 1
-        self._complete = False
+        self._under_way = self._complete = False
 
     def draw_share(self, rank, count):
         """From here on, `batches[index]` is one of `count` equal shares of the batch.

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 
 import h5py
@@ -55,12 +56,14 @@ class Checkpoint(keras.callbacks.Callback):
             The number of finished epochs.
 
         Raises:
-            InputError: where the checkpoint belongs to another model, or other batches.
+            InputError: where the checkpoint belongs to another model, optimizer or other batches.
         """
         if not self.path.exists():
             return 0
         try:
-            model.load_weights(self.path)
+            with warnings.catch_warnings():  # where Keras would go on with a fresh optimizer
+                warnings.filterwarnings("error", "Skipping variable loading for optimizer")
+                model.load_weights(self.path)
             with h5py.File(self.path) as file:
                 epoch = int(file.attrs["epoch"])
                 self.rows = json.loads(file.attrs["rows"])
@@ -69,7 +72,7 @@ class Checkpoint(keras.callbacks.Callback):
             for name, value in begun.items():
                 if value != now[name]:
                     raise ValueError(f"{name} of its batches was {value}, and is {now[name]}")
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, UserWarning) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"{self.path} is no checkpoint of this model ({reason}): "
@@ -89,7 +92,11 @@ class Checkpoint(keras.callbacks.Callback):
             self.model._initial_epoch = first  # as BackupAndRestore does
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = 0  # of this training; another one begins at its beginning
+        self.leave(self.model)
+
+    def leave(self, model):
+        """What `PhasedModel.fit` calls in the end, also where it was interrupted."""
+        model._initial_epoch = 0  # of this training; another one begins at its beginning
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.epoch = epoch

@@ -101,7 +101,11 @@ class Progressive(keras.callbacks.Callback):
             )
 
     def on_train_end(self, logs=None):
+        self.leave(self.model)
+
+    def leave(self, model):
+        """What `PhasedModel.fit` calls in the end, also where it was interrupted."""
         for mask in self.masks:
             mask.trainable = True
         if self.masks:
-            self.model.make_train_function(force=True)  # for whoever goes on training
+            model.train_function = None  # whoever goes on training makes it anew

@@ -186,7 +186,12 @@ class PhasedModel(keras.Model):
                 f"of its own: {call}{told}"
             )
         self._check_precision()
-        optimizers = {part: keras.optimizers.get(o) for part, o in optimizer.items()}
+        # In one order, whatever the caller's: Keras stores them by their place. It is that of the
+        # system's own optimizers, which the recipes' files have.
+        order = dict.fromkeys([*(self.default_optimizers() or ()), *parts, *sorted(optimizer)])
+        optimizers = {
+            part: keras.optimizers.get(optimizer[part]) for part in order if part in optimizer
+        }
         if isinstance(l2, (int, float)):
             l2 = dict.fromkeys(phases[0].updates, l2) if l2 else {}
         self._l2 = dict(l2 or {})
@@ -213,6 +218,7 @@ class PhasedModel(keras.Model):
         multi = _PartOptimizers(lambda variable: owner[id(variable)])
         multi.build(owned)
         self._part_optimizers = optimizers
+        self._agreed = False  # whether all processes have the same weights to begin with
         self._compile_arguments = {
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
@@ -277,6 +283,11 @@ class PhasedModel(keras.Model):
                 finite.
         """
         processes.start(self)
+        if shuffle and processes.count() > 1:
+            raise InputError(
+                f"shuffle is {shuffle}, and {processes.count()} processes would each draw an order "
+                "of their own: leave it out, the batches bring theirs"
+            )
         x = self._fitting(x, y, batch_size=batch_size, **kwargs)
         if validation_data is not None:
             validation_data = self._fitting(*keras.utils.unpack_x_y_sample_weight(validation_data))
@@ -284,9 +295,10 @@ class PhasedModel(keras.Model):
         if isinstance(callbacks, keras.callbacks.CallbackList):
             guard.set_model(self)
             callbacks.callbacks.insert(0, guard)
+            given = callbacks.callbacks
         else:  # the first of them: nobody saves what it refuses
-            callbacks = [guard, *keras.tree.flatten(callbacks or [])]
-        processes.same_weights([*self.variables, *self.optimizer.variables])
+            given = callbacks = [guard, *keras.tree.flatten(callbacks or [])]
+        self._agree()
         try:
             with processes.quiet(), self._own_share_of(x), autodiff.training():
                 return super().fit(
@@ -300,6 +312,14 @@ class PhasedModel(keras.Model):
             raise
         finally:
             object.__setattr__(self, "_looked_up", None)
+            for callback in given:  # Keras calls no on_train_end where it is interrupted
+                if callable(getattr(callback, "leave", None)):
+                    callback.leave(self)
+
+    def _agree(self):
+        """Has all processes begin with the first one's weights."""
+        processes.same_weights([*self.variables, *self.optimizer.variables])
+        self._agreed = True
 
     @contextlib.contextmanager
     def _own_share_of(self, data):
@@ -333,7 +353,12 @@ class PhasedModel(keras.Model):
         """As in Keras: the mean of every term, and "loss", their sum. Nothing changes by it."""
         if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which looked at it
             x = self._fitting(x, y, kwargs.pop("sample_weight", None), batch_size=batch_size)
-        return super().evaluate(x, None, batch_size, verbose, **kwargs)
+        epoch = getattr(x, "epoch", None)
+        try:
+            return super().evaluate(x, None, batch_size, verbose, **kwargs)
+        finally:
+            if epoch is not None:  # the next time it is the same images, and so is training after
+                x.epoch = epoch
 
     def predict(self, *args, **kwargs):
         """As in Keras, of any number of images on any number of devices."""
@@ -344,6 +369,8 @@ class PhasedModel(keras.Model):
         """As in Keras; the batch is compared with the model first."""
         processes.start(self)
         x = self._fitting(x, y, sample_weight, class_weight)
+        if not self._agreed:  # once: from there on they stay the same
+            self._agree()
         return super().train_on_batch(x, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
@@ -414,6 +441,7 @@ class PhasedModel(keras.Model):
         raw = self._joined(*keras.utils.unpack_x_y_sample_weight(data))
         if processes.count() == 1:
             return self._run_phases_on(raw)
+        raw = keras.tree.map_structure(keras.ops.convert_to_tensor, raw)  # of `train_on_batch`
         with processes.sharing(raw, self._draws_share) as own:
             return self._run_phases_on(own)
 
