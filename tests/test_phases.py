@@ -328,7 +328,6 @@ def test_many_batches_through_fit():
     assert int(model.optimizers["generator"].iterations) == 6
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others always do so")
 def test_evaluation_sees_the_same_batches_each_time(tmp_path):
     class Means(xr.ImageBatches):
         def _named(self, pixels, entries):
@@ -367,6 +366,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
         fit(keras.optimizers.Adam)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others always do so")
 def test_a_number_below_1e_38_is_zero_in_training_alone():
     small, seen = keras.ops.convert_to_tensor(np.float32(1e-39)), []
 
