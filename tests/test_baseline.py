@@ -208,7 +208,7 @@ def recipe(people, monkeypatch, **options):
         ({"octuplet": -1.0, "train_on": "hr+lr"}, ["--octuplet", "-1"]),
         ({"octuplet": 1.0}, ["--octuplet", "--train-on hr+lr"]),
         ({"labeled_fraction": 1.5}, ["--labeled-fraction", "1.5"]),
-        ({"labeled_fraction": 0.0}, ["--labeled-fraction", "above 0"]),
+        ({"labeled_fraction": 0.0}, ["--labeled-fraction", "nobody keeps a label"]),
     ],
 )
 def test_bad_options_of_the_recipe(people, monkeypatch, options, words):
