@@ -19,6 +19,7 @@ import small
 import keras_xreid as xr
 from keras_xreid.gallery import memory, nearest, qdrant, store, told
 from keras_xreid.gallery.metric import Metric
+from keras_xreid.gallery.told import check_model
 
 D = 8
 COSINE = {
@@ -793,3 +794,12 @@ def test_readers_see_whole_batches(tmp_path):
         os.kill(child.pid, signal.SIGKILL)
         child.join()
     assert len(seen) > 3 and all(count % 5 == 0 for count in seen)
+
+
+def test_of_another_model_the_size_is_said_before_the_hash():
+    known = {"weights_sha256": "a" * 64, "image_size": [128, 64], "flip": True}
+    other = {"weights_sha256": "b" * 64, "image_size": [256, 128], "flip": True}
+    with pytest.raises(xr.InputError, match=r"its image_size is \[128, 64\], here it is \[256"):
+        check_model("a gallery", known, other)
+    with pytest.raises(xr.InputError, match="its weights_sha256 is aaaa"):
+        check_model("a gallery", known, {**known, "weights_sha256": "b" * 64})
