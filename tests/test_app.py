@@ -243,6 +243,9 @@ def test_images_become_features(photos, tmp_path, monkeypatch, capsys):
     assert "3 images, 3 to embed" in capsys.readouterr().out  # at another rate they are others
     shrunk = {"rates": 4, "shrink": True, "overwrite": True}
     (photos / "anna" / "2.png").write_bytes(b"no image")
+    with pytest.raises(xr.InputError, match="not kept: leave out --cache"):
+        embed.main(embed.Options(str(photos), str(out), **shrunk, **given))
+    del given["cache"]
     embed.main(embed.Options(str(photos), str(out), **shrunk, **given))
     assert "Left out: " in capsys.readouterr().out
     with np.load(out) as found:

@@ -435,6 +435,7 @@ def test_images_and_labels_apart():
         (lambda m, b: m.train_on_batch(b, sample_weight=np.ones(4)), "sample_weight"),
         (lambda m, b: m.compile("adam"), r'trains 3 parts.*compile\(\{"discriminator": keras.opt'),
         (lambda m, b: m.compile({"generator": "adam"}), "no optimizer for association, discrim"),
+        (lambda m, b: m.compile({"generater": "adam"}), r"INTACT has no part generater: call comp"),
         (lambda m, b: m.compile("adam", "mse"), "takes no loss: .* are the system's own"),
         (lambda m, b: m.compile(metrics=["accuracy"]), "takes no metrics"),
     ],
@@ -444,6 +445,13 @@ def test_one_line_shows_the_right_call(call, words):
     with pytest.raises(xr.InputError, match=words) as raised:
         call(model, small.levels())
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+def test_first_of_all_a_model_is_compiled(call):
+    batch = small.levels()
+    with pytest.raises(xr.InputError, match=r"call model\.compile\(\) first"):
+        getattr(small.intact(), call)(small.Repeat(batch) if call in ("fit", "evaluate") else batch)
 
 
 def test_several_networks_are_trained_one_by_one():

@@ -61,10 +61,10 @@ class Machine:
         if run.name in self.broken:
             return 1
         run.mkdir(parents=True)
-        stage, pairs = (system, 2) if system != "baseline" else ("reid", 1)
+        stage = system if system != "baseline" else "reid"
         scores = {"rank1": 50.0, "mAP": 40.0}
         metrics = {
-            "images_seen": {stage: images}, "images_per_second": {stage: 1000 / pairs},
+            "images_seen": {stage: images}, "images_per_second": {stage: 1000},
             "per_rate": dict.fromkeys(("1", "4"), scores), "mean_lr": scores,
         }  # fmt: skip
         (run / "metrics.json").write_text(json.dumps(metrics))

@@ -163,6 +163,8 @@ def test_what_is_of_low_resolution_already_is_not_shrunk(name):
         assert len(made.query) == 3 * 16 and {r.kernel for r in made.query} == {"max-pool"}
     else:
         assert (made.query, made.gallery) == (query, gallery)
+        told = message(apply_protocol, DataSet("caviar", [], query, gallery), name, rates=(8,))
+        assert told.startswith("rates 8 of caviar: ") and "draws none" in told
 
 
 def test_bad_input():

@@ -101,13 +101,15 @@ def main(options):
         raise xr.InputError("--engine and --workers make Parquet parts: give a folder as --out")
     if boxes_of(options.images):
         raise xr.InputError(f"{options.images} is a sequence with boxes: give a folder as --out")
+    if options.shrink and options.adapted:
+        raise xr.InputError("--shrink and --adapted exclude each other: give one")
+    if options.shrink and changed(options, "cache"):
+        raise xr.InputError("embeddings of --shrink are not kept: leave out --cache")
     if out.exists() and not options.overwrite:
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
     records, times, told = own_images(options.images), times_of(options.images), {}
     model = xr.load(options.weights)
     sha256 = weights_sha256(options.weights)
-    if options.shrink and options.adapted:
-        raise xr.InputError("--shrink and --adapted exclude each other: give one")
     if options.shrink:
         records, features = shrunk_features(model, records, options.rates)
     elif options.adapted:

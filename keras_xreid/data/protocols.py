@@ -186,6 +186,12 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
                 f"seed {seed} of {data.name}: its images are of low resolution by themselves, and "
                 f"protocol {protocol} draws nothing; give seed 0"
             )
+        if tuple(rates) != (2, 3, 4):
+            raise InputError(
+                f"rates {' '.join(f'{rate:g}' for rate in rates)} of {data.name}: its images are "
+                f"of low resolution by themselves, and protocol {protocol} draws none; leave them "
+                "out"
+            )
         queries, galleries = set(data.query), set(data.gallery)
         if data.split == "dev":  # which took no notice of the resolution
             queries = {record for record in images if (record.rate or 1) > 1}

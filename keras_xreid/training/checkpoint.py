@@ -105,12 +105,13 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._start
         images = len(self.batches) * self.batches.batch_size
+        images *= getattr(self.batches, "images_each", 1)
         self.rows.append(
             {
                 "stage": self.stage,
                 "epoch": epoch + 1,
                 **{name: float(value) for name, value in (logs or {}).items()},
-                "images": images * getattr(self.batches, "images_each", 1),
+                "images": images,
                 "seconds": seconds,
                 "images_per_second": images / seconds,
             }

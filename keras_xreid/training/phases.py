@@ -185,6 +185,8 @@ class PhasedModel(keras.Model):
                 f"{type(self).__name__} trains {len(parts)} parts, each of which has an optimizer "
                 f"of its own: {call}{told}"
             )
+        if no := [p for p in optimizer if not isinstance(getattr(self, p, None), keras.Layer)]:
+            raise InputError(f"{type(self).__name__} has no part {', '.join(no)}: {call}")
         self._check_precision()
         # In one order, whatever the caller's: Keras stores them by their place. It is that of the
         # system's own optimizers, which the recipes' files have.
@@ -392,6 +394,8 @@ class PhasedModel(keras.Model):
         elif isinstance(x, dict):
             self.check_batch(x)
             processes.check_rows(x, batch_size)
+        if not self.compiled:
+            raise InputError("the model is not compiled: call model.compile() first")
         return x
 
     def _joined(self, x, y=None, sample_weight=None):

@@ -53,7 +53,7 @@ import keras_xreid as xr  # noqa: E402
 from keras_xreid import app, files  # noqa: E402
 from keras_xreid.app.machine import cores, machine  # noqa: E402
 from keras_xreid.backbones.efficientnet import imagenet_file  # noqa: E402
-from keras_xreid.report.runs import PAIRED, read_metrics  # noqa: E402
+from keras_xreid.report.runs import read_metrics  # noqa: E402
 from keras_xreid.report.tables import NOT_MEASURED, markdown  # noqa: E402
 
 # isort: split
@@ -256,11 +256,10 @@ def row(o, gpu, folder, name, steps, start, speed, left):
         shutil.copy(run / file, folder / f"{name}.{file.removeprefix('model.')}")
     metrics = read_metrics(run / "metrics.json")
     (stage, images), *_ = metrics["images_seen"].items()
-    pairs = stage in PAIRED
     return {
         "images": images,
         "seconds": began - left(),
-        "speed": (2 if pairs else 1) * metrics["images_per_second"][stage],
+        "speed": metrics["images_per_second"][stage],
         "scores": metrics,
     }
 
