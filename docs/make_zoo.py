@@ -37,6 +37,7 @@ Loaded strong weights average mirror images, at twice the cost:
 SPEED = """
 Images a second were measured while embedding, all weights in turn, on two CPU cores, on PyTorch.
 Mirror images were averaged where loaded weights do so. The card of each file names the machine.
+`python tests/benchmarks/costs.py embed` measures so; with `--write` it puts its numbers here.
 """
 TAIL = """
 ## Files and commands

@@ -34,6 +34,23 @@ has_tyro = pytest.mark.skipif(
 )
 
 
+def test_what_a_step_costs(monkeypatch):
+    """The median over rounds of what 20 more steps take: what is done once does not count."""
+    costs = pytest.importorskip("costs")
+    once = iter([7, 7, 9, 8, 5, 6])
+
+    def cpu_seconds(words, steps, folder):
+        if steps == 1:
+            return 1000  # the first run draws the images
+        assert words[-2:] == ("--precision", "mixed_bfloat16") and folder.is_dir()
+        return next(once) + 0.5 * steps * (2 if words[0] == "rain" else 1)
+
+    monkeypatch.setattr(costs, "cpu_seconds", cpu_seconds)
+    monkeypatch.setattr(costs, "ROWS", {"RAIN": ("rain",)})
+    found = costs.train(costs.Options("train", precision="mixed_bfloat16"))
+    assert found == {"RAIN": pytest.approx((1.0, 0.95, 1.05))}
+
+
 # --- ratios and overheads ----------------------------------------------------------------------
 
 

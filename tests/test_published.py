@@ -162,6 +162,17 @@ def test_what_is_too_large_goes_elsewhere(run, zoo, tmp_path, monkeypatch, capsy
     assert "--weights hf://me/mine --data" in publish.card("small", entry, "hf://me/mine")
 
 
+def test_speeds_are_measured_again(begun_zoo):
+    """Card, page and index say them; nothing else changes, and the weights load as before."""
+    before = json.loads((begun_zoo / "index.json").read_text())["small"]
+    publish.write_speeds(begun_zoo, {"small": 1234.0})
+    after = json.loads((begun_zoo / "index.json").read_text())["small"]
+    assert after == {**before, "embedded_per_second": 1234.0}
+    assert "| embeds | 1234 images/s on " in (begun_zoo / "small.md").read_text()
+    assert "| 1234 |" in (begun_zoo / "README.md").read_text()
+    assert xr.load("small") is not None
+
+
 @pytest.mark.slow
 def test_a_bfloat16_run_is_published_as_float32(run, zoo, capsys):
     metrics = json.loads((run / "metrics.json").read_text())

@@ -116,6 +116,29 @@ def embedding_speed(model, images=256, rounds=5):
     return images / float(np.median(seconds[1:]))  # the first one compiles
 
 
+def speed_here(speed):
+    """What an entry says of its speed, and where it was measured."""
+    where = "{}, {cores} cores, {cpu}".format(keras.backend.backend(), **machine())
+    return {"embedded_per_second": speed, "embedded_on": where}
+
+
+def write_speeds(out, speeds):
+    """Puts speeds that were measured here, a dictionary by name, into cards and index."""
+    with folders.locked(out):
+        known = files.read_json(out / "index.json")
+        for name, speed in speeds.items():
+            known[name] |= speed_here(speed)
+            files.write_text_atomic(out / f"{name}.md", card(name, known[name]) + "\n")
+        write_index(out, known)
+
+
+def write_index(out, known):
+    """Writes the index of all weights, and their page."""
+    files.write_text_atomic(out / "README.md", zoo(known) + "\n")
+    files.write_json_atomic(out / "index.json", known)
+    xr.published.cache_clear()
+
+
 def card(name, entry, place=None):
     """What there is to know of published weights, as Markdown. `place`: where else they lie."""
     data = entry["data"]["train"]
@@ -315,8 +338,7 @@ def publish(options, run, out, metrics):
         # By which a run that begins from this one's own folder is known to.
         "run_sha256": file_sha256(run / "model.weights.h5"),
         "bytes": len(content),
-        "embedded_per_second": embedding_speed(model),
-        "embedded_on": "{}, {cores} cores, {cpu}".format(keras.backend.backend(), **machine()),
+        **speed_here(embedding_speed(model)),
         "licence": LICENCES.get(metrics["dataset"], LICENCES[None]),
     }
     if options.to:
@@ -330,9 +352,7 @@ def publish(options, run, out, metrics):
     if options.best:
         known = {name: {**other, "best": False} for name, other in known.items()}
     known[options.name] = {**entry, "best": options.best}
-    files.write_text_atomic(out / "README.md", zoo(known) + "\n")
-    files.write_json_atomic(index, known)
-    xr.published.cache_clear()
+    write_index(out, known)
     print(f"Published as {options.name}: {out / (options.name + '.md')}, Keras {keras.__version__}")
 
 
