@@ -50,7 +50,8 @@ Do not use them in a product.
 Weights that you train on your own images are yours.
 If they start from the research-only weights here, the same limit may apply.
 ImageNet, where `--weights imagenet` starts, has terms of its own.
-Training times are upper limits: other jobs shared the machine. `recipes/intact.py` alone takes six to ten minutes.
+Training times are upper limits: other jobs shared the machine.
+`recipes/intact.py` alone takes six to ten minutes.
 `_market1501_501` is the split of 401 and 100 people in [data sets](data.md#notes).
 
 {commands}

@@ -891,6 +891,16 @@ def test_csv_of_low_resolution_is_not_shrunk_again(people_csv):
     assert load("csv", people_csv, protocol="paper").gallery_shots == 1
     found = message(load, "csv", people_csv, protocol="each-rate")
     assert "1 queries such as" in found and "q.jpg" in found and "multi-shot" in found
+    for protocol in (None, "multi-shot"):
+        found = message(load, "csv", people_csv, protocol=protocol, split_id=3)
+        assert found.startswith("split 3 of csv: ")
+    assert "of cuhk03 only" in message(load, "csv", people_csv, boxes="labeled")
+    # A column of one's own says nothing; what `xreid build mot` writes has two.
+    assert "none is shrunk" in data.about
+    head, *rows = GOOD_CSV.splitlines()
+    people_csv.write_text("\n".join([f"{head},frame", *(f"{row},7" for row in rows)]))
+    assert "over time" not in load("csv", people_csv).about
+    people_csv.write_text(GOOD_CSV)
     assert load("csv", people_csv, need=("train",)).protocol == "each-rate"
     people_csv.write_text(GOOD_CSV.replace("query,4", "query,1"))
     assert load("csv", people_csv).protocol == "each-rate"

@@ -64,4 +64,6 @@ def test_one_file_with_everything_in_it(tmp_path):
 def test_a_picture_that_is_not_there(tmp_path):
     with pytest.raises(xr.InputError, match=r"a b\.png, which cannot be read"):
         write_page(tmp_path / "report.html", TEXT)
+    with pytest.raises(xr.InputError, match="which cannot be read"):
+        write_page(tmp_path / "report.html", "![a byte of 0](%00.png)")
     assert not (tmp_path / "report.html").exists()

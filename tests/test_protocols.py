@@ -163,8 +163,10 @@ def test_what_is_of_low_resolution_already_is_not_shrunk(name):
         assert len(made.query) == 3 * 16 and {r.kernel for r in made.query} == {"max-pool"}
     else:
         assert (made.query, made.gallery) == (query, gallery)
-        told = message(apply_protocol, DataSet("caviar", [], query, gallery), name, rates=(8,))
-        assert told.startswith("rates 8 of caviar: ") and "draws none" in told
+        assert "none is shrunk" in made.about
+        for options, start in (({"rates": (8,)}, "rates 8"), ({"kernel": "area"}, "kernel area")):
+            low = DataSet("caviar", [], query, gallery)
+            assert message(apply_protocol, low, name, **options).startswith(f"{start} of caviar: ")
 
 
 def test_bad_input():
@@ -514,6 +516,7 @@ def test_recipe_builds_and_verifies(viper, tmp_path, capsys, monkeypatch):
     for wrong, said in (
         (arguments, "mlr"),
         (("viper", viper), "give the data set's name"),
+        (("synthetic-b", new, "--boxes", "labeled"), "boxes 'labeled' of synthetic-b"),
         (("viper", viper.parent, new), "viper"),
         (
             ("viper", viper, new, "--gap", 10, "--crops", 9),

@@ -422,6 +422,18 @@ def test_everyone_is_trained_on_but_nobody_who_is_not_searched_for(people):
         prepared(people, everyone=True, split="dev")
     with pytest.raises(xr.InputError, match="--everyone and --train-people exclude"):
         prepared(people, everyone=True, train_people=3)
+    with pytest.raises(xr.InputError, match="--everyone and --train-cameras exclude"):
+        prepared(people, everyone=True, train_cameras=("1",))
+
+
+def test_rates_are_listed_once_and_of_use(people):
+    assert prepared(people, rates=(4, 1, 4.0)).options.rates == (4, 1)
+    with pytest.raises(xr.InputError, match="has no use for it: leave out --query-rates"):
+        prepared(people, query_rates=(8,))
+    with pytest.raises(xr.InputError, match="has no use for it: leave out --rates"):
+        prepared(people, protocol="paper-all-queries", rates=(1,))
+    with pytest.raises(xr.InputError, match=r"--rates 2000: every rate is 1 .* to 1000"):
+        prepared(people, rates=(2000,))
 
 
 def test_images_of_which_a_rate_takes_nothing(people, capsys):
@@ -467,10 +479,11 @@ def test_a_run_goes_on_that_was_begun_before_an_option_came(people, tmp_path):
     prepared(people, out=out).callbacks("reid", None)
     note = tmp_path / "run" / "options.json"
     told = json.loads(note.read_text())
-    with pytest.raises(xr.InputError, match=r"query_rates = \[2, 3, 4\], not \[2, 8\]"):
-        prepared(people, out=out, resume=True, query_rates=(2, 8))
-    note.write_text(json.dumps({k: v for k, v in told.items() if k != "query_rates"}))
+    with pytest.raises(xr.InputError, match=r"was begun with rates = \[1, 2, .*, not \[2, 8\]"):
+        prepared(people, out=out, resume=True, rates=(2, 8))
+    note.write_text(json.dumps({k: v for k, v in told.items() if k != "rates"}))
     prepared(people, out=out, resume=True)
+    prepared(people, out=out, resume=True, workers=2)  # they change no batch
     note.write_text(json.dumps({k: v for k, v in told.items() if k != "jitter"}))
     with pytest.raises(xr.InputError, match="was begun with jitter = False, not True"):
         prepared(people, out=out, resume=True, jitter=True)
@@ -858,7 +871,7 @@ def test_first_stage_of_another_fold(finished, tmp_path):
 
 
 def test_weights_of_another_fold_are_not_scored(tmp_path, monkeypatch):
-    data = SimpleNamespace(protocol="each-rate")
+    data = SimpleNamespace(protocol="each-rate", query=[])
     for told, fold, refused in (
         ({}, 1, "--fold 0"),
         ({"fold": None}, 2, "--fold 0"),  # as a published entry
@@ -889,7 +902,8 @@ def test_evaluate_refuses_what_would_change_no_score(monkeypatch):
         ("each-rate", rates, None),
         ("paper", {"rates": (1.0, 2.0, 3.0, 4.0, 8.0)}, None),  # as it is anyway
     ):
-        options, data = evaluate.Options("mine", **told), SimpleNamespace(protocol=protocol)
+        options = evaluate.Options("mine", **told)
+        data = SimpleNamespace(protocol=protocol, query=[])
         if said is None:
             evaluate.check(options, data)
             continue
@@ -920,11 +934,12 @@ def test_weights_of_a_data_set_scored_on_the_built_in_people_say_so(monkeypatch,
         assert not told or "give --data market1501 --data-dir DIR" in lines[0]
 
 
-def overlap(weights, data, data_dir=None, **told):
+def overlap(weights, data, data_dir=None, people=(), **told):
     """Why weights are not to be scored on a data set, or ""."""
     wanted = evaluate.Options(str(weights), data=data, data_dir=data_dir, **told)
+    query = [xr.Record(f"{person}.jpg", person, 1) for person in people]
     try:
-        provenance.refuse_overlap(wanted.weights, wanted, data_dir)
+        provenance.refuse_overlap(wanted.weights, wanted, data_dir, query)
     except xr.InputError as error:
         return str(error)
     return ""
@@ -952,6 +967,24 @@ def everyone(tmp_path, monkeypatch):
     hub.published.cache_clear()
     yield folder / entry["file"]
     hub.published.cache_clear()
+
+
+def test_two_folders_of_one_name_are_told_apart_by_their_people(everyone, tmp_path):
+    """Of Market-1501 there is the whole, and parts of its training people."""
+    run = noted(
+        tmp_path / "run", data="market1501", data_dir="whole", inputs={"people": ["2", "7"]}
+    )
+    assert overlap(run, "market1501", "part", [1, 5]) == ""
+    assert "trained on 1 of the people whom this" in overlap(run, "market1501", "part", [5, 7])
+    assert "give --split test" in overlap(run, "market1501", "part", [5, 7], split="dev")
+    assert overlap(run, "dukemtmc", "part", [5, 7]) == ""
+    (tmp_path / "zoo" / "index.json").write_text(
+        json.dumps({"all": {**hub.published()["all"], "people": "2 7"}})
+    )
+    hub.published.cache_clear()
+    assert overlap("all", "market1501", "whole", [1, 5]) == ""
+    assert "everyone of market1501" in overlap("all", "market1501", "part", [2])
+    assert "everyone of market1501" in overlap("all", "market1501", "whole")  # nobody says who
 
 
 def test_published_weights_are_known_by_their_file(everyone, tmp_path):

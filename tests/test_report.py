@@ -237,6 +237,13 @@ def test_the_mean_is_over_the_rates_that_the_run_asked_for(tmp_path):
     assert "over the rates 4: 56.0 %" in report.write_report(tmp_path).read_text()
 
 
+def test_what_is_not_shrunk_is_not_said_to_be(tmp_path):
+    changes = {"protocol": "paper", "about": "as it was stored"}
+    files.write_json_atomic(tmp_path / "metrics.json", metrics(**changes))
+    page = report.write_report(tmp_path).read_text()
+    assert "Protocol paper: as it was stored." in page and "shrunk by a drawn rate" not in page
+
+
 def test_rain_has_no_numbers_of_images_beside_it(tmp_path):
     files.write_json_atomic(tmp_path / "metrics.json", metrics(**beside("rain")))
     assert "Table 2" not in report.write_report(tmp_path).read_text()

@@ -32,6 +32,7 @@ import keras_xreid as xr
 from keras_xreid import app
 from keras_xreid.app import folder as folders
 from keras_xreid.app.settings import changed
+from keras_xreid.data.datasets import DRAWN
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.protocols import MANIFEST, build, find_protocol, verify
 
@@ -39,7 +40,8 @@ from keras_xreid.data.protocols import MANIFEST, build, find_protocol, verify
 @dataclasses.dataclass
 class Options:
     data: tyro.conf.Positional[str | None] = None
-    """Data set: market1501, dukemtmc, cuhk03, viper, caviar, csv; or synthetic, without DIR."""
+    """Data set: market1501, dukemtmc, cuhk03, viper, caviar, csv; or synthetic or
+    synthetic-b, without DIR."""
     data_dir: tyro.conf.Positional[str | None] = None
     """Folder of the data set."""
     out: tyro.conf.Positional[str | None] = None
@@ -87,7 +89,7 @@ def main(options):
         check(Path(given[0]))
         return
     data_dir = o.data_dir
-    if o.data == "synthetic" and len(given) == 2:
+    if o.data in DRAWN and len(given) == 2:
         data_dir = None
     elif len(given) != 3:
         raise xr.InputError(
@@ -112,7 +114,8 @@ def main(options):
     finally:
         with contextlib.suppress(OSError):
             beside.rmdir()
-    print(f"{o.protocol}: {find_protocol(o.protocol).summary}; split {o.split_id}, seed {o.seed}")
+    about = data.about or find_protocol(o.protocol).summary
+    print(f"{o.protocol}: {about}; split {o.split_id}, seed {o.seed}")
     for role in ("train", "query", "gallery"):
         records = getattr(data, role)
         counts = sorted(collections.Counter(r.rate for r in records if r.rate).items())

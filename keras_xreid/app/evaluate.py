@@ -133,7 +133,7 @@ def check(options, data):
         raise xr.InputError(
             f"{useless[0]} is of no use with protocol {data.protocol}, which {other}: leave it out"
         )
-    provenance.refuse_overlap(options.weights, options, options.data_dir)
+    provenance.refuse_overlap(options.weights, options, options.data_dir, data.query)
 
 
 @contextlib.contextmanager
@@ -223,6 +223,7 @@ def apart_from_card(entry, results):
 
 def main(options):
     began = time.perf_counter()
+    options.rates = tuple(dict.fromkeys(options.rates))
     told = told_rates(options)
     strength_of(options)
     if options.repeats < 1:

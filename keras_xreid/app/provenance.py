@@ -42,7 +42,7 @@ def trained_on(weights):
     return entry
 
 
-def refuse_overlap(weights, wanted, data_dir=None):
+def refuse_overlap(weights, wanted, data_dir=None, query=()):
     """Refuses weights trained on people whom a run is to find, or begun from such weights.
 
     What cannot be known is printed.
@@ -51,6 +51,8 @@ def refuse_overlap(weights, wanted, data_dir=None):
         weights: as `trained_on` takes them.
         wanted: options of the run: `data`, `split`, `fold` and `split_id` are read.
         data_dir: folder of the run's data set, by which two of one name are told apart.
+        query: records of the people whom the run is to find; where it is known who was trained on,
+            their names decide.
 
     Returns:
         What `trained_on` says.
@@ -61,7 +63,7 @@ def refuse_overlap(weights, wanted, data_dir=None):
     first = told = trained_on(weights)
     who, seen, last = str(weights), set(), weights
     while told:
-        _refuse_people(who, told, wanted, data_dir)
+        _refuse_people(who, told, wanted, data_dir, {str(record.person) for record in query})
         before, told = _told_before(told)
         if before is None or before in seen:
             return first
@@ -71,7 +73,7 @@ def refuse_overlap(weights, wanted, data_dir=None):
     return first
 
 
-def _refuse_people(who, told, wanted, data_dir):
+def _refuse_people(who, told, wanted, data_dir, asked):
     """The same of one training, of which `trained_on` tells; `who` are the weights, in words."""
     options = told.get("options") or told
     ours = _origin(vars(wanted), wanted.data, data_dir)
@@ -85,6 +87,11 @@ def _refuse_people(who, told, wanted, data_dir):
     places = [_place(part["data_dir"]) for part in (ours, theirs) if part["data_dir"]]
     if data in ANYBODY and len(set(places)) > 1:
         return
+    # A set that was built may spell its people otherwise.
+    alike = data not in ANYBODY and not ours["built"] and not theirs["built"]
+    known = set(_people_of(told)) if alike else set()
+    if known and asked and not known & asked:
+        return  # another part of the same data set
     if is_of_everyone(told) and not getattr(wanted, "everyone", False):
         raise InputError(
             f"{who} was trained on everyone of {theirs['dataset']} (--everyone): nobody is left to "
@@ -98,6 +105,17 @@ def _refuse_people(who, told, wanted, data_dir):
         raise InputError(f"{reason} the --fold that it had, {theirs['fold']}")
     if data in HALVED and theirs["split_id"] != ours["split_id"]:
         raise InputError(f"{reason} the --split-id that it had, {theirs['split_id']}")
+    if (both := known & asked) and not getattr(wanted, "everyone", False):
+        raise InputError(
+            f"{who} was trained on {len(both):,} of the people whom this run is to find: give "
+            "other weights, or the folder of images that they were trained on"
+        )
+
+
+def _people_of(told):
+    """Names of those who were trained on, where they are known."""
+    inputs = (told.get("options") or told).get("inputs") or {}
+    return inputs.get("people") or (told.get("people") or "").split()
 
 
 def _origin(told, data, data_dir):

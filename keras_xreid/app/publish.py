@@ -269,6 +269,13 @@ def counterpart(options, metrics, known, began):
     return known[name]
 
 
+def people_of(run, dataset):
+    """Names of those whom a run was trained on, in one line; None of one's own list of people."""
+    told = files.read_json(run / "options.json") if (run / "options.json").is_file() else {}
+    people = (told.get("inputs") or {}).get("people")
+    return " ".join(people) if people and dataset not in provenance.ANYBODY else None
+
+
 def scores_as_stored(stored, run, metrics, data_dir):
     """Scores of a stored file, and the SHA-256 of the images that they are of."""
     asked, model = metrics["options"], xr.load(stored)
@@ -327,6 +334,7 @@ def publish(options, run, out, metrics):
         "to_embed": flops.cost_of(model),
         "train_rates": lr_rates(metrics["options"]["train_rates"]),
         "data": metrics["data"],
+        "people": people_of(run, metrics["dataset"]),
         "command": command_of(metrics, began),
         "began_from": began,
         "manifest_sha256": metrics["manifest_sha256"],

@@ -12,10 +12,10 @@ import keras_xreid as xr
 from keras_xreid import files
 from keras_xreid.app import folder as folders
 from keras_xreid.app import provenance
-from keras_xreid.app.settings import defaults, flag, plain, strength_of
+from keras_xreid.app.settings import defaults, flag, plain, strength_of, unused
 from keras_xreid.data.batches import check_people
 from keras_xreid.data.decoded import decode
-from keras_xreid.data.resolution import lr_rates, rate_range, told_of_large
+from keras_xreid.data.resolution import MAX_RATE, lr_rates, rate_range, told_of_large
 from keras_xreid.evaluation.flops import cost_of
 from keras_xreid.evaluation.queries import write_queries
 from keras_xreid.evaluation.ranking import counted_queries
@@ -81,10 +81,13 @@ class Run:
             train_people=o.train_people, train_cameras=o.train_cameras,
             test_cameras=o.test_cameras,
         )  # fmt: skip
+        rates = "query_rates" if self.data.protocol == "each-rate" else "rates"
+        unused(o, True, f"protocol {self.data.protocol} has no use for it", rates)
         if o.everyone and o.split != "test":
             raise xr.InputError("--everyone leaves nobody to choose settings by: give --split test")
-        if o.everyone and o.train_people:
-            raise xr.InputError("--everyone and --train-people exclude each other: give one")
+        for name in ("train_people", "train_cameras"):
+            if o.everyone and getattr(o, name):
+                raise xr.InputError(f"--everyone and {flag(name)} exclude each other: give one")
         if o.everyone:
             self.data = self.data.everyone()
         check_people(self.data.train)
@@ -145,7 +148,7 @@ class Run:
             model = xr.load(o.weights, precision="float32")
         except xr.InputError as error:
             raise xr.InputError(f"--weights is neither imagenet nor random, and {error}") from error
-        provenance.refuse_overlap(o.weights, o, o.data_dir)
+        provenance.refuse_overlap(o.weights, o, o.data_dir, self.data.query)
         if model.image_size != self.image_size:
             theirs, ours = ("x".join(map(str, s)) for s in (model.image_size, self.image_size))
             print(f"{o.weights} was trained at {theirs}, this run is at {ours} (--image-size)")
@@ -356,12 +359,13 @@ class Run:
             values = getattr(o, name)
             if name == "train_rates" and rate_range(values):
                 continue
-            if not values or not all(1 <= value < math.inf for value in values):
+            if not values or not all(1 <= value <= MAX_RATE for value in values):
                 raise xr.InputError(
                     f"{flag(name)} {' '.join(f'{v:g}' for v in values)}: "
-                    "every rate is 1 (high resolution) or more"
+                    f"every rate is 1 (high resolution) to {MAX_RATE}"
                 )
             setattr(o, name, tuple(int(v) if v == int(v) else v for v in values))
+        o.rates = tuple(dict.fromkeys(o.rates))  # a score is listed once
         if o.image_size and min(o.image_size) < 32:
             height, width = o.image_size
             raise xr.InputError(f"--image-size is {height} {width}: give 32 or more for each side")
@@ -402,6 +406,7 @@ class Run:
             if not note.exists():
                 raise xr.InputError(f"{folder} holds no run to resume: start it without --resume")
             asked = self._asked()
+            del asked["workers"]  # batches are the same
             # An option that came after the run was begun had its default.
             begun = {**plain(self._defaults()), **files.read_json(note)}
             other = [k for k in asked if asked[k] != begun.get(k, asked[k])]

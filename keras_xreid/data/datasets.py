@@ -196,6 +196,8 @@ def load(
             f"split {split_id} of {name}: its people are fixed and each-rate draws nothing, so it "
             "has split 0 only"
         )
+    if boxes is not None and "boxes" not in row.takes:
+        raise InputError(f"boxes {boxes!r} of {name}: they are of cuhk03 only, leave them out")
     options = {
         "need": wanted,
         "split_id": split_id,
@@ -217,6 +219,11 @@ def load(
                 f"and {protocol} would shrink them again: choose paper or multi-shot"
             )
         protocol, rule = "multi-shot", find_protocol("multi-shot")
+    if low and split_id and "split_id" not in row.takes and not built:
+        raise InputError(
+            f"split {split_id} of {name}: its queries are of low resolution already, and nothing "
+            "is drawn, so it has split 0 only"
+        )
     root = data.root or os.path.commonpath(
         [os.path.dirname(os.path.abspath(r.path)) for r in data.train + data.query + data.gallery]
     )

@@ -186,12 +186,15 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
                 f"seed {seed} of {data.name}: its images are of low resolution by themselves, and "
                 f"protocol {protocol} draws nothing; give seed 0"
             )
-        if tuple(rates) != (2, 3, 4):
+        told = "rates " + " ".join(f"{rate:g}" for rate in rates)
+        if told != "rates 2 3 4" or kernel:
+            told = f"kernel {kernel}" if kernel else told
             raise InputError(
-                f"rates {' '.join(f'{rate:g}' for rate in rates)} of {data.name}: its images are "
-                f"of low resolution by themselves, and protocol {protocol} draws none; leave them "
-                "out"
+                f"{told} of {data.name}: its images are of low resolution by themselves, and "
+                f"protocol {protocol} shrinks none; leave it out"
             )
+        about = data.about or "queries are of low resolution as they are stored, none is shrunk"
+        data = dataclasses.replace(data, about=about)
         queries, galleries = set(data.query), set(data.gallery)
         if data.split == "dev":  # which took no notice of the resolution
             queries = {record for record in images if (record.rate or 1) > 1}

@@ -49,11 +49,12 @@ def write_page(path, text, folder=None):
         image = folder / name
         # What a run says of itself may come from a stranger: names lead nowhere else.
         try:
-            if not image.resolve().is_relative_to(folder.resolve()) or image.suffix != ".png":
-                raise InputError(f"{path} shows {name}, which is no PNG in {folder}: not taken")
-            content = base64.b64encode(image.read_bytes()).decode()
-        except OSError as error:
+            here = image.resolve().is_relative_to(folder.resolve()) and image.suffix == ".png"
+            content = base64.b64encode(image.read_bytes()).decode() if here else None
+        except (OSError, ValueError) as error:  # a name may hold a byte of 0
             raise InputError(f"{path} shows {image}, which cannot be read") from error
+        if content is None:
+            raise InputError(f"{path} shows {name}, which is no PNG in {folder}: not taken")
         return f'<img src="data:image/png;base64,{content}"'
 
     body = re.sub(r'<img src="([^"]*)"', inside, body)

@@ -120,7 +120,7 @@ def _about_scores(metrics):
     sentences = [f"In percent{counted}.", "± is one standard error."]
     protocol = metrics.get("protocol") or "each-rate"
     if rule := PROTOCOLS.get(protocol):
-        summary = rule.summary
+        summary = metrics.get("about") or rule.summary
         if metrics.get("gallery_at_query_rate"):
             summary = "every query at every rate, against a gallery shrunk by the same rate"
         sentences += [

@@ -54,6 +54,7 @@ KINDS = {
     "image_quality": COUNTS, "images_seen": SCORES, "to_embed": SCORES, "data": COUNTS,
     "queries_per_rate": SCORES, "options": (object, 1), "summary": (object, 1),
     "adapted": (object, 1), "embedded_per_second": (float, 0), "train_rates": (list, 0),
+    "about": (str, 0), "strength": (float, 0), "test_cameras": (list, 0),
 }  # fmt: skip
 INSIDE = {
     "enlarged": {name: KINDS[name] for name in ("per_rate", "mean_lr", "mixed", "image_quality")},

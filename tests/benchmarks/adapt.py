@@ -69,13 +69,13 @@ def main():
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    provenance.refuse_overlap(options.weights, options, options.data_dir)
     model = xr.load(options.weights, precision="float32")
     data = xr.datasets.load(
         options.data, options.data_dir, split=options.split, fold=options.fold,
         need=("query", "gallery"), image_size=model.image_size, limit=options.limit,
         test_cameras=options.test_cameras,
     )  # fmt: skip
+    provenance.refuse_overlap(options.weights, options, options.data_dir, data.query)
     rates, kept = [float(rate) for rate in options.rates], Kept(model)
     cameras = sorted({str(record.camera) for record in data.query + data.gallery})
     count = [sum(str(r.camera) == camera for r in data.gallery) for camera in cameras]

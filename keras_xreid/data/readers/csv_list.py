@@ -75,7 +75,7 @@ def read_csv(data_dir, need=ROLES):
         _warn(f"{table}: {junk:,} rows of person -1 are junk and left out")
     note_zero("csv", [record for role in ROLES for record in lists[role]])
     seen.warn(need)
-    about = OVER_TIME if "frame" in columns else ""
+    about = OVER_TIME if {"frame", "height"} <= set(columns) else ""
     return DataSet("csv", **lists, root=str(table.parent), about=about)
 
 
