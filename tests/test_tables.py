@@ -269,6 +269,19 @@ def test_a_protocol_has_no_score_of_mirror_images_from_another_one(tmp_path):
     assert "| RAIN | 80.0" in page and "66.5" not in page
 
 
+def test_several_splits_are_not_judged(tmp_path):
+    """Each has queries of its own; the page is written nevertheless."""
+    for split in (0, 1):
+        for name, system in (("control-hrlr", "baseline"), ("rain", "rain")):
+            folder = tmp_path / (name + "-split1" * split)
+            cost = {"parameters": 1, "flops": 2}
+            made_run(folder, system, split_id=split, to_embed=cost)
+            made_queries(folder, np.ones((40 + split, len(RATES))))
+    page = main_table(tmp_path, splits=2)
+    who = "all pairs with control HR & LR / all pairs with RAIN"
+    assert f"Not judged: several splits: {who}." in page
+
+
 def test_the_error_of_a_score_is_the_measured_one():
     run = {"mixed": {"rank1": 50.0}, "queries": 400, "standard_error": {"mixed": 1.1}}
     assert table_pages.rank1_of([run]) == (50.0, 1.1)

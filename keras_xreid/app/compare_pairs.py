@@ -29,11 +29,14 @@ def judged(rows):
     kept, on, left_out = {}, {}, {}
     for i, row in enumerate(rows):
         paths = [run["folder"] / "queries.csv" for run in row["runs"]]
-        if all(path.exists() for path in paths):
-            kept[i], on[i] = [read_queries(path) for path in paths], scored_on(row["runs"][0])
-        else:
+        if not all(path.exists() for path in paths):
             reason = "no queries.csv (xreid evaluate --out writes one)"
-            left_out.setdefault(reason, []).append(f"all pairs with {called([row], rows)}")
+        elif len({run.get("split_id") for run in row["runs"]}) > 1:
+            reason = "several splits"  # each has queries of its own
+        else:
+            kept[i], on[i] = [read_queries(path) for path in paths], scored_on(row["runs"][0])
+            continue
+        left_out.setdefault(reason, []).append(f"all pairs with {called([row], rows)}")
     pairs = []
     for i, j in itertools.combinations(kept, 2):
         row, beside = rows[j], rows[i]
