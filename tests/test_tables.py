@@ -302,6 +302,20 @@ def test_a_row_that_began_from_other_weights_is_refused(tmp_path, processes):
     assert processes == []
 
 
+def test_a_scoring_of_other_weights_is_refused(tmp_path):
+    """As where a row was trained anew after it."""
+    made_run(tmp_path / "rain", "rain", to_embed={"parameters": 1, "flops": 2})
+    weights = tmp_path / "rain" / "model.weights.h5"
+    weights.write_bytes(b"1")
+    sha256 = hashlib.sha256(b"1").hexdigest()
+    made_run(tmp_path / "rain-paper", "rain", protocol="paper", weights_sha256=sha256)
+    assert "| RAIN | 80.0" in main_table(tmp_path, protocol="paper")
+    weights.write_bytes(b"2")
+    words = r"rain-paper holds scores of other weights than .*model.weights.h5: remove it"
+    with pytest.raises(xr.InputError, match=words):
+        main_table(tmp_path, protocol="paper")
+
+
 def test_nothing_finished(tmp_path):
     assert "| RAIN | not run |" in main_table(tmp_path)
     with pytest.raises(xr.InputError, match="no such folder"):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import keras_xreid as xr
+from keras_xreid import hub
 from keras_xreid.app import later, provenance, recipes, settings
 from keras_xreid.report.runs import read_metrics
 
@@ -173,6 +174,11 @@ class Jobs:
         needed = ("system", "dataset", "per_rate", "queries", "seconds")
         found = read_metrics(folder / "metrics.json", needed)
         if job.scores:
+            weights, told = provenance.trained_file(base["trained"]), found.get("weights_sha256")
+            if weights and told and told != hub.sha256_of(weights):  # trained anew since
+                raise xr.InputError(
+                    f"{folder} holds scores of other weights than {weights}: remove it"
+                )
             found = {**base, **{key: found.get(key) for key in SCORED}}
         return {"trained": folder, **found, "folder": folder}
 
