@@ -334,6 +334,17 @@ def test_rows_of_a_papers_table_that_are_not_run(tmp_path):
     assert "paper's numbers on MLR-CUHK03" in text
 
 
+def test_a_row_that_the_paper_has_on_other_data_only(tmp_path):
+    """It is shown, and has no place in the paper's order."""
+    for system, rank1 in (("rain", 80.0), ("cadnet", 70.0), ("intact", 90.0)):
+        made_run(tmp_path / f"row-{system}", system, rank1, dataset="market1501")
+    page = tmp_path / "page"
+    tables.main(tables.Options(("intact-1",), from_=str(tmp_path), out=str(page)))
+    text = (page / "intact-1.md").read_text()
+    assert "| RAIN | 60.0 ± 2.4 | 64.0 | 65.0 | 52.0 | - | - | - | 1.5 | - |" in text
+    assert "less than ± apart): CAD < INTACT; the paper's order." in text
+
+
 def test_ten_splits_by_the_papers_protocol(tmp_path):
     counts = {role: {"people": n} for role, n in (("train", 316), ("query", 316))}
     for split, rank1 in enumerate((40.0, 42.0, 47.0)):
