@@ -207,6 +207,9 @@ def test_what_each_rate_refuses_is_trained_by_its_protocol():
     found = {job.name: job for job in planned("adaptive-3", data="caviar", protocol="paper")}
     assert "--protocol paper" in " ".join(found["row-adaptive"].words)
     assert set(found) == {"control-hr", "row-adaptive", "row-adaptive-end-to-end"}
+    # It is the data set's own, too.
+    assert {job.name for job in planned("adaptive-3", data="caviar")} == set(found)
+    assert not [job.name for job in planned("all", data="mlr") if "unseen" in job.name]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,8 @@ def test_what_each_rate_refuses_is_trained_by_its_protocol():
         ({"preset": "large"}, "unknown preset 'large'"),
         ({"repeats": 3}, "--repeats is 3: give 1 or more, and a --protocol"),
         ({"splits": 2, "split_id": (1,)}, "no --split-id beside it"),
-        ({"table": "adaptive-5", "protocol": "paper"}, "give no --protocol"),
+        ({"table": "adaptive-5", "protocol": "paper"}, "which paper fixes: give no --protocol"),
+        ({"table": "adaptive-5", "data": "caviar"}, "which caviar fixes: give no --protocol, or o"),
     ],
 )
 def test_bad_options(more, words):
@@ -540,9 +544,9 @@ def test_figure_5(tmp_path, queue):
 
 def test_fewer_people(tmp_path, queue):
     """The fewer they are the more epochs; what begins from a network has one of the same people."""
-    asked = planned("people")
-    assert {job.images for job in asked} == {4}  # of each image of the training set
-    found = {job.name: " ".join(job.words) for job in asked}
+    plan = planned("people")
+    assert {job.images for job in plan} == {4}  # of each image of the training set
+    found = {job.name: " ".join(job.words) for job in plan}
     for people, epochs in ((100, 16), (200, 8), (400, 4)):
         first = found[f"row-baseline-train-people-{people}"]
         assert f"--epochs {epochs} " in first and "--weights" not in first
@@ -550,8 +554,9 @@ def test_fewer_people(tmp_path, queue):
             second = found[f"row-{name}-train-people-{people}"]
             assert f"--epochs {times} " in second and f"--train-people {people}" in second
             assert f"--weights {{run:row-baseline-train-people-{people}}}" in second
+    asked = options(tmp_path, "people", data="market1501", data_dir="here")
     queue.rank1.update({"rain-train-people-200": 75.0})
-    tables.main(options(tmp_path, "people"))
+    tables.main(asked)
     page = (tmp_path / "rows" / "people.md").read_text()
     assert "| 100 | 60.0 ± 2.4 | 60.0 ± 2.4 | 60.0 ± 2.4 |" in page
     assert "| 200 | 60.0 ± 2.4 | 60.0 ± 2.4 | 55.0 ± 2.5 |" in page
@@ -559,10 +564,23 @@ def test_fewer_people(tmp_path, queue):
     for name in ("baseline-train-on-hr-lr", "rain"):
         hits = np.ones((400, len(RATES))) * (name != "rain")
         made_queries(tmp_path / "rows" / f"row-{name}-train-people-200", hits)
-    tables.main(options(tmp_path, "people"))
+    tables.main(asked)
     page = (tmp_path / "rows" / "people.md").read_text()
     assert "| RAIN, 200 | HR & LR, 200 | worse | -100.0 " in page
     assert (tmp_path / "rows" / "people.png").stat().st_size > 5000
+
+
+def test_no_more_people_are_asked_for_than_there_are():
+    def asked(*chosen, **more):
+        names = "\n".join(job.name for job in planned(*chosen, **more))
+        return sorted(set(re.findall(r"train-people-(\d+)", names)))
+
+    assert asked("people", data="synthetic") == asked("all", data="synthetic") == ["100"]
+    assert asked("people", data="viper", split="dev") == ["100", "200"]
+    assert asked("all", data="caviar") == asked("all", data="synthetic", split="dev") == []
+    assert len(asked("people", data="synthetic", from_="finished")) == 3
+    with pytest.raises(xr.InputError, match=r"100 people or more, and synthetic has fewer.*dev"):
+        asked("people", data="synthetic", split="dev")
 
 
 def test_a_baseline_sees_as_many_images(tmp_path, queue):

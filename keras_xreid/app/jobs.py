@@ -27,8 +27,10 @@ SCORED = (
     "per_rate", "mean_lr", "mixed", "enlarged", "image_quality", "flip", "queries",
     "queries_per_rate", "standard_error", "summary", "protocol", "split_id", "manifest_sha256",
 )  # fmt: skip
+# Data sets whose queries are of low resolution already: a protocol other than each-rate is theirs.
+LR_QUERIES = ("caviar", "caviar-native", "mlr")
 # Data sets and protocols that are trained on other images than each-rate has, or refuse it.
-OWN_IMAGES = ("caviar", "caviar-native", "mlr", "csv", "rain-code")
+OWN_IMAGES = (*LR_QUERIES, "csv", "rain-code")
 
 
 def call(recipe, folder, *arguments):

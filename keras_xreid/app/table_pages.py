@@ -341,6 +341,8 @@ def show_people(table, found, folder):
     """A system and its control with fewer people to train on."""
     lines, rows, pairs, not_judged = Lines(), [], [], []
     for n in NUMBERS:
+        if f"HR, {n}" not in found:  # the data set has fewer people
+            continue
         runs = {label: found[f"{label}, {n}"] for label in OF_PEOPLE}
         rows.append([str(n), *(lines.point(label, n, of_row) for label, of_row in runs.items())])
         both = [
