@@ -1,11 +1,8 @@
 """Rows of `xreid compare` judged two by two, on the same queries and the same gallery."""
 
-import hashlib
 import itertools
-import json
 
-import keras_xreid as xr
-from keras_xreid.app.compare_rows import called, people_of, rates_of_mean
+from keras_xreid.app.compare_rows import called, people_of, rates_of_mean, tested_sha256
 from keras_xreid.evaluation.paired import DRAWS, FEWEST_PEOPLE, paired_difference
 from keras_xreid.evaluation.queries import read_queries
 from keras_xreid.report.tables import NOT_MEASURED
@@ -57,14 +54,7 @@ def scored_on(run):
     Of two runs that share one of them the queries and the gallery are the same; which training
     images they had, the footnotes say.
     """
-    manifest, shas = run["folder"] / "manifest.jsonl", {run.get("manifest_sha256")}
-    if manifest.is_file():
-        try:
-            lines = manifest.read_text(encoding="utf-8").splitlines()
-            scored = [line for line in lines if json.loads(line)["role"] != "train"]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise xr.InputError(f"{manifest} is no manifest of a run: {error!r}") from error
-        shas.add(hashlib.sha256("\n".join(scored).encode()).hexdigest())
+    shas = {run.get("manifest_sha256"), tested_sha256(run)}
     return {(run.get("protocol"), people_of(run), sha) for sha in shas - {None}}
 
 
