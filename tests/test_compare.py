@@ -354,6 +354,14 @@ def test_adapted_scores_are_told_from_plain_ones(folder, tmp_path):
     assert len(paired(tmp_path)) == 7  # and yet judged, for the queries are the same
 
 
+def test_adaptations_are_told_from_each_other(folder, tmp_path):
+    for name, on in (("a", "adapted on unlabelled gallery images"), ("b", "adapted by yard.npz")):
+        made_run(folder / name, weights="NAME", adapted={"on": on})
+    rows, _ = compared(tmp_path, folder / "a", folder / "b")
+    variants = [row["variant"] for row in rows]
+    assert variants == ["weights NAME, adapted", "weights NAME, adapted by yard.npz"]
+
+
 # --- paired differences ---
 
 

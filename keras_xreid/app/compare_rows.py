@@ -93,8 +93,8 @@ def variants(runs):
                 words.append(spelled(name, value))
         if "weights" in run:  # scores of xreid evaluate
             own += [f"weights {run['weights']}", *scored_otherwise(run)]
-        if adapted_on(run):
-            own.append("adapted")
+        if on := adapted_on(run):  # by a file, which is named, or on the gallery
+            own.append(on if on.startswith("adapted by ") else "adapted")
         texts.append(", ".join(filter(None, [*(own or words), *shared])))
     return texts
 
