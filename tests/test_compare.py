@@ -84,6 +84,18 @@ def test_seeds_of_one_variant_share_a_row(folder, tmp_path):
     assert "55.0 ± 5.6" in page and "Not like for like, seeds: 0 (intact); 0, 1, 2 (base" in page
 
 
+def test_seeds_that_label_other_images_share_a_row(folder, tmp_path):
+    for seed in (0, 1):
+        told = {"manifest_sha256": f"{seed}" * 64, "options": {"labeled_fraction": 0.2}}
+        made_run(folder / f"seed{seed}", seed=seed, **told)
+        images = [{"role": "train", "path": seed}, {"role": "gallery", "path": 0}]
+        text = "".join(json.dumps(image) + "\n" for image in images)
+        (folder / f"seed{seed}" / "manifest.jsonl").write_text(text)
+    rows, page = compared(tmp_path, *sorted(folder.iterdir()))
+    assert [row["seeds"] for row in rows] == ["0 1"]
+    assert f"manifest {'0' * 16}, {'1' * 16}" in page
+
+
 def test_options_in_which_runs_differ_are_named(folder):
     runs = [
         made_run(folder / "a", options={"epochs": 5, "data_dir": "here"}),
@@ -340,6 +352,14 @@ def test_adapted_scores_are_told_from_plain_ones(folder, tmp_path):
         f"{said} (baseline, weights NAME, adapted)."
     ) in page
     assert len(paired(tmp_path)) == 7  # and yet judged, for the queries are the same
+
+
+def test_adaptations_are_told_from_each_other(folder, tmp_path):
+    for name, on in (("a", "adapted on unlabelled gallery images"), ("b", "adapted by yard.npz")):
+        made_run(folder / name, weights="NAME", adapted={"on": on})
+    rows, _ = compared(tmp_path, folder / "a", folder / "b")
+    variants = [row["variant"] for row in rows]
+    assert variants == ["weights NAME, adapted", "weights NAME, adapted by yard.npz"]
 
 
 # --- paired differences ---

@@ -207,6 +207,9 @@ def test_what_each_rate_refuses_is_trained_by_its_protocol():
     found = {job.name: job for job in planned("adaptive-3", data="caviar", protocol="paper")}
     assert "--protocol paper" in " ".join(found["row-adaptive"].words)
     assert set(found) == {"control-hr", "row-adaptive", "row-adaptive-end-to-end"}
+    # It is the data set's own, too.
+    assert {job.name for job in planned("adaptive-3", data="caviar")} == set(found)
+    assert not [job.name for job in planned("all", data="mlr") if "unseen" in job.name]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,8 @@ def test_what_each_rate_refuses_is_trained_by_its_protocol():
         ({"preset": "large"}, "unknown preset 'large'"),
         ({"repeats": 3}, "--repeats is 3: give 1 or more, and a --protocol"),
         ({"splits": 2, "split_id": (1,)}, "no --split-id beside it"),
-        ({"table": "adaptive-5", "protocol": "paper"}, "give no --protocol"),
+        ({"table": "adaptive-5", "protocol": "paper"}, "which paper fixes: give no --protocol"),
+        ({"table": "adaptive-5", "data": "caviar"}, "which caviar fixes: give no --protocol, or o"),
     ],
 )
 def test_bad_options(more, words):
@@ -269,6 +273,19 @@ def test_a_protocol_has_no_score_of_mirror_images_from_another_one(tmp_path):
     assert "| RAIN | 80.0" in page and "66.5" not in page
 
 
+def test_several_splits_are_not_judged(tmp_path):
+    """Each has queries of its own; the page is written nevertheless."""
+    for split in (0, 1):
+        for name, system in (("control-hrlr", "baseline"), ("rain", "rain")):
+            folder = tmp_path / (name + "-split1" * split)
+            cost = {"parameters": 1, "flops": 2}
+            made_run(folder, system, split_id=split, to_embed=cost)
+            made_queries(folder, np.ones((40 + split, len(RATES))))
+    page = main_table(tmp_path, splits=2)
+    who = "all pairs with control HR & LR / all pairs with RAIN"
+    assert f"Not judged: several splits: {who}." in page
+
+
 def test_the_error_of_a_score_is_the_measured_one():
     run = {"mixed": {"rank1": 50.0}, "queries": 400, "standard_error": {"mixed": 1.1}}
     assert table_pages.rank1_of([run]) == (50.0, 1.1)
@@ -289,6 +306,20 @@ def test_a_row_that_began_from_other_weights_is_refused(tmp_path, processes):
     assert processes == []
 
 
+def test_a_scoring_of_other_weights_is_refused(tmp_path):
+    """As where a row was trained anew after it."""
+    made_run(tmp_path / "rain", "rain", to_embed={"parameters": 1, "flops": 2})
+    weights = tmp_path / "rain" / "model.weights.h5"
+    weights.write_bytes(b"1")
+    sha256 = hashlib.sha256(b"1").hexdigest()
+    made_run(tmp_path / "rain-paper", "rain", protocol="paper", weights_sha256=sha256)
+    assert "| RAIN | 80.0" in main_table(tmp_path, protocol="paper")
+    weights.write_bytes(b"2")
+    words = r"rain-paper holds scores of other weights than .*model.weights.h5: remove it"
+    with pytest.raises(xr.InputError, match=words):
+        main_table(tmp_path, protocol="paper")
+
+
 def test_nothing_finished(tmp_path):
     assert "| RAIN | not run |" in main_table(tmp_path)
     with pytest.raises(xr.InputError, match="no such folder"):
@@ -305,6 +336,17 @@ def test_rows_of_a_papers_table_that_are_not_run(tmp_path):
     assert "| SING | - | - | - | - | - | - | - | - | 67.7 |" in text
     assert "Not run: row-rain, row-cadnet." in text
     assert "paper's numbers on MLR-CUHK03" in text
+
+
+def test_a_row_that_the_paper_has_on_other_data_only(tmp_path):
+    """It is shown, and has no place in the paper's order."""
+    for system, rank1 in (("rain", 80.0), ("cadnet", 70.0), ("intact", 90.0)):
+        made_run(tmp_path / f"row-{system}", system, rank1, dataset="market1501")
+    page = tmp_path / "page"
+    tables.main(tables.Options(("intact-1",), from_=str(tmp_path), out=str(page)))
+    text = (page / "intact-1.md").read_text()
+    assert "| RAIN | 60.0 ± 2.4 | 64.0 | 65.0 | 52.0 | - | - | - | 1.5 | - |" in text
+    assert "less than ± apart): CAD < INTACT; the paper's order." in text
 
 
 def test_ten_splits_by_the_papers_protocol(tmp_path):
@@ -502,9 +544,9 @@ def test_figure_5(tmp_path, queue):
 
 def test_fewer_people(tmp_path, queue):
     """The fewer they are the more epochs; what begins from a network has one of the same people."""
-    asked = planned("people")
-    assert {job.images for job in asked} == {4}  # of each image of the training set
-    found = {job.name: " ".join(job.words) for job in asked}
+    plan = planned("people")
+    assert {job.images for job in plan} == {4}  # of each image of the training set
+    found = {job.name: " ".join(job.words) for job in plan}
     for people, epochs in ((100, 16), (200, 8), (400, 4)):
         first = found[f"row-baseline-train-people-{people}"]
         assert f"--epochs {epochs} " in first and "--weights" not in first
@@ -512,8 +554,9 @@ def test_fewer_people(tmp_path, queue):
             second = found[f"row-{name}-train-people-{people}"]
             assert f"--epochs {times} " in second and f"--train-people {people}" in second
             assert f"--weights {{run:row-baseline-train-people-{people}}}" in second
+    asked = options(tmp_path, "people", data="market1501", data_dir="here")
     queue.rank1.update({"rain-train-people-200": 75.0})
-    tables.main(options(tmp_path, "people"))
+    tables.main(asked)
     page = (tmp_path / "rows" / "people.md").read_text()
     assert "| 100 | 60.0 ± 2.4 | 60.0 ± 2.4 | 60.0 ± 2.4 |" in page
     assert "| 200 | 60.0 ± 2.4 | 60.0 ± 2.4 | 55.0 ± 2.5 |" in page
@@ -521,10 +564,23 @@ def test_fewer_people(tmp_path, queue):
     for name in ("baseline-train-on-hr-lr", "rain"):
         hits = np.ones((400, len(RATES))) * (name != "rain")
         made_queries(tmp_path / "rows" / f"row-{name}-train-people-200", hits)
-    tables.main(options(tmp_path, "people"))
+    tables.main(asked)
     page = (tmp_path / "rows" / "people.md").read_text()
     assert "| RAIN, 200 | HR & LR, 200 | worse | -100.0 " in page
     assert (tmp_path / "rows" / "people.png").stat().st_size > 5000
+
+
+def test_no_more_people_are_asked_for_than_there_are():
+    def asked(*chosen, **more):
+        names = "\n".join(job.name for job in planned(*chosen, **more))
+        return sorted(set(re.findall(r"train-people-(\d+)", names)))
+
+    assert asked("people", data="synthetic") == asked("all", data="synthetic") == ["100"]
+    assert asked("people", data="viper", split="dev") == ["100", "200"]
+    assert asked("all", data="caviar") == asked("all", data="synthetic", split="dev") == []
+    assert len(asked("people", data="synthetic", from_="finished")) == 3
+    with pytest.raises(xr.InputError, match=r"100 people or more, and synthetic has fewer.*dev"):
+        asked("people", data="synthetic", split="dev")
 
 
 def test_a_baseline_sees_as_many_images(tmp_path, queue):

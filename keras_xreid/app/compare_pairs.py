@@ -1,11 +1,8 @@
 """Rows of `xreid compare` judged two by two, on the same queries and the same gallery."""
 
-import hashlib
 import itertools
-import json
 
-import keras_xreid as xr
-from keras_xreid.app.compare_rows import called, people_of, rates_of_mean
+from keras_xreid.app.compare_rows import called, people_of, rates_of_mean, tested_sha256
 from keras_xreid.evaluation.paired import DRAWS, FEWEST_PEOPLE, paired_difference
 from keras_xreid.evaluation.queries import read_queries
 from keras_xreid.report.tables import NOT_MEASURED
@@ -29,11 +26,14 @@ def judged(rows):
     kept, on, left_out = {}, {}, {}
     for i, row in enumerate(rows):
         paths = [run["folder"] / "queries.csv" for run in row["runs"]]
-        if all(path.exists() for path in paths):
-            kept[i], on[i] = [read_queries(path) for path in paths], scored_on(row["runs"][0])
-        else:
+        if not all(path.exists() for path in paths):
             reason = "no queries.csv (xreid evaluate --out writes one)"
-            left_out.setdefault(reason, []).append(f"all pairs with {called([row], rows)}")
+        elif len({run.get("split_id") for run in row["runs"]}) > 1:
+            reason = "several splits"  # each has queries of its own
+        else:
+            kept[i], on[i] = [read_queries(path) for path in paths], scored_on(row["runs"][0])
+            continue
+        left_out.setdefault(reason, []).append(f"all pairs with {called([row], rows)}")
     pairs = []
     for i, j in itertools.combinations(kept, 2):
         row, beside = rows[j], rows[i]
@@ -54,14 +54,7 @@ def scored_on(run):
     Of two runs that share one of them the queries and the gallery are the same; which training
     images they had, the footnotes say.
     """
-    manifest, shas = run["folder"] / "manifest.jsonl", {run.get("manifest_sha256")}
-    if manifest.is_file():
-        try:
-            lines = manifest.read_text(encoding="utf-8").splitlines()
-            scored = [line for line in lines if json.loads(line)["role"] != "train"]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise xr.InputError(f"{manifest} is no manifest of a run: {error!r}") from error
-        shas.add(hashlib.sha256("\n".join(scored).encode()).hexdigest())
+    shas = {run.get("manifest_sha256"), tested_sha256(run)}
     return {(run.get("protocol"), people_of(run), sha) for sha in shas - {None}}
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import hashlib
 import itertools
+import json
 import statistics
 from pathlib import Path
 
@@ -91,8 +93,8 @@ def variants(runs):
                 words.append(spelled(name, value))
         if "weights" in run:  # scores of xreid evaluate
             own += [f"weights {run['weights']}", *scored_otherwise(run)]
-        if adapted_on(run):
-            own.append("adapted")
+        if on := adapted_on(run):  # by a file, which is named, or on the gallery
+            own.append(on if on.startswith("adapted by ") else "adapted")
         texts.append(", ".join(filter(None, [*(own or words), *shared])))
     return texts
 
@@ -124,7 +126,10 @@ def joined(runs):
     """The rows of the table: runs that differ in nothing but the seed are one."""
     groups = {}
     for run, variant in zip(runs, variants(runs), strict=True):
-        on = (*map(run.get, ("dataset", "protocol", "manifest_sha256")), people_of(run))
+        # Which training images keep their label the seed draws, too.
+        labels = (run.get("options") or {}).get("labeled_fraction", 1)
+        images = (labels != 1 and tested_sha256(run)) or run.get("manifest_sha256")
+        on = (run.get("dataset"), run.get("protocol"), images, people_of(run))
         groups.setdefault((run["system"], variant, *on), []).append(run)
     rows = []
     for (system, variant, *_), members in groups.items():
@@ -141,6 +146,19 @@ def joined(runs):
 def adapted_on(run):
     """What a run's statistics of batch normalization were measured on; None: as trained."""
     return (run.get("adapted") or {}).get("on")
+
+
+def tested_sha256(run):
+    """The SHA-256 of a run's manifest without its training images; None where it has none."""
+    manifest = run["folder"] / "manifest.jsonl"
+    if not manifest.is_file():
+        return None
+    try:
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+        tested = [line for line in lines if json.loads(line)["role"] != "train"]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise xr.InputError(f"{manifest} is no manifest of a run: {error!r}") from error
+    return hashlib.sha256("\n".join(tested).encode()).hexdigest()
 
 
 def people_of(run):
@@ -280,7 +298,9 @@ def footnotes(rows):
         "protocol": of_runs("protocol"),
         "data set": of_runs("dataset"),
         "people (--split)": lambda row: people_of(row["runs"][0]),
-        "manifest": lambda row: str(row["runs"][0].get("manifest_sha256"))[:16],
+        "manifest": lambda row: ", ".join(
+            dict.fromkeys(str(run.get("manifest_sha256"))[:16] for run in row["runs"])
+        ),
         "queries counted": of_runs("queries"),
         "rates of the mean (--train-rates)": lambda row: rates_of_mean(row["runs"][0]),
         "seeds": of_runs("seed"),

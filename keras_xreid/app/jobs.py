@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import keras_xreid as xr
+from keras_xreid import hub
 from keras_xreid.app import later, provenance, recipes, settings
 from keras_xreid.report.runs import read_metrics
 
@@ -26,8 +27,10 @@ SCORED = (
     "per_rate", "mean_lr", "mixed", "enlarged", "image_quality", "flip", "queries",
     "queries_per_rate", "standard_error", "summary", "protocol", "split_id", "manifest_sha256",
 )  # fmt: skip
+# Data sets whose queries are of low resolution already: a protocol other than each-rate is theirs.
+LR_QUERIES = ("caviar", "caviar-native", "mlr")
 # Data sets and protocols that are trained on other images than each-rate has, or refuse it.
-OWN_IMAGES = ("caviar", "caviar-native", "mlr", "csv", "rain-code")
+OWN_IMAGES = (*LR_QUERIES, "csv", "rain-code")
 
 
 def call(recipe, folder, *arguments):
@@ -173,6 +176,11 @@ class Jobs:
         needed = ("system", "dataset", "per_rate", "queries", "seconds")
         found = read_metrics(folder / "metrics.json", needed)
         if job.scores:
+            weights, told = provenance.trained_file(base["trained"]), found.get("weights_sha256")
+            if weights and told and told != hub.sha256_of(weights):  # trained anew since
+                raise xr.InputError(
+                    f"{folder} holds scores of other weights than {weights}: remove it"
+                )
             found = {**base, **{key: found.get(key) for key in SCORED}}
         return {"trained": folder, **found, "folder": folder}
 

@@ -194,6 +194,7 @@ def show(table, found, folder):
     source, first = papers.OF_SYSTEM[system], next(iter(all_runs(found)), {})
     dataset, printed = papers.rows_beside(source, int(number), first.get("dataset"))
     printed = {row.model: row.scores for row in printed}
+    printed |= {name: {} for name in found if name not in printed}  # ours, of other data there
     titles = {"rank1": "rank-1", "mAP": "mAP", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
     quoted = [name for name in titles if any(name in scores for scores in printed.values())]
     header = ["row", "rank-1", "rank-5", "rank-10", "mAP", "PSNR", "SSIM", "LPIPS", "min"]
@@ -203,8 +204,10 @@ def show(table, found, folder):
     for name, scores in printed.items():
         runs, text = found.get(name), [NOT_MEASURED, *empty]
         if runs:
-            ours[name], text = rank1_of(runs), cells(runs)
-            if (value := mean_quality(runs, "psnr")) is not None:
+            text = cells(runs)
+            if scores:
+                ours[name] = rank1_of(runs)
+            if scores and (value := mean_quality(runs, "psnr")) is not None:
                 psnr[name] = value
         elif name in TABLES[table]:
             text = [NOT_RUN, *empty]
@@ -338,6 +341,8 @@ def show_people(table, found, folder):
     """A system and its control with fewer people to train on."""
     lines, rows, pairs, not_judged = Lines(), [], [], []
     for n in NUMBERS:
+        if f"HR, {n}" not in found:  # the data set has fewer people
+            continue
         runs = {label: found[f"{label}, {n}"] for label in OF_PEOPLE}
         rows.append([str(n), *(lines.point(label, n, of_row) for label, of_row in runs.items())])
         both = [

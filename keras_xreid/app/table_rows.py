@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 
 from keras_xreid.app import recipes, table_figures
-from keras_xreid.app.jobs import CONTROL, FIRST, LONG, SYSTEM, Row, name_of
+from keras_xreid.app.jobs import CONTROL, FIRST, LONG, LR_QUERIES, SYSTEM, Row, name_of
+from keras_xreid.data.datasets import DEV_PEOPLE
 
 # The project's own table: a row's folder, recipe and options. An HR stage that strong systems
 # begin from, and a second stage of as many images each.
@@ -140,6 +141,8 @@ NEAREST = {
 # from the first.
 PEOPLE = "people"
 NUMBERS = (100, 200, 400)
+# Data sets that have fewer to train on.
+FEW = {"synthetic": 100, "synthetic-b": 100, "viper": 316, "caviar": 25, "caviar-native": 25}
 OF_PEOPLE = {"HR": "baseline", "HR & LR": "baseline --train-on hr+lr", "RAIN": "rain"}
 KNOWN = ("main", *TABLES, FIGURE_5, TABLE_5, PEOPLE)
 
@@ -160,6 +163,19 @@ def control(options):
     name, command = MAIN["control HR"]
     whole = MAIN_EPOCHS.get(options.preset)
     return Row(command, epochs_of(options, command, whole), name, FIRST, "preset")
+
+
+def fixes_rates(options):
+    """Whether each query has a rate of its own, by --protocol or because the data set has it so."""
+    return options.protocol not in (None, "each-rate") or options.data in LR_QUERIES
+
+
+def numbers_of(options):
+    """Those of NUMBERS that the data set has people for; of finished runs all."""
+    most = FEW.get(options.data, NUMBERS[-1])
+    if options.split == "dev" and options.data in FEW:
+        most -= min(DEV_PEOPLE, most // 2)
+    return [number for number in NUMBERS if number <= most or options.from_]
 
 
 def rows_of(table, options):
@@ -200,13 +216,13 @@ def rows_of(table, options):
             )
         return rows
     if table == PEOPLE:
-        rows = {}
-        for number, (label, command) in itertools.product(NUMBERS, OF_PEOPLE.items()):
-            epochs = round(2 * epochs_of(options, command) * NUMBERS[-1] / number)
+        rows, numbers = {}, numbers_of(options)
+        for number, (label, command) in itertools.product(numbers, OF_PEOPLE.items()):
+            epochs = round(2 * epochs_of(options, command) * numbers[-1] / number)
             told = f"{command} --train-people {number}"
             first = f"row-{name_of(f'baseline --train-people {number}')}"
             start = "preset" if label == "HR" else first
-            rows[f"{label}, {number}"] = Row(told, epochs, start=start, share=number / NUMBERS[-1])
+            rows[f"{label}, {number}"] = Row(told, epochs, start=start, share=number / numbers[-1])
         return rows
     if table == TABLE_5:
         rows = {}
@@ -230,6 +246,6 @@ def rows_of(table, options):
     }
     if table == "rain-2" and options.protocol not in (None, "each-rate"):
         rows["Ours, r = 8"] = dataclasses.replace(rows["Ours"], scored=("r8", "--query-rates", "8"))
-    if options.protocol not in (None, "each-rate"):  # which a network for each rate needs
+    if fixes_rates(options):  # a network for each rate needs every query at every rate
         rows = {label: row for label, row in rows.items() if row.command != "one_per_rate"}
     return rows

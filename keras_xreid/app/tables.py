@@ -27,7 +27,16 @@ from keras_xreid.app import folder as folders
 from keras_xreid.app import table_figures, table_published
 from keras_xreid.app.jobs import FIRST, LONG, Jobs
 from keras_xreid.app.table_pages import section_of
-from keras_xreid.app.table_rows import KNOWN, TABLE_5, control, rows_of
+from keras_xreid.app.table_rows import (
+    KNOWN,
+    NUMBERS,
+    PEOPLE,
+    TABLE_5,
+    control,
+    fixes_rates,
+    numbers_of,
+    rows_of,
+)
 from keras_xreid.report import papers
 from keras_xreid.report.page import write_page
 
@@ -132,10 +141,20 @@ def settle(options):
         raise xr.InputError(
             f"--repeats is {options.repeats}: give 1 or more, and a --protocol that draws rates"
         )
-    if options.protocol not in (None, "each-rate"):
+    if fixes_rates(options):
         if TABLE_5 in options.tables:
-            raise xr.InputError(f"{TABLE_5} tells the model other rates: give no --protocol")
+            raise xr.InputError(
+                f"{TABLE_5} tells the model other rates, which {options.protocol or options.data} "
+                "fixes: give no --protocol, or other --data"
+            )
         chosen = [table for table in chosen if table != TABLE_5]
+    if not numbers_of(options):
+        if PEOPLE in options.tables:
+            raise xr.InputError(
+                f"{PEOPLE} trains on {NUMBERS[0]} people or more, and {options.data} has fewer "
+                f"(--split {options.split}): give other --data"
+            )
+        chosen = [table for table in chosen if table != PEOPLE]
     return list(dict.fromkeys(chosen))
 
 
