@@ -82,7 +82,8 @@ class Run:
             test_cameras=o.test_cameras,
         )  # fmt: skip
         rates = "query_rates" if self.data.protocol == "each-rate" else "rates"
-        unused(o, True, f"protocol {self.data.protocol} has no use for it", rates)
+        of_whom = "each-rate scores --rates, other protocols draw from --query-rates"
+        unused(o, True, f"protocol is {self.data.protocol}: {of_whom}", rates)
         if o.everyone and o.split != "test":
             raise xr.InputError("--everyone leaves nobody to choose settings by: give --split test")
         for name in ("train_people", "train_cameras"):

@@ -244,7 +244,8 @@ def rows_of(table, options):
         )
         for label, command in TABLES[table].items()
     }
-    if table == "rain-2" and options.protocol not in (None, "each-rate"):
+    drawn = fixes_rates(options) and options.data not in LR_QUERIES
+    if table == "rain-2" and drawn:
         rows["Ours, r = 8"] = dataclasses.replace(rows["Ours"], scored=("r8", "--query-rates", "8"))
     if fixes_rates(options):  # a network for each rate needs every query at every rate
         rows = {label: row for label, row in rows.items() if row.command != "one_per_rate"}
