@@ -588,14 +588,21 @@ def test_interrupted_after_the_rows_were_written(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(xr.Gallery, "_use", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        gallery.add(vectors(1, seed=1), ["late"])
-    monkeypatch.setattr(xr.Gallery, "_use", use)
+    def add_late(key):
+        monkeypatch.setattr(xr.Gallery, "_use", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.add(vectors(1, seed=1), [key])
+        monkeypatch.setattr(xr.Gallery, "_use", use)
+
+    add_late("late")
     with pytest.raises(xr.InputError, match="'late' already"):
         gallery.add(vectors(1, seed=2), ["late"])
     gallery.add(vectors(1, seed=2), ["later"])
     assert gallery.keys() == [*names(5), "late", "later"] and gallery.verify() == []
+    add_late("last")  # as many rows as before it are left
+    assert gallery.remove("k0") == gallery.compact() == 1
+    with pytest.raises(xr.InputError, match="'last' already"):
+        gallery.add(vectors(1, seed=2), ["last"])
 
 
 # --- compacting ----------------------------------------------------------------------------------

@@ -350,6 +350,7 @@ class Gallery:
         except BaseException:
             store.clear(self.path, store.header_of(self.path))
             raise
+        self._known = np.empty(0, "uint64")  # by their number alone they might seem to be all
         self._use(header)
         store.clear(self.path, header)
         return old["rows"] - len(kept)
