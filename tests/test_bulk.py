@@ -201,7 +201,10 @@ def test_people_of_a_sequence(model, tmp_path, monkeypatch):
     np.testing.assert_allclose(found, features, rtol=1e-5, atol=1e-6)
     gallery = xr.Gallery.from_parquet(tmp_path / "gallery", out, model)
     assert gallery.search(features[2:3], k=1, between=(0.5, 0.5)).keys == [[paths[2]]]
-    np.testing.assert_array_equal(index.image_of(paths[2]), cuts[2])  # its picture
+    for sha256 in (None, "0" * 64, gallery.columns(paths[2:3])["sha256"][0]):
+        np.testing.assert_array_equal(index.image_of(paths[2], sha256), cuts[2])  # its picture
+    with pytest.raises(xr.InputError, match="another file than the one that was embedded"):
+        index.image_of(paths[2], "1" * 64)
     for name in (
         f"{folder}/img1/000001.png#xywh=110,20,24,48",
         f"{folder}/img1/9.png#xywh=1,1,2,2",
@@ -549,6 +552,7 @@ def test_statistics_for_images_that_are_there_are_refused(images, model, tmp_pat
 def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
     """As a search of the folder, and by camera and time."""
     place, query = str(tmp_path / "gallery"), images.parent / "images" / "05.png"
+    hashes = {str(path): bulk.file_sha256(path) for path in query.parent.iterdir()}
     monkeypatch.setattr(search, "weights_sha256", lambda *_: "0" * 64)
     verb.main(verb.Options("add", place, (str(images),)))
 
@@ -558,6 +562,8 @@ def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
                                    cache=str(tmp_path / "cache"), top=3, **options))  # fmt: skip
         found = json.loads((out / "ranked.json").read_text())
         assert (out / "ranked.png").stat().st_size > 1000 and found["gallery_images"] == 10
+        for one in found["queries"][0]["ranked"]:
+            assert one["sha256"] == hashes[one["path"]]
         return [(one["path"][-6:], one["distance"]) for one in found["queries"][0]["ranked"]]
 
     ours, theirs = ranked(place), ranked(images)
@@ -570,4 +576,9 @@ def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
         ranked(images, cameras=("1",))
     (images.parent / "images" / "05.png").rename(tmp_path / "query.png")
     query = tmp_path / "query.png"
+    seen, drawn = search.seen, []
+    monkeypatch.setattr(search, "seen", lambda *a: drawn.append(seen(*a)) or drawn[-1])
     assert ranked(place)[0][0] == "05.png"  # its picture is grey: it lies there no more
+    shutil.copy(query.parent / "images" / "06.png", query.parent / "images" / "05.png")
+    assert ranked(place)[0][0] == "05.png"  # or is another one
+    assert [(image == 128).all() for image in drawn] == [True, False, False] * 2

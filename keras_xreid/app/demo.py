@@ -181,7 +181,7 @@ class Desk:
             A dict: "size" (height, width), "rate" (None: unknown), "estimated", "upscaled" and
             "recovered" ((h, w, 3) arrays, the latter None if there is none), "images" (how many
             the gallery has), "all" (whether all of them were searched), and "ranked", dicts of
-            "key", "distance", "camera" and "time".
+            "key", "distance", "camera", "time" and "sha256".
         """
         pixels = decode_image(content, "this file", "give another")
         estimated = rate == ESTIMATE
@@ -203,17 +203,15 @@ class Desk:
         self.gallery.refresh()
         found = self.gallery.search(features, rates, int(top), cameras or None, between)
         columns = self.gallery.columns(found.keys[0])
-        ranked = zip(
-            columns["key"], found.distances[0], columns["camera"], columns["time"], strict=True
-        )
+        columns["distance"] = found.distances[0]
+        names = ("key", "distance", "camera", "time", "sha256")
+        ranked = zip(*(columns[name] for name in names), strict=True)
         return {
             "size": pixels.shape[:2], "rate": None if rates is None else float(rates[0]),
             "estimated": estimated, "upscaled": upscaled[0],
             "recovered": np.asarray(self.model.recover(upscaled))[0] if low else None,
             "images": len(self.gallery), "all": not cameras and between is None,
-            "ranked": [
-                dict(zip(("key", "distance", "camera", "time"), row, strict=True)) for row in ranked
-            ],
+            "ranked": [dict(zip(names, row, strict=True)) for row in ranked],
         }  # fmt: skip
 
 
@@ -260,7 +258,7 @@ def cell(rank, one):
     name = f'<span class="key" title="{html.escape(key)}">{html.escape(Path(key).name)}</span>'
     told = f"<b>{rank}</b> {one['distance']:.3g}"
     lines = "<br>".join(filter(None, [told, ", ".join(seen), name]))
-    return f"<li>{figure(stored(one['key']), lines, f'Rank {rank}')}</li>"
+    return f"<li>{figure(stored(one['key'], one['sha256']), lines, f'Rank {rank}')}</li>"
 
 
 def figure(pixels, caption, alt):
@@ -275,10 +273,10 @@ def figure(pixels, caption, alt):
     return f'<figure><img src="{url}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
 
 
-def stored(key):
-    """An image of the gallery; grey where it lies here no more."""
+def stored(key, sha256):
+    """An image of the gallery; grey where it lies here no more, or is another one now."""
     try:
-        return image_of(key)
+        return image_of(key, sha256)
     except xr.InputError:
         return np.full((128, 64, 3), 128, "uint8")
 

@@ -116,24 +116,27 @@ def _listed_images(place):
     return records
 
 
-def image_of(name):
+def image_of(name, sha256=None):
     """The pixels of an image of a gallery, by its name.
 
     Args:
         name: a path, perhaps with a place in it, as `xreid embed` calls people in a frame:
             `000001.jpg#xywh=10,20,40,80`.
+        sha256: of the file when it was embedded; None or 64 zeros where it is not known.
 
     Returns:
         (h, w, 3) uint8 array.
 
     Raises:
-        InputError: it lies there no more, or cannot be read.
+        InputError: it lies there no more, is another file now, or cannot be read.
     """
-    found = BOX.fullmatch(name)
-    if not found or os.path.isfile(name):
-        return read_image(name)[0]
+    found = None if os.path.isfile(name) else BOX.fullmatch(name)
+    pixels, content = read_image(found[1] if found else name)
+    if sha256 not in (None, "0" * 64, hashlib.sha256(content).hexdigest()):
+        raise xr.InputError(f"{name} is another file than the one that was embedded")
+    if not found:
+        return pixels
     box = mot.Box(0, 0, *map(int, found.groups()[1:]))
-    pixels = read_image(found[1])[0]
     if not mot.lies_in(box, pixels.shape[:2]):
         raise xr.InputError(f"{name} reaches out of its image")
     return mot.cut(pixels, box)

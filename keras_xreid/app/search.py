@@ -161,10 +161,10 @@ def of_gallery(o, model, embedded, rates, adapted):
     gallery = xr.Gallery.open(o.gallery, model)
     check_statistics(gallery, adapted)
     keys, distances = gallery.search(embedded(), rates, o.top, o.cameras or None, o.between)
-    lists = [
-        [{"path": key, "distance": distance} for key, distance in zip(*pair, strict=True)]
-        for pair in zip(keys, distances, strict=True)
-    ]
+    lists = []
+    for some, apart in zip(keys, distances, strict=True):
+        rows = zip(some, apart, gallery.columns(some)["sha256"], strict=True)
+        lists.append([{"path": k, "distance": d, "sha256": sha256} for k, d, sha256 in rows])
     return lists, len(gallery), {}
 
 
@@ -314,10 +314,10 @@ def draw(folder, model, found, prepared):
     return paths
 
 
-def seen(path, image_size):
-    """An image as the network sees it; grey where it lies here no more."""
+def seen(path, sha256, image_size):
+    """An image as the network sees it; grey where it lies here no more, or is another one now."""
     try:
-        return xr.prepare_images([image_of(path)], image_size)[0]
+        return xr.prepare_images([image_of(path, sha256)], image_size)[0]
     except xr.InputError:
         return np.full((*image_size, 3), 128, "uint8")
 
@@ -348,7 +348,7 @@ def draw_page(path, found, queries, recovered, image_size):
                 cell(gap + cell_w + gap, y, recovered[row], "recovered")
             ranked = query["ranked"][:DRAWN]
             for one in ranked:
-                image = seen(one["path"], image_size)
+                image = seen(one["path"], one["sha256"], image_size)
                 x = gap + split + (beside + one["rank"] - 1) * (cell_w + gap)
                 who = short(one.get("person") or one["path"])
                 cell(x, y, image, str(one["rank"]), f"{one['distance']:.3g}", who)
