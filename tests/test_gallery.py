@@ -388,8 +388,21 @@ def test_one_process_writes(tmp_path):
     code = f"import keras_xreid as xr; xr.Gallery.open({str(gallery.path)!r}, write=True)"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "is being written by another process" in child.stderr
+    with pytest.raises(xr.InputError, match="or open here already: wait, or close it"):
+        xr.Gallery.open(gallery.path, write=True)
     gallery.close()
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_writer_that_nobody_has_any_more_lets_others_write(tmp_path):
+    """Not so in a process that was forked meanwhile."""
+    gallery = filled(tmp_path / "g", n=5)
+    memory._let_go(gallery._lock, os.getpid() + 1)
+    with pytest.raises(xr.InputError, match="being written"):
+        xr.Gallery.open(gallery.path, write=True)
+    del gallery
+    with xr.Gallery.open(tmp_path / "g", write=True) as again:
+        again.add(vectors(1), ["a"])
 
 
 def test_what_was_not_acknowledged_is_not_there(tmp_path):

@@ -118,7 +118,9 @@ def locked(path):
             msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
     except OSError:
         os.close(lock)
-        raise InputError(f"{path} is being written by another process: wait for it") from None
+        raise InputError(
+            f"{path} is being written by another process, or open here already: wait, or close it"
+        ) from None
     return lock
 
 
