@@ -405,6 +405,18 @@ def test_a_writer_that_nobody_has_any_more_lets_others_write(tmp_path):
         again.add(vectors(1), ["a"])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="flock is a POSIX matter")
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch):
+    import fcntl
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(xr.InputError, match=r"cannot lock .*g: No locks available$"):
+        xr.Gallery.create(tmp_path / "g", COSINE)
+
+
 def test_what_was_not_acknowledged_is_not_there(tmp_path):
     """A process that was killed leaves bytes behind the committed ones: the next go there."""
     gallery = filled(tmp_path / "g", n=5)
