@@ -114,7 +114,7 @@ def main(options):
         records, features = shrunk_features(model, records, options.rates)
     elif options.adapted:
         adapted = xr.CameraStatistics.load(options.adapted)
-        cameras = cameras_of(records, options.camera)
+        cameras = cameras_of(records, options.camera, options.images)
         records, told["sha256"], features, _ = embed_by_camera(
             model, records, cameras, adapted, options.cache, sha256, options.rates
         )

@@ -139,7 +139,7 @@ def add(o):
     adapted = xr.CameraStatistics.load(o.adapted) if o.adapted else None
     if adapted:
         adapted.check(model)
-        cameras = cameras_of(records, o.camera)
+        cameras = cameras_of(records, o.camera, source)
     else:
         cameras = [str(o.camera or record.camera or "") for record in records]
     camera_of = {record.path: camera for record, camera in zip(records, cameras, strict=True)}

@@ -142,7 +142,7 @@ def image_of(name, sha256=None):
     return mot.cut(pixels, box)
 
 
-def cameras_of(records, camera=None):
+def cameras_of(records, camera=None, place=""):
     """The camera of each image of one's own.
 
     It is what a CSV says, or a number in the file's name, as `_c3` in Market-1501's; or else the
@@ -151,6 +151,7 @@ def cameras_of(records, camera=None):
     Args:
         records: list of `Record`, of `own_images`.
         camera: the camera of all, where it is known.
+        place: where they are from; a person of a CSV is no camera, whatever the folders are called.
 
     Returns:
         List of str.
@@ -158,10 +159,11 @@ def cameras_of(records, camera=None):
     Raises:
         InputError: nothing says an image's camera.
     """
-    found = []
+    found, in_folders = [], Path(place).suffix.lower() != ".csv"
     for record in records:
         named = CAMERA.search(Path(record.path).stem)
-        folder = record.person if record.person in Path(record.path).parent.parts else None
+        is_folder = in_folders and record.person in Path(record.path).parent.parts
+        folder = record.person if is_folder else None
         told = camera or record.camera or (named and named[1]) or folder
         if not told:
             raise xr.InputError(

@@ -110,7 +110,7 @@ def main(options):
     if o.adapted:
         adapted = xr.CameraStatistics.load(o.adapted)
         adapted.check(model)
-        cameras = set() if kept else set(cameras_of(gallery))
+        cameras = set() if kept else set(cameras_of(gallery, place=o.gallery))
         for camera in cameras | set(cameras_of(queries, o.camera)):
             adapted.hash_of(camera)  # one that nothing is known of is named now
     with folders.locked(folder):
@@ -184,7 +184,7 @@ def of_images(o, model, sha256, gallery, embedded, rates, adapted):
     if adapted is None:
         found = embed_once(model, gallery, cache_folder(o.cache, sha256, model))
     else:
-        cameras = cameras_of(gallery)
+        cameras = cameras_of(gallery, place=o.gallery)
         found = embed_by_camera(model, gallery, cameras, adapted, o.cache, sha256)
     gallery, hashes, gallery_features, unreadable = found
     features = embedded()
