@@ -438,7 +438,12 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
     out = told("compact")
     assert "Left out: 1 damaged images, add them again" in out and "1 removed images" in out
     assert "1 images added, 10 in" in told("add", images)
+    coded = str(tmp_path / "coded")
+    for _ in range(2):  # the same command goes on
+        verb.main(verb.Options("add", coded, (str(images),), int8=True))
+    assert len(xr.Gallery.open(coded)) == 10
     for options, words in (
+        (("add", place, (str(images),), None, 1.0, None, None, True), "--int8 is for a new"),
         (("add", place), "add takes one folder"),
         (("remove", place), "remove takes images"),
         (("info", place, ("a.jpg",)), "info takes a gallery alone"),
