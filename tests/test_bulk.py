@@ -220,6 +220,8 @@ def test_people_of_a_sequence(model, tmp_path, monkeypatch):
     assert (tmp_path / "fewer" / "rejected.csv").read_text().count("frame 2 has boxes") == 2
     with pytest.raises(xr.InputError, match="a sequence with boxes"):
         embed.main(asked(folder, tmp_path / "x.npz"))
+    with pytest.raises(xr.InputError, match="with boxes: xreid embed cuts people out of it"):
+        verb.main(verb.Options("add", str(tmp_path / "whole"), (str(folder),)))
 
 
 def test_people_of_a_video(model, tmp_path, monkeypatch):

@@ -46,13 +46,18 @@ def own_images(place):
         List of `Record`, by path. The person is None where nothing names them.
 
     Raises:
-        InputError: nothing is there, or no image is.
+        InputError: nothing is there, no image is, or a sequence is, whose people are in boxes.
     """
     place = Path(place)
     if place.suffix.lower() == ".csv":
         return _listed_images(place)
     if not place.is_dir():
         raise xr.InputError(f"no images at {place}: give a folder of images, or a CSV")
+    if mot.boxes_of(place):
+        raise xr.InputError(
+            f"{place} is a sequence with boxes: xreid embed cuts people out of it, or give its "
+            "folder of frames to take them whole"
+        )
     there = [p for p in _files_in(place) if not p.name.startswith(".") and p.is_file()]
     paths = sorted(path for path in there if path.suffix.lower() in IMAGE_SUFFIXES)
     others = [p for p in set(there).difference(paths) if "image/" in str(guess_type(p.name)[0])]
