@@ -168,14 +168,17 @@ def sequence(folder, frames=5):
     return folder
 
 
-def test_people_of_a_sequence(model, tmp_path, monkeypatch):
+def test_people_of_a_sequence(model, tmp_path, monkeypatch, capsys):
     """Each box of each frame is a row, and embedded as an image that was cut out."""
     monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
     monkeypatch.setattr(bulk, "AT_A_TIME", 3)
     folder, out, decoded = sequence(tmp_path / "yard"), tmp_path / "v1.2", []
+    with open(folder / "gt" / "gt.txt", "a") as boxes:
+        boxes.write("\n2,8,20,3,20,40,1,1,1")  # that of person 7
     read = bulk.mot.read_image
     monkeypatch.setattr(bulk.mot, "read_image", lambda path: decoded.append(path) or read(path))
     embed.main(asked(folder, out))
+    assert "Left out: 1 boxes that another person of their frame has" in capsys.readouterr().out
     assert len(decoded) == 1 + 5  # the first one for the size, and then each once
     parts = list(xr.gallery.parquet.read_parts(out))
     boxes = pq.read_table(sorted(out.glob("*.parquet")))["box"].to_pylist()
