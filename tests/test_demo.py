@@ -163,13 +163,16 @@ def test_other_galleries(folder, tmp_path, desk, monkeypatch):
         with xr.Gallery.open(place, write=True) as other:
             other.add(feature, ["later.png"])
         assert keys(kept.find(content(folder), "1")) == ["a.png", "later.png"]
+        with xr.Gallery.open(place, write=True) as other:
+            other.add(feature, ["b.png"], camera="1", statistics={"1": "adapted"})
+        for _ in range(2):
+            with pytest.raises(xr.InputError, match="other statistics of camera 1"):
+                kept.find(content(folder), "1")
     with (
         pytest.raises(xr.InputError, match="another model"),
         demo.opened(demo.Options(str(place)), small.shared(small.baseline)),
     ):
         pass
-    with xr.Gallery.open(place, write=True) as gallery:
-        gallery.add(feature, ["b.png"], camera="1", statistics={"1": "adapted"})
     with (
         pytest.raises(xr.InputError, match="other statistics of camera 1"),
         demo.opened(demo.Options(str(place)), model),

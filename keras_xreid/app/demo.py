@@ -201,6 +201,7 @@ class Desk:
         between = None if first is None and last is None else (first, last)
         features = np.asarray(self.model.embed(upscaled, rates))
         self.gallery.refresh()
+        check_statistics(self.gallery)  # of rows that were added since
         found = self.gallery.search(features, rates, int(top), cameras or None, between)
         columns = self.gallery.columns(found.keys[0])
         columns["distance"] = found.distances[0]
