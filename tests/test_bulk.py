@@ -568,8 +568,10 @@ def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
 
     def ranked(gallery, **options):
         out = tmp_path / "found"
-        search.main(search.Options(str(gallery), (str(query),), out=str(out), overwrite=True,
-                                   cache=str(tmp_path / "cache"), top=3, **options))  # fmt: skip
+        if gallery is not place:
+            options["cache"] = str(tmp_path / "cache")
+        search.main(search.Options(str(gallery), (str(query),), out=str(out), overwrite=True, top=3,
+                                   **options))  # fmt: skip
         found = json.loads((out / "ranked.json").read_text())
         assert (out / "ranked.png").stat().st_size > 1000 and found["gallery_images"] == 10
         for one in found["queries"][0]["ranked"]:
@@ -584,6 +586,8 @@ def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
     assert ranked(place, between=(100.0, 200.0)) == []
     with pytest.raises(xr.InputError, match="make one with xreid gallery add"):
         ranked(images, cameras=("1",))
+    with pytest.raises(xr.InputError, match="holds its embeddings itself: leave out --cache"):
+        ranked(place, cache="elsewhere")
     (images.parent / "images" / "05.png").rename(tmp_path / "query.png")
     query = tmp_path / "query.png"
     seen, drawn = search.seen, []

@@ -179,6 +179,11 @@ def test_other_galleries(folder, tmp_path, desk, monkeypatch):
     ):
         pass
     with (
+        pytest.raises(xr.InputError, match="holds its embeddings itself: leave out --cache"),
+        demo.opened(demo.Options(str(place), cache=str(tmp_path)), model),
+    ):
+        pass
+    with (
         pytest.raises(xr.InputError, match="no images at"),
         demo.opened(demo.Options(str(tmp_path / "none")), model),
     ):

@@ -34,6 +34,7 @@ from keras_xreid.app.export import weights_sha256
 from keras_xreid.app.gallery import is_gallery, times_of
 from keras_xreid.app.index import cache_folder, embed_once, image_of, own_images
 from keras_xreid.app.search import check_statistics
+from keras_xreid.app.settings import changed
 from keras_xreid.data.images import SUFFIXES, decode_image
 from keras_xreid.errors import check_number
 from keras_xreid.files import harmless
@@ -92,6 +93,8 @@ def main(o):
 def opened(o, model):
     """The gallery; one of a folder of images is made for as long as it is searched."""
     if is_gallery(o.gallery):
+        if changed(o, "cache"):
+            raise xr.InputError(f"{o.gallery} holds its embeddings itself: leave out --cache")
         gallery = xr.Gallery.open(o.gallery, model)
         check_statistics(gallery)
         yield gallery

@@ -37,6 +37,7 @@ from keras_xreid.app.index import (
     image_of,
     own_images,
 )
+from keras_xreid.app.settings import changed
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.report.pixels import GREY, add_image, add_text, new_figure
@@ -95,6 +96,8 @@ def main(options):
             f"--cameras and --between need a gallery that knows them, and {o.gallery} is none: "
             "make one with xreid gallery add"
         )
+    if kept and changed(o, "cache"):
+        raise xr.InputError(f"{o.gallery} holds its embeddings itself: leave out --cache")
     queries = [xr.Record(path, None, 0) for path in o.query]
     images = [query.read() for query in queries]  # a broken one is named now
     rates = rates_of(o, images)
