@@ -380,6 +380,8 @@ def test_bad_input(options, words, cameras):
         model.adapt([], [])
     with pytest.raises(xr.InputError, match="no camera is known"):
         model.adapt(cameras[0])
+    with pytest.raises(xr.InputError, match="most is 16 and least is 32: give more of most or"):
+        model.adapt(*cameras, most=16)
 
 
 def test_no_images_have_no_embeddings(cameras):
