@@ -183,6 +183,12 @@ def test_other_galleries(folder, tmp_path, desk, monkeypatch):
         demo.opened(demo.Options(str(place), cache=str(tmp_path)), model),
     ):
         pass
+    monkeypatch.setattr(demo, "embed_once", lambda *_: pytest.fail("embedded"))
+    with (
+        pytest.raises(xr.InputError, match="OnePerRate embeds the gallery anew"),
+        demo.opened(options(folder, tmp_path), small.shared(small.one_per_rate)),
+    ):
+        pass
     with (
         pytest.raises(xr.InputError, match="no images at"),
         demo.opened(demo.Options(str(tmp_path / "none")), model),

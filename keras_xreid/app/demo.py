@@ -38,6 +38,7 @@ from keras_xreid.app.settings import changed
 from keras_xreid.data.images import SUFFIXES, decode_image
 from keras_xreid.errors import check_number
 from keras_xreid.files import harmless
+from keras_xreid.gallery import about_model
 
 HERE = ("127.0.0.1", "localhost")
 ESTIMATE, UNKNOWN = "estimate", "unknown"
@@ -100,11 +101,12 @@ def opened(o, model):
         yield gallery
         return
     records, times = own_images(o.gallery), times_of(o.gallery)
+    about = about_model(model)  # now: of some systems there is no gallery
     folder = cache_folder(o.cache, weights_sha256(o.weights), model)
     records, hashes, features, _ = embed_once(model, records, folder)
     with (
         tempfile.TemporaryDirectory() as place,
-        xr.Gallery.create(Path(place) / "gallery", model) as gallery,
+        xr.Gallery.create(Path(place) / "gallery", about) as gallery,
     ):
         gallery.add(
             features,
