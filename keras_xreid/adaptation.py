@@ -289,13 +289,16 @@ def adapt(
         A `CameraStatistics`.
 
     Raises:
-        InputError: no images, another number of cameras, or a model without batch normalization.
+        InputError: no images, another number of cameras, fewer of most than of least, or a model
+            without batch normalization.
     """
     model.refuse_folded()
     rates = sorted(set(rates))
     check_rates(rates)
     check_number("most, the images of a camera,", most)
     check_number("least, the images of a camera,", least)
+    if most < least:
+        raise InputError(f"most is {most} and least is {least}: give more of most or less of least")
     check_number("seed", seed, 0)
     rates = tuple(float(rate) for rate in rates)
     images, layers = list(images), normalizations(model)

@@ -380,6 +380,8 @@ def test_bad_input(options, words, cameras):
         model.adapt([], [])
     with pytest.raises(xr.InputError, match="no camera is known"):
         model.adapt(cameras[0])
+    with pytest.raises(xr.InputError, match="most is 16 and least is 32: give more of most or"):
+        model.adapt(*cameras, most=16)
 
 
 def test_no_images_have_no_embeddings(cameras):
@@ -477,6 +479,7 @@ def test_commands_refuse_in_one_line(gallery, weights, statistics, tmp_path):
         options = {"weights": weights, "out": str(tmp_path / "out"), **options}
         search.main(search.Options(str(gallery), (str(gallery / "yard/03.png"),), **options))
 
+    (gallery / "people.csv").write_text("path,person\nyard/03.png,yard")  # a folder of that name
     for run, words in (
         (
             lambda: search_with(adapted=statistics),
@@ -492,6 +495,10 @@ def test_commands_refuse_in_one_line(gallery, weights, statistics, tmp_path):
         (lambda: adapt.main(adapt.Options(str(gallery), "x.csv")), "ending in .npz"),
         (
             lambda: adapt.main(adapt.Options(str(gallery / "yard"), "x.npz", weights=weights)),
+            "nothing says which camera took",
+        ),
+        (
+            lambda: adapt.main(adapt.Options(str(gallery / "people.csv"), "x.npz", weights)),
             "nothing says which camera took",
         ),
     ):

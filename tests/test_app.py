@@ -253,6 +253,10 @@ def test_images_become_features(photos, tmp_path, monkeypatch, capsys):
         kept = [record for record in index.own_images(photos) if Path(record.path).name[0] == "1"]
         expected = model.embed(xr.prepare_images(kept, (64, 32), 4), rates=4)
         np.testing.assert_allclose(found["features"], expected, atol=1e-6)
+    broken = np.float32([[0], [np.nan]])
+    monkeypatch.setattr(xr.Baseline, "embed", lambda *_: broken)
+    with pytest.raises(xr.InputError, match=r"turn .*ben.1\.jpg into numbers that are not finite"):
+        embed.main(embed.Options(str(photos), str(out), **shrunk, **given))
 
 
 # --- the wheel ---------------------------------------------------------------------------------

@@ -168,14 +168,17 @@ def sequence(folder, frames=5):
     return folder
 
 
-def test_people_of_a_sequence(model, tmp_path, monkeypatch):
+def test_people_of_a_sequence(model, tmp_path, monkeypatch, capsys):
     """Each box of each frame is a row, and embedded as an image that was cut out."""
     monkeypatch.setattr(bulk.embed_in_parts, "__defaults__", ((0, 1), 4))
     monkeypatch.setattr(bulk, "AT_A_TIME", 3)
     folder, out, decoded = sequence(tmp_path / "yard"), tmp_path / "v1.2", []
+    with open(folder / "gt" / "gt.txt", "a") as boxes:
+        boxes.write("\n2,8,20,3,20,40,1,1,1")  # that of person 7
     read = bulk.mot.read_image
     monkeypatch.setattr(bulk.mot, "read_image", lambda path: decoded.append(path) or read(path))
     embed.main(asked(folder, out))
+    assert "Left out: 1 boxes that another person of their frame has" in capsys.readouterr().out
     assert len(decoded) == 1 + 5  # the first one for the size, and then each once
     parts = list(xr.gallery.parquet.read_parts(out))
     boxes = pq.read_table(sorted(out.glob("*.parquet")))["box"].to_pylist()
@@ -201,7 +204,10 @@ def test_people_of_a_sequence(model, tmp_path, monkeypatch):
     np.testing.assert_allclose(found, features, rtol=1e-5, atol=1e-6)
     gallery = xr.Gallery.from_parquet(tmp_path / "gallery", out, model)
     assert gallery.search(features[2:3], k=1, between=(0.5, 0.5)).keys == [[paths[2]]]
-    np.testing.assert_array_equal(index.image_of(paths[2]), cuts[2])  # its picture
+    for sha256 in (None, "0" * 64, gallery.columns(paths[2:3])["sha256"][0]):
+        np.testing.assert_array_equal(index.image_of(paths[2], sha256), cuts[2])  # its picture
+    with pytest.raises(xr.InputError, match="another file than the one that was embedded"):
+        index.image_of(paths[2], "1" * 64)
     for name in (
         f"{folder}/img1/000001.png#xywh=110,20,24,48",
         f"{folder}/img1/9.png#xywh=1,1,2,2",
@@ -217,6 +223,8 @@ def test_people_of_a_sequence(model, tmp_path, monkeypatch):
     assert (tmp_path / "fewer" / "rejected.csv").read_text().count("frame 2 has boxes") == 2
     with pytest.raises(xr.InputError, match="a sequence with boxes"):
         embed.main(asked(folder, tmp_path / "x.npz"))
+    with pytest.raises(xr.InputError, match="with boxes: xreid embed cuts people out of it"):
+        verb.main(verb.Options("add", str(tmp_path / "whole"), (str(folder),)))
 
 
 def test_people_of_a_video(model, tmp_path, monkeypatch):
@@ -435,7 +443,12 @@ def test_gallery_by_command(images, model, tmp_path, capsys):
     out = told("compact")
     assert "Left out: 1 damaged images, add them again" in out and "1 removed images" in out
     assert "1 images added, 10 in" in told("add", images)
+    coded = str(tmp_path / "coded")
+    for _ in range(2):  # the same command goes on
+        verb.main(verb.Options("add", coded, (str(images),), int8=True))
+    assert len(xr.Gallery.open(coded)) == 10
     for options, words in (
+        (("add", place, (str(images),), None, 1.0, None, None, True), "--int8 is for a new"),
         (("add", place), "add takes one folder"),
         (("remove", place), "remove takes images"),
         (("info", place, ("a.jpg",)), "info takes a gallery alone"),
@@ -549,15 +562,20 @@ def test_statistics_for_images_that_are_there_are_refused(images, model, tmp_pat
 def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
     """As a search of the folder, and by camera and time."""
     place, query = str(tmp_path / "gallery"), images.parent / "images" / "05.png"
+    hashes = {str(path): bulk.file_sha256(path) for path in query.parent.iterdir()}
     monkeypatch.setattr(search, "weights_sha256", lambda *_: "0" * 64)
     verb.main(verb.Options("add", place, (str(images),)))
 
     def ranked(gallery, **options):
         out = tmp_path / "found"
-        search.main(search.Options(str(gallery), (str(query),), out=str(out), overwrite=True,
-                                   cache=str(tmp_path / "cache"), top=3, **options))  # fmt: skip
+        if gallery is not place:
+            options["cache"] = str(tmp_path / "cache")
+        search.main(search.Options(str(gallery), (str(query),), out=str(out), overwrite=True, top=3,
+                                   **options))  # fmt: skip
         found = json.loads((out / "ranked.json").read_text())
         assert (out / "ranked.png").stat().st_size > 1000 and found["gallery_images"] == 10
+        for one in found["queries"][0]["ranked"]:
+            assert one["sha256"] == hashes[one["path"]]
         return [(one["path"][-6:], one["distance"]) for one in found["queries"][0]["ranked"]]
 
     ours, theirs = ranked(place), ranked(images)
@@ -568,6 +586,13 @@ def test_search_of_a_gallery(images, model, tmp_path, monkeypatch, capsys):
     assert ranked(place, between=(100.0, 200.0)) == []
     with pytest.raises(xr.InputError, match="make one with xreid gallery add"):
         ranked(images, cameras=("1",))
+    with pytest.raises(xr.InputError, match="holds its embeddings itself: leave out --cache"):
+        ranked(place, cache="elsewhere")
     (images.parent / "images" / "05.png").rename(tmp_path / "query.png")
     query = tmp_path / "query.png"
+    seen, drawn = search.seen, []
+    monkeypatch.setattr(search, "seen", lambda *a: drawn.append(seen(*a)) or drawn[-1])
     assert ranked(place)[0][0] == "05.png"  # its picture is grey: it lies there no more
+    shutil.copy(query.parent / "images" / "06.png", query.parent / "images" / "05.png")
+    assert ranked(place)[0][0] == "05.png"  # or is another one
+    assert [(image == 128).all() for image in drawn] == [True, False, False] * 2

@@ -105,15 +105,19 @@ def test_the_page_shows_it(desk, folder):
     assert "<i>" not in page and "3&lt;i&gt;.png" in page
     assert re.search(r"<b>1</b> [\d.e-]+<br>camera \d, \d+&nbsp;s<br>", page)
     assert "6 images" in desk.answer(None, "4", [], "", "", 3)  # there is no image yet
-    late = {"key": "none.png", "distance": 0.5, "camera": "", "time": 1764422400.5}
+    late = {"key": "none.png", "distance": 0.5, "camera": "", "time": 1764422400.5,
+            "sha256": "0" * 64}  # fmt: skip
     assert "1764422400.5&nbsp;s" in demo.cell(1, late)
     (folder / NAMES[3]).rename(folder / "away")
     try:
-        assert (
-            desk.answer(sent((folder / "away").read_bytes()), "4", [], "", "", 3).count("<li>") == 3
-        )
+        grey = demo.figure(np.full((128, 64, 3), 128, "uint8"), "", "").split('"')[1]
+        image = sent((folder / "away").read_bytes())
+        for _ in range(2):
+            page = desk.answer(image, "4", [], "", "", 3)
+            assert page.count("<li>") == 3 and page.count(grey) == 1
+            shutil.copy(folder / NAMES[2], folder / NAMES[3])  # another image has its name now
     finally:
-        (folder / "away").rename(folder / NAMES[3])
+        (folder / "away").replace(folder / NAMES[3])
 
 
 @pytest.mark.parametrize(
@@ -159,16 +163,30 @@ def test_other_galleries(folder, tmp_path, desk, monkeypatch):
         with xr.Gallery.open(place, write=True) as other:
             other.add(feature, ["later.png"])
         assert keys(kept.find(content(folder), "1")) == ["a.png", "later.png"]
+        with xr.Gallery.open(place, write=True) as other:
+            other.add(feature, ["b.png"], camera="1", statistics={"1": "adapted"})
+        for _ in range(2):
+            with pytest.raises(xr.InputError, match="other statistics of camera 1"):
+                kept.find(content(folder), "1")
     with (
         pytest.raises(xr.InputError, match="another model"),
         demo.opened(demo.Options(str(place)), small.shared(small.baseline)),
     ):
         pass
-    with xr.Gallery.open(place, write=True) as gallery:
-        gallery.add(feature, ["b.png"], camera="1", statistics={"1": "adapted"})
     with (
         pytest.raises(xr.InputError, match="other statistics of camera 1"),
         demo.opened(demo.Options(str(place)), model),
+    ):
+        pass
+    with (
+        pytest.raises(xr.InputError, match="holds its embeddings itself: leave out --cache"),
+        demo.opened(demo.Options(str(place), cache=str(tmp_path)), model),
+    ):
+        pass
+    monkeypatch.setattr(demo, "embed_once", lambda *_: pytest.fail("embedded"))
+    with (
+        pytest.raises(xr.InputError, match="OnePerRate embeds the gallery anew"),
+        demo.opened(options(folder, tmp_path), small.shared(small.one_per_rate)),
     ):
         pass
     with (

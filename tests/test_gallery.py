@@ -388,8 +388,33 @@ def test_one_process_writes(tmp_path):
     code = f"import keras_xreid as xr; xr.Gallery.open({str(gallery.path)!r}, write=True)"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "is being written by another process" in child.stderr
+    with pytest.raises(xr.InputError, match="or open here already: wait, or close it"):
+        xr.Gallery.open(gallery.path, write=True)
     gallery.close()
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_writer_that_nobody_has_any_more_lets_others_write(tmp_path):
+    """Not so in a process that was forked meanwhile."""
+    gallery = filled(tmp_path / "g", n=5)
+    memory._let_go(gallery._lock, os.getpid() + 1)
+    with pytest.raises(xr.InputError, match="being written"):
+        xr.Gallery.open(gallery.path, write=True)
+    del gallery
+    with xr.Gallery.open(tmp_path / "g", write=True) as again:
+        again.add(vectors(1), ["a"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="flock is a POSIX matter")
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch):
+    import fcntl
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(xr.InputError, match=r"cannot lock .*g: No locks available$"):
+        xr.Gallery.create(tmp_path / "g", COSINE)
 
 
 def test_what_was_not_acknowledged_is_not_there(tmp_path):
@@ -588,14 +613,21 @@ def test_interrupted_after_the_rows_were_written(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(xr.Gallery, "_use", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        gallery.add(vectors(1, seed=1), ["late"])
-    monkeypatch.setattr(xr.Gallery, "_use", use)
+    def add_late(key):
+        monkeypatch.setattr(xr.Gallery, "_use", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.add(vectors(1, seed=1), [key])
+        monkeypatch.setattr(xr.Gallery, "_use", use)
+
+    add_late("late")
     with pytest.raises(xr.InputError, match="'late' already"):
         gallery.add(vectors(1, seed=2), ["late"])
     gallery.add(vectors(1, seed=2), ["later"])
     assert gallery.keys() == [*names(5), "late", "later"] and gallery.verify() == []
+    add_late("last")  # as many rows as before it are left
+    assert gallery.remove("k0") == gallery.compact() == 1
+    with pytest.raises(xr.InputError, match="'last' already"):
+        gallery.add(vectors(1, seed=2), ["last"])
 
 
 # --- compacting ----------------------------------------------------------------------------------

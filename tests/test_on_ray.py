@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,32 @@ def test_engines_that_are_refused(tmp_path, monkeypatch):
     with pytest.raises(xr.InputError, match=r'pip install -e "\.\[ray\]"'):
         embed.main(embed.Options(images, out, engine="ray"))
     assert not Path(out).exists()
+
+
+def test_workers_hold_no_cpu(monkeypatch):
+    """Ray has those wait that find none, and the pool waits for them: without end."""
+    asked = []
+
+    def remote(**options):
+        asked.append(options)
+        return lambda kind: SimpleNamespace(remote=kind)
+
+    class Pool:
+        def __init__(self, workers):
+            self.workers = workers
+
+        def map_unordered(self, call, work):
+            return (len(rows) for _, rows in work)
+
+    nothing, errors = lambda *_, **__: None, {"RayError": OSError, "RayTaskError": KeyError}
+    ray = SimpleNamespace(
+        init=nothing, put=nothing, shutdown=nothing, cluster_resources=lambda: {"CPU": 2.0},
+        remote=remote, exceptions=SimpleNamespace(**errors), util=SimpleNamespace(ActorPool=Pool),
+    )  # fmt: skip
+    monkeypatch.setattr(on_ray, "imported", lambda: ray)
+    work = [("part", ["row"] * i) for i in range(4)]
+    assert list(on_ray.made(bulk.Images([], {}), work, 1.0, {}, WEIGHTS, 4)) == [0, 1, 2, 3]
+    assert len(asked) == 1 and asked[0]["num_cpus"] == asked[0]["num_gpus"] == 0
 
 
 @with_ray

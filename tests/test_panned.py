@@ -226,6 +226,10 @@ def test_pan_refuses(tmp_path):
         ({"hr": write(tmp_path / "t.npz", **{**good, "features": np.array([["a"]] * 5)}),
           "lr": (hr,)}, "no finite numbers"),
         ({"move": hr}, "--panning"),
+        ({"move": hr, "panning": hr, "hr": hr, "learning_rate": 1.0},
+         "leave out --hr and --learning-rate: of use without --move only"),
+        ({"hr": hr, "lr": (hr,), "panning": hr, "rates": 2.0},
+         "leave out --panning and --rates: of use with --move only"),
     ):  # fmt: skip
         with pytest.raises(xr.InputError, match=words):
             pan(out, **options)

@@ -270,9 +270,11 @@ def test_a_number_that_another_process_has_now_is_no_owner(tmp_path):
         assert not list(tmp_path.iterdir())
     (tmp_path / ".lock").write_text("")  # a disk that was full
     folders.lock(tmp_path)()
-    (tmp_path / ".lock").write_text(json.dumps({**owner, "host": "elsewhere"}))
-    with pytest.raises(xr.InputError, match=r"on elsewhere: .* remove .*\.lock if it is dead"):
-        folders.lock(tmp_path)
+    for number in (os.getppid(), os.getpid()):  # containers often have equal numbers
+        there = {**owner, "process": number, "host": "elsewhere"}
+        (tmp_path / ".lock").write_text(json.dumps(there))
+        with pytest.raises(xr.InputError, match=r"on elsewhere: .* remove .*\.lock if it is dead"):
+            folders.lock(tmp_path)
 
 
 @POSIX

@@ -50,7 +50,7 @@ def main(options):
     if out.exists() and not options.overwrite:
         raise xr.InputError(f"{out} is there already: give another name, or --overwrite")
     records = own_images(options.source)
-    cameras = cameras_of(records, options.camera)
+    cameras = cameras_of(records, options.camera, options.source)
     model = xr.load(options.weights, precision="float32")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)

@@ -68,6 +68,7 @@ class Boxes:
 
     The camera is the folder's name, and the person a number of the sequence. Boxes are known by
     their frame's file and their place: `000001.jpg#xywh=10,20,40,80`, `walk.mp4#frame=1&xywh=...`.
+    Of people with one box in one frame the first is taken: a gallery takes a name once.
 
     Args:
         folder: as of `cut_people`.
@@ -78,11 +79,17 @@ class Boxes:
     def __init__(self, folder):
         self.frames, boxes = mot.Frames(Path(folder)), sorted(mot.read_boxes(Path(folder)))
         rate, camera = self.frames.per_second(), Path(folder).resolve().name
-        self.rows = [
+        rows = [
             Row(self._name(box), str(self._file(box)), str(box.person), camera,
                 None if rate is None else (box.frame - 1) / rate, box)
             for box in boxes
         ]  # fmt: skip
+        first = {}
+        for row in rows:
+            first.setdefault(row.path, row)
+        self.rows = list(first.values())
+        if count := len(rows) - len(first):
+            print(f"Left out: {count:,} boxes that another person of their frame has, too")
         self._frame = self._sha256 = (None, None)
         self._stream = None
 

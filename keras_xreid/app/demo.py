@@ -34,9 +34,11 @@ from keras_xreid.app.export import weights_sha256
 from keras_xreid.app.gallery import is_gallery, times_of
 from keras_xreid.app.index import cache_folder, embed_once, image_of, own_images
 from keras_xreid.app.search import check_statistics
+from keras_xreid.app.settings import changed
 from keras_xreid.data.images import SUFFIXES, decode_image
 from keras_xreid.errors import check_number
 from keras_xreid.files import harmless
+from keras_xreid.gallery import about_model
 
 HERE = ("127.0.0.1", "localhost")
 ESTIMATE, UNKNOWN = "estimate", "unknown"
@@ -92,16 +94,19 @@ def main(o):
 def opened(o, model):
     """The gallery; one of a folder of images is made for as long as it is searched."""
     if is_gallery(o.gallery):
+        if changed(o, "cache"):
+            raise xr.InputError(f"{o.gallery} holds its embeddings itself: leave out --cache")
         gallery = xr.Gallery.open(o.gallery, model)
         check_statistics(gallery)
         yield gallery
         return
     records, times = own_images(o.gallery), times_of(o.gallery)
+    about = about_model(model)  # now: of some systems there is no gallery
     folder = cache_folder(o.cache, weights_sha256(o.weights), model)
     records, hashes, features, _ = embed_once(model, records, folder)
     with (
         tempfile.TemporaryDirectory() as place,
-        xr.Gallery.create(Path(place) / "gallery", model) as gallery,
+        xr.Gallery.create(Path(place) / "gallery", about) as gallery,
     ):
         gallery.add(
             features,
@@ -181,7 +186,7 @@ class Desk:
             A dict: "size" (height, width), "rate" (None: unknown), "estimated", "upscaled" and
             "recovered" ((h, w, 3) arrays, the latter None if there is none), "images" (how many
             the gallery has), "all" (whether all of them were searched), and "ranked", dicts of
-            "key", "distance", "camera" and "time".
+            "key", "distance", "camera", "time" and "sha256".
         """
         pixels = decode_image(content, "this file", "give another")
         estimated = rate == ESTIMATE
@@ -201,19 +206,18 @@ class Desk:
         between = None if first is None and last is None else (first, last)
         features = np.asarray(self.model.embed(upscaled, rates))
         self.gallery.refresh()
+        check_statistics(self.gallery)  # of rows that were added since
         found = self.gallery.search(features, rates, int(top), cameras or None, between)
         columns = self.gallery.columns(found.keys[0])
-        ranked = zip(
-            columns["key"], found.distances[0], columns["camera"], columns["time"], strict=True
-        )
+        columns["distance"] = found.distances[0]
+        names = ("key", "distance", "camera", "time", "sha256")
+        ranked = zip(*(columns[name] for name in names), strict=True)
         return {
             "size": pixels.shape[:2], "rate": None if rates is None else float(rates[0]),
             "estimated": estimated, "upscaled": upscaled[0],
             "recovered": np.asarray(self.model.recover(upscaled))[0] if low else None,
             "images": len(self.gallery), "all": not cameras and between is None,
-            "ranked": [
-                dict(zip(("key", "distance", "camera", "time"), row, strict=True)) for row in ranked
-            ],
+            "ranked": [dict(zip(names, row, strict=True)) for row in ranked],
         }  # fmt: skip
 
 
@@ -260,7 +264,7 @@ def cell(rank, one):
     name = f'<span class="key" title="{html.escape(key)}">{html.escape(Path(key).name)}</span>'
     told = f"<b>{rank}</b> {one['distance']:.3g}"
     lines = "<br>".join(filter(None, [told, ", ".join(seen), name]))
-    return f"<li>{figure(stored(one['key']), lines, f'Rank {rank}')}</li>"
+    return f"<li>{figure(stored(one['key'], one['sha256']), lines, f'Rank {rank}')}</li>"
 
 
 def figure(pixels, caption, alt):
@@ -275,10 +279,10 @@ def figure(pixels, caption, alt):
     return f'<figure><img src="{url}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
 
 
-def stored(key):
-    """An image of the gallery; grey where it lies here no more."""
+def stored(key, sha256):
+    """An image of the gallery; grey where it lies here no more, or is another one now."""
     try:
-        return image_of(key)
+        return image_of(key, sha256)
     except xr.InputError:
         return np.full((128, 64, 3), 128, "uint8")
 

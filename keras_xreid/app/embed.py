@@ -38,6 +38,7 @@ from keras_xreid.app.index import (
     AT_A_TIME,
     cache_folder,
     cameras_of,
+    check_finite,
     embed_by_camera,
     embed_once,
     noting,
@@ -114,7 +115,7 @@ def main(options):
         records, features = shrunk_features(model, records, options.rates)
     elif options.adapted:
         adapted = xr.CameraStatistics.load(options.adapted)
-        cameras = cameras_of(records, options.camera)
+        cameras = cameras_of(records, options.camera, options.images)
         records, told["sha256"], features, _ = embed_by_camera(
             model, records, cameras, adapted, options.cache, sha256, options.rates
         )
@@ -185,7 +186,9 @@ def shrunk_features(model, records, rate):
                 images.append(record.read())
                 kept.append(record)
         if images:
-            parts.append(model.embed(xr.prepare_images(images, model.image_size, rate), rate))
+            shrunk = xr.prepare_images(images, model.image_size, rate)
+            parts.append(np.asarray(model.embed(shrunk, rate)))
+            check_finite(parts[-1], [record.path for record in kept[-len(images) :]])
         progress.add(len(some))
     for reason in unreadable.values():
         print(f"Left out: {files.harmless(reason, name=True)}")

@@ -105,10 +105,12 @@ def _owner(path):
 
 
 def _lives(owner):
-    if not owner or owner["process"] == os.getpid():
+    if not owner:
         return False
-    # Whether a process lives is known on its own machine alone.
-    return owner["host"] != socket.gethostname() or began(owner["process"]) == owner["began"]
+    # Whether a process lives is known on its own machine alone; another has the same numbers.
+    if owner["host"] != socket.gethostname():
+        return True
+    return owner["process"] != os.getpid() and began(owner["process"]) == owner["began"]
 
 
 def began(process):

@@ -139,7 +139,7 @@ def add(o):
     adapted = xr.CameraStatistics.load(o.adapted) if o.adapted else None
     if adapted:
         adapted.check(model)
-        cameras = cameras_of(records, o.camera)
+        cameras = cameras_of(records, o.camera, source)
     else:
         cameras = [str(o.camera or record.camera or "") for record in records]
     camera_of = {record.path: camera for record, camera in zip(records, cameras, strict=True)}
@@ -199,9 +199,11 @@ def add(o):
 def open_or_create(o, model):
     """The gallery; a new one to which nothing is added is taken away again."""
     if is_gallery(o.gallery):
-        if o.int8:
-            raise xr.InputError(f"{o.gallery} is there already: --int8 is for a new gallery")
         with xr.Gallery.open(o.gallery, model, write=True) as gallery:
+            if o.int8 and not gallery.about["int8"]:
+                raise xr.InputError(
+                    f"{o.gallery} is there already without codes: --int8 is for a new gallery"
+                )
             yield gallery
         return
     with xr.Gallery.create(o.gallery, model, int8=o.int8) as gallery:

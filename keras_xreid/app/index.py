@@ -46,13 +46,18 @@ def own_images(place):
         List of `Record`, by path. The person is None where nothing names them.
 
     Raises:
-        InputError: nothing is there, or no image is.
+        InputError: nothing is there, no image is, or a sequence is, whose people are in boxes.
     """
     place = Path(place)
     if place.suffix.lower() == ".csv":
         return _listed_images(place)
     if not place.is_dir():
         raise xr.InputError(f"no images at {place}: give a folder of images, or a CSV")
+    if mot.boxes_of(place):
+        raise xr.InputError(
+            f"{place} is a sequence with boxes: xreid embed cuts people out of it, or give its "
+            "folder of frames to take them whole"
+        )
     there = [p for p in _files_in(place) if not p.name.startswith(".") and p.is_file()]
     paths = sorted(path for path in there if path.suffix.lower() in IMAGE_SUFFIXES)
     others = [p for p in set(there).difference(paths) if "image/" in str(guess_type(p.name)[0])]
@@ -116,30 +121,33 @@ def _listed_images(place):
     return records
 
 
-def image_of(name):
+def image_of(name, sha256=None):
     """The pixels of an image of a gallery, by its name.
 
     Args:
         name: a path, perhaps with a place in it, as `xreid embed` calls people in a frame:
             `000001.jpg#xywh=10,20,40,80`.
+        sha256: of the file when it was embedded; None or 64 zeros where it is not known.
 
     Returns:
         (h, w, 3) uint8 array.
 
     Raises:
-        InputError: it lies there no more, or cannot be read.
+        InputError: it lies there no more, is another file now, or cannot be read.
     """
-    found = BOX.fullmatch(name)
-    if not found or os.path.isfile(name):
-        return read_image(name)[0]
+    found = None if os.path.isfile(name) else BOX.fullmatch(name)
+    pixels, content = read_image(found[1] if found else name)
+    if sha256 not in (None, "0" * 64, hashlib.sha256(content).hexdigest()):
+        raise xr.InputError(f"{name} is another file than the one that was embedded")
+    if not found:
+        return pixels
     box = mot.Box(0, 0, *map(int, found.groups()[1:]))
-    pixels = read_image(found[1])[0]
     if not mot.lies_in(box, pixels.shape[:2]):
         raise xr.InputError(f"{name} reaches out of its image")
     return mot.cut(pixels, box)
 
 
-def cameras_of(records, camera=None):
+def cameras_of(records, camera=None, place=""):
     """The camera of each image of one's own.
 
     It is what a CSV says, or a number in the file's name, as `_c3` in Market-1501's; or else the
@@ -148,6 +156,7 @@ def cameras_of(records, camera=None):
     Args:
         records: list of `Record`, of `own_images`.
         camera: the camera of all, where it is known.
+        place: where they are from; a person of a CSV is no camera, whatever the folders are called.
 
     Returns:
         List of str.
@@ -155,10 +164,11 @@ def cameras_of(records, camera=None):
     Raises:
         InputError: nothing says an image's camera.
     """
-    found = []
+    found, in_folders = [], Path(place).suffix.lower() != ".csv"
     for record in records:
         named = CAMERA.search(Path(record.path).stem)
-        folder = record.person if record.person in Path(record.path).parent.parts else None
+        is_folder = in_folders and record.person in Path(record.path).parent.parts
+        folder = record.person if is_folder else None
         told = camera or record.camera or (named and named[1]) or folder
         if not told:
             raise xr.InputError(

@@ -45,8 +45,9 @@ def made(source, work, rate, about, weights, workers):
         raise xr.InputError(f"Ray does not start: {error}") from error
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0))
+        # A worker that holds a CPU would be waited for without end where there are fewer of them.
         actor = ray.remote(
-            num_gpus=1 / math.ceil(workers / gpus) if gpus else 0, max_restarts=2,
+            num_cpus=0, num_gpus=1 / math.ceil(workers / gpus) if gpus else 0, max_restarts=2,
             max_task_retries=2, scheduling_strategy="SPREAD",
         )(_Worker)  # fmt: skip
         light = copy.copy(source)

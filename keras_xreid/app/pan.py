@@ -16,9 +16,12 @@ import numpy as np
 
 import keras_xreid as xr
 from keras_xreid import app, files
+from keras_xreid.app.settings import changed
 from keras_xreid.errors import check_number
 
 keras = app.later("keras")
+
+LEARNING = ("hr", "lr", "epochs", "hidden", "learning_rate", "seed")
 
 
 @dataclasses.dataclass
@@ -53,6 +56,10 @@ def main(o):
         raise xr.InputError("give --hr FILE and --lr FILES to learn, or --move FILE to use")
     if not learns and not o.panning:
         raise xr.InputError("--move needs --panning NAME.weights.h5, which --hr and --lr make")
+    useless = changed(o, *(("panning", "rates") if learns else LEARNING))
+    if useless:
+        when = "with" if learns else "without"
+        raise xr.InputError(f"leave out {' and '.join(useless)}: of use {when} --move only")
     ending = ".weights.h5" if learns else ".npz"
     if not out.name.endswith(ending) or out.is_dir():
         raise xr.InputError(f"cannot write {out}: give a file ending in {ending}")

@@ -37,6 +37,7 @@ from keras_xreid.app.index import (
     image_of,
     own_images,
 )
+from keras_xreid.app.settings import changed
 from keras_xreid.data.manifest import file_sha256
 from keras_xreid.data.resolution import check_rates
 from keras_xreid.report.pixels import GREY, add_image, add_text, new_figure
@@ -95,6 +96,8 @@ def main(options):
             f"--cameras and --between need a gallery that knows them, and {o.gallery} is none: "
             "make one with xreid gallery add"
         )
+    if kept and changed(o, "cache"):
+        raise xr.InputError(f"{o.gallery} holds its embeddings itself: leave out --cache")
     queries = [xr.Record(path, None, 0) for path in o.query]
     images = [query.read() for query in queries]  # a broken one is named now
     rates = rates_of(o, images)
@@ -110,7 +113,7 @@ def main(options):
     if o.adapted:
         adapted = xr.CameraStatistics.load(o.adapted)
         adapted.check(model)
-        cameras = set() if kept else set(cameras_of(gallery))
+        cameras = set() if kept else set(cameras_of(gallery, place=o.gallery))
         for camera in cameras | set(cameras_of(queries, o.camera)):
             adapted.hash_of(camera)  # one that nothing is known of is named now
     with folders.locked(folder):
@@ -161,10 +164,10 @@ def of_gallery(o, model, embedded, rates, adapted):
     gallery = xr.Gallery.open(o.gallery, model)
     check_statistics(gallery, adapted)
     keys, distances = gallery.search(embedded(), rates, o.top, o.cameras or None, o.between)
-    lists = [
-        [{"path": key, "distance": distance} for key, distance in zip(*pair, strict=True)]
-        for pair in zip(keys, distances, strict=True)
-    ]
+    lists = []
+    for some, apart in zip(keys, distances, strict=True):
+        rows = zip(some, apart, gallery.columns(some)["sha256"], strict=True)
+        lists.append([{"path": k, "distance": d, "sha256": sha256} for k, d, sha256 in rows])
     return lists, len(gallery), {}
 
 
@@ -184,7 +187,7 @@ def of_images(o, model, sha256, gallery, embedded, rates, adapted):
     if adapted is None:
         found = embed_once(model, gallery, cache_folder(o.cache, sha256, model))
     else:
-        cameras = cameras_of(gallery)
+        cameras = cameras_of(gallery, place=o.gallery)
         found = embed_by_camera(model, gallery, cameras, adapted, o.cache, sha256)
     gallery, hashes, gallery_features, unreadable = found
     features = embedded()
@@ -314,10 +317,10 @@ def draw(folder, model, found, prepared):
     return paths
 
 
-def seen(path, image_size):
-    """An image as the network sees it; grey where it lies here no more."""
+def seen(path, sha256, image_size):
+    """An image as the network sees it; grey where it lies here no more, or is another one now."""
     try:
-        return xr.prepare_images([image_of(path)], image_size)[0]
+        return xr.prepare_images([image_of(path, sha256)], image_size)[0]
     except xr.InputError:
         return np.full((*image_size, 3), 128, "uint8")
 
@@ -348,7 +351,7 @@ def draw_page(path, found, queries, recovered, image_size):
                 cell(gap + cell_w + gap, y, recovered[row], "recovered")
             ranked = query["ranked"][:DRAWN]
             for one in ranked:
-                image = seen(one["path"], image_size)
+                image = seen(one["path"], one["sha256"], image_size)
                 x = gap + split + (beside + one["rank"] - 1) * (cell_w + gap)
                 who = short(one.get("person") or one["path"])
                 cell(x, y, image, str(one["rank"]), f"{one['distance']:.3g}", who)

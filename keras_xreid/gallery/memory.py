@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import weakref
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +59,8 @@ class Gallery:
     ...                                  only_cameras=["2"], between=(noon, None))
     """
 
-    def __init__(self, path, header, lock=None):
-        self.path, self._lock = Path(path), lock
+    def __init__(self, path, header):
+        self.path, self._lock = Path(path), None
         self._known = np.empty(0, "uint64")  # hashes of all keys, sorted, where it is written to
         self._header = header
         self._use(header)
@@ -97,7 +98,7 @@ class Gallery:
         except BaseException:
             store.unlocked(lock)
             raise
-        return cls(path, header, lock)
+        return cls(path, header)._holding(lock)
 
     @classmethod
     def open(cls, path, model=None, write=False):
@@ -124,10 +125,10 @@ class Gallery:
         try:
             for left in path.glob(".*.tmp"):  # of a writer that was killed
                 left.unlink(missing_ok=True)
-            gallery = cls(path, header, lock)
+            gallery = cls(path, header)
             gallery.refresh()  # another writer may have ended in between
             store.clear(path, gallery._header)
-            return gallery
+            return gallery._holding(lock)
         except BaseException:
             store.unlocked(lock)
             raise
@@ -176,11 +177,17 @@ class Gallery:
         return cls.open(path, write=True)
 
     def close(self):
-        """Lets another process write."""
+        """Lets another process write; so does the last reference that goes."""
         self._maps = {}
         if self._lock is not None:
+            self._dropped.detach()
             store.unlocked(self._lock)
             self._lock = None
+
+    def _holding(self, lock):
+        self._lock = lock
+        self._dropped = weakref.finalize(self, _let_go, lock, os.getpid())
+        return self
 
     def __enter__(self):
         return self
@@ -350,6 +357,7 @@ class Gallery:
         except BaseException:
             store.clear(self.path, store.header_of(self.path))
             raise
+        self._known = np.empty(0, "uint64")  # by their number alone they might seem to be all
         self._use(header)
         store.clear(self.path, header)
         return old["rows"] - len(kept)
@@ -600,6 +608,11 @@ class Gallery:
     def _check_open(self):
         if not self._maps:
             raise InputError(f"{self.path} was closed: open it again")
+
+
+def _let_go(lock, process):
+    if os.getpid() == process:  # one that was forked has no say
+        store.unlocked(lock)
 
 
 def _number_of(camera):

@@ -1,6 +1,7 @@
 """The files of a gallery on disk: their names, the header that commits them, and the lock."""
 
 import contextlib
+import errno
 import json
 import os
 
@@ -116,9 +117,13 @@ def locked(path):
             import msvcrt
 
             msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-    except OSError:
+    except OSError as error:
         os.close(lock)
-        raise InputError(f"{path} is being written by another process: wait for it") from None
+        if error.errno not in (errno.EAGAIN, errno.EACCES):  # some disks have no locks
+            raise InputError(f"cannot lock {path}: {error.strerror}") from error
+        raise InputError(
+            f"{path} is being written by another process, or open here already: wait, or close it"
+        ) from None
     return lock
 
 
