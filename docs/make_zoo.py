@@ -56,6 +56,8 @@ Training times are upper limits: other jobs shared the machine.
 
 {commands}
 
+None of them has seen Market-1501's official test people.
+With the official folder as DIR, the next line scores any of them on those.
 Score one of them again: `xreid evaluate --weights NAME --data market1501 --data-dir DIR`.
 Score all again: `xreid tables published --data market1501 --data-dir DIR`.
 It says how far each is from its card.
