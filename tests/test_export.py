@@ -362,7 +362,11 @@ def test_in_8_bits_embeddings_are_nearly_the_same(make, tmp_path):
     off, apart = (
         np.linalg.norm(x - expected, axis=1).mean() for x in (found, np.roll(expected, 4, 0))
     )
-    assert off < apart / 3
+    assert off < apart / 2
+    # 7 of 8 bits: without VNNI a processor adds two products of 8 bits in 16, and they overflow.
+    weights = [onnx.numpy_helper.to_array(x) for x in stored.values() if x.data_type == 3]
+    most = [int(abs(values.astype(int)).max()) for values in weights if values.ndim > 1]
+    assert most and max(most) == 64
 
 
 @pytest.mark.parametrize("make", [baseline, small.intact, small.adaptive])
