@@ -157,6 +157,8 @@ def test_a_run_folder_holds_what_it_promises(finished):
         assert name in printed
     history = (out / "history.csv").read_text().splitlines()
     assert len(history) == 3 and history[1].startswith("reid,1,")
+    for row in csv.DictReader(history):  # a pair is two images
+        assert float(row["images_per_second"]) == float(row["images"]) / float(row["seconds"])
 
 
 @not_on_jax
