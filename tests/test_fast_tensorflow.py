@@ -77,17 +77,31 @@ def test_depthwise(size, width, options, compiled):
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("width", [3, 5])
 def test_gradients_in_bfloat16_are_those_of_float32(width, strides):
-    """To bfloat16's accuracy, which the sum of many products in it does not have."""
-    x = np.random.default_rng(0).normal(size=(8, 16, 8, 4)).astype("float32")
-    x = np.array(tf.cast(tf.cast(x, "bfloat16"), "float32"))
-    options = {"strides": strides, "padding": "same", "use_bias": False}
-    exact = layers.DepthwiseConv2D(width, **options)
-    wanted = trained(exact, x)
-    rounded = layers.DepthwiseConv2D(width, dtype="mixed_bfloat16", **options)
-    rounded.build(x.shape)
-    rounded.set_weights(exact.get_weights())
-    for one, other in zip(trained(rounded, x), wanted, strict=True):
-        np.testing.assert_allclose(one, other, atol=0.02 * np.abs(other).max())
+    """Rounded once: the many products of a kernel's gradient are not summed in bfloat16."""
+    rng = np.random.default_rng(0)
+
+    def rounded(*shape):
+        return np.array(tf.cast(tf.cast(rng.normal(size=shape), "bfloat16"), "float32"))
+
+    x, kernel = rounded(8, 16, 8, 4), rounded(width, width, 4, 1)
+    from_above = rounded(8, 16 // strides, 8 // strides, 4)
+
+    def gradients(dtype):
+        options = {"strides": strides, "padding": "same", "use_bias": False}
+        layer = layers.DepthwiseConv2D(width, dtype=dtype, **options)
+        layer.build(x.shape)
+        layer.set_weights([kernel])
+        inputs = tf.cast(x, layer.compute_dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = layer(inputs)
+        weight = layer.trainable_variables[0].value
+        found = tape.gradient(y, [inputs, weight], tf.cast(from_above, y.dtype))
+        return [np.array(tf.cast(v, "float32")) for v in found]
+
+    wanted = gradients("float32")
+    for one, other, most in zip(gradients("mixed_bfloat16"), wanted, [0.02, 2**-8], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=most * np.abs(other).max())
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (16, 3), (4, 7, 3), (1, 1, 1, 3)])
