@@ -15,6 +15,7 @@ from small import (
     SIZE,
     Levels,
     adaptive,
+    arrays,
     baseline,
     cadnet,
     compiled,
@@ -423,10 +424,14 @@ def test_saved_whole(system, tmp_path):
     assert_same(system, model, again)
     assert again.compiled == model.compiled
     if model.compiled:
+        for part, optimizer in model.optimizers.items():
+            kept = zip(optimizer.variables, again.optimizers[part].variables, strict=True)
+            assert all(np.array_equal(*arrays(both)) for both in kept), part
         batch = system.batch(1)
         assert step(again, batch) == pytest.approx(step(model, batch), rel=1e-5)
+        # Rounding may fall on either side of a ReLU's kink: threads add in any order.
         for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.backend
