@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def test_the_first_page_fits_a_screen():
         (["weights", "nobody"], "no published weights nobody"),
         (["embed", "--images", "nowhere", "--out", "x.npz"], "no images at nowhere"),
         (["embed", "--images", "nowhere", "--out", "x.txt"], "ending in .npz"),
+        (["embed", "--images", "nowhere", "--out", "x.NPZ"], "ending in .npz"),
     ],
 )
 def test_bad_input_is_one_line(words, said, monkeypatch, capsys, tmp_path):
@@ -187,6 +189,17 @@ def test_images_of_kinds_that_are_not_read_are_counted(photos, capsys):
         (photos / "anna" / name).write_bytes(b"")
     assert len(index.own_images(photos)) == 3
     assert "Left out: 2 images of a kind that is not read (.gif, .heic)" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(photos, monkeypatch):
+    def scandir(path, scan=os.scandir):
+        if str(path).endswith("anna"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(xr.InputError, match=r"cannot read .*anna \(Permission denied\)"):
+        index.own_images(photos)
 
 
 def test_links_are_followed_once_and_hidden_folders_never(photos, tmp_path):

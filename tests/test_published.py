@@ -293,6 +293,8 @@ def test_commands_are_spelled_as_they_are_read():
 def test_names_and_unfinished_runs(run, zoo):
     with pytest.raises(xr.InputError, match="letters, digits and underscores"):
         publish_run(run, zoo, "../small")
+    with pytest.raises(xr.InputError, match="letters, digits and underscores"):
+        publish_run(run, zoo, "README")  # the table of all weights
     with pytest.raises(xr.InputError, match="--best with --to"):
         publish.main(publish.Options(str(run), "small", str(zoo), to=str(zoo / "x"), best=True))
     assert not zoo.exists()
@@ -326,11 +328,13 @@ def test_the_command_scores_what_is_published(tmp_path, monkeypatch, capsys):
 
 def test_a_score_that_is_not_the_cards_ends_the_command(tmp_path, monkeypatch, capsys):
     entry = xr.published()[EMBEDDED]
+    manifest = entry["scored_manifest_sha256"]
 
     def written(options):
+        assert set(map(str, options.rates)) == set(entry["per_rate"])
         scores = json.loads(json.dumps(entry["per_rate"]))
         scores["4"]["rank1"] -= 100 * 2 / entry["queries"]
-        metrics = {**entry, "per_rate": scores, "manifest_sha256": "0123"}
+        metrics = {**entry, "per_rate": scores, "manifest_sha256": manifest}
         Path(options.out).mkdir(parents=True)
         (Path(options.out) / "metrics.json").write_text(json.dumps(metrics))
 
@@ -341,6 +345,11 @@ def test_a_score_that_is_not_the_cards_ends_the_command(tmp_path, monkeypatch, c
     assert left.value.code == 1
     said = capsys.readouterr()
     assert f"not as on the card: {EMBEDDED}" in said.err and " 2.0\n" in said.out
+    manifest = "0123"  # other images: no reason to think the weights wrong
+    tables.main(tables.Options(("published",), out=str(tmp_path / "others")))
+    said = capsys.readouterr().out
+    assert f"Cards of other images, so they are not compared: {EMBEDDED}." in said
+    assert " 2.0\n" not in said
     for names, more in ((("published", "rain-3"), {}), (("published",), {"plan": True})):
         with pytest.raises(xr.InputError, match=r"published with (rain-3|--plan): it goes"):
             tables.main(tables.Options(names, out=str(tmp_path), **more))

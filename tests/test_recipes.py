@@ -670,6 +670,8 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
         (("--degradation", "camera", "--strength", "1.5"), ["1.5", "0 (plain shrinking) to 1"]),
         (("--score-as", "5=2"), ["5=2", "--rates"]),
         (("--score-as", "3:2"), ["3:2", "RATE=RATE"]),
+        (("--score-as", "3=2", "3=4"), ["--score-as", "rate 3 twice"]),
+        (("--score-as", "3=inf"), ["rate inf"]),
         (("--split-id", "2"), ["split 2 of csv"]),
         (("--split", "dev"), ["trained on people", "--split test"]),
         (("--fold", "1"), ["fold 1 of split 'test'", "--split dev"]),

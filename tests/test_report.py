@@ -244,6 +244,15 @@ def test_what_is_not_shrunk_is_not_said_to_be(tmp_path):
     assert "Protocol paper: as it was stored." in page and "shrunk by a drawn rate" not in page
 
 
+def test_a_setting_is_text_whatever_it_looks_like(tmp_path):
+    pytest.importorskip("markdown_it")
+    place = "/a_b/__raw__/x*y*z/[a](http://b)\n`c`"
+    files.write_json_atomic(tmp_path / "metrics.json", metrics(data_dir=place))
+    assert "/a_b/" in report.write_report(tmp_path).read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert place.replace("\n", " ") in page
+
+
 def test_rain_has_no_numbers_of_images_beside_it(tmp_path):
     files.write_json_atomic(tmp_path / "metrics.json", metrics(**beside("rain")))
     assert "Table 2" not in report.write_report(tmp_path).read_text()
@@ -415,7 +424,7 @@ def test_a_line_for_each_system_named_at_its_end(tmp_path):
     pytest.importorskip("matplotlib")
     lines = [
         {
-            "label": f"system {i}",
+            "label": f"x${i}_${i}$",  # no formula
             "x": [1, 2, 8],
             "rank1": [80 - i, 70 - i, 40 - i / 9],
             "error": [2] * 3,

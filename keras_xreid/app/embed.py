@@ -91,7 +91,7 @@ def main(options):
         check_rates([options.rates])
     if options.camera and not options.adapted:
         raise xr.InputError("--camera is of no use without --adapted: leave it out")
-    if out.is_dir() or out.suffix not in FILES:  # "runs/v1.2" is a folder
+    if out.is_dir() or out.suffix.lower() not in FILES:  # "runs/v1.2" is a folder
         in_parts(options, out)
         return
     if out.suffix != ".npz":

@@ -95,6 +95,9 @@ def told_rates(options):
         if rate not in options.rates or not told >= 1:
             known = ", ".join(f"{r:g}" for r in options.rates)
             raise xr.InputError(f"--score-as {text}: give one of --rates ({known}) = 1 or more")
+        if rate in found:
+            raise xr.InputError(f"--score-as gives rate {rate:g} twice: give each rate once")
+        check_rates([told])
         found[rate] = told
     return found
 
@@ -223,7 +226,7 @@ def apart_from_card(entry, results):
 
 def main(options):
     began = time.perf_counter()
-    options.rates = tuple(dict.fromkeys(options.rates))
+    options.rates = tuple({f"{rate:g}": rate for rate in options.rates}.values())
     told = told_rates(options)
     strength_of(options)
     if options.repeats < 1:
@@ -306,6 +309,11 @@ def score(options, model, sets, told, folder, began):
         beside_card(options, data, results, shrunk)
     if folder is None:
         return
+    costs = {
+        "to_embed": flops.cost_of(model),
+        "query_ms": query_ms(model, result, adapted=adapted),
+    }
+    # Written last, and at once: a repetition of the command takes an empty folder only.
     metrics = {
         "system": type(model).__name__.lower(),
         "weights": options.weights,
@@ -337,8 +345,7 @@ def score(options, model, sets, told, folder, began):
         "short_run": bool(options.limit),
         "images_per_second": None,
         "parameters": model.count_params(),
-        "to_embed": flops.cost_of(model),
-        "query_ms": query_ms(model, result, adapted=adapted),
+        **costs,
         "seconds": time.perf_counter() - began,
         **results,
     }

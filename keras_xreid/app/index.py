@@ -79,7 +79,13 @@ def own_images(place):
 def _files_in(place):
     """All files below a folder, through links, each folder once; hidden folders are left out."""
     seen = set()
-    for folder, folders, names in os.walk(place, followlinks=True):
+
+    def refuse(error):  # os.walk would go on without the folder
+        raise xr.InputError(
+            f"cannot read {error.filename} ({error.strerror}): its images would be left out"
+        )
+
+    for folder, folders, names in os.walk(place, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
         yield from () if real in seen else (Path(folder) / name for name in names)

@@ -225,7 +225,7 @@ def zoo(index):
 
 
 def main(options):
-    if not re.fullmatch(r"\w+", options.name):
+    if not re.fullmatch(r"\w+", options.name) or options.name.lower() == "readme":
         raise xr.InputError(f"name {options.name!r}: give letters, digits and underscores")
     if options.best and options.to:
         raise xr.InputError("--best with --to: it marks weights of an index, leave one of them out")

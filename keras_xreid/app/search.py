@@ -358,8 +358,8 @@ def draw_page(path, found, queries, recovered, image_size):
 
 
 def short(path, length=24):
-    """A file's name, perhaps its end, and nothing that matplotlib would take for a formula."""
-    name = files.harmless(Path(path).name, name=True).replace("$", r"\$")
+    """A file's name, perhaps its end, without what a terminal would obey."""
+    name = files.harmless(Path(path).name, name=True)
     return name if len(name) <= length else "…" + name[1 - length :]
 
 

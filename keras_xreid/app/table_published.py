@@ -7,6 +7,7 @@ from pathlib import Path
 import keras_xreid as xr
 from keras_xreid import app, files
 from keras_xreid.app import evaluate
+from keras_xreid.data.manifest import plain_number
 from keras_xreid.report.page import write_page
 from keras_xreid.report.runs import read_metrics
 from keras_xreid.report.tables import NOT_MEASURED, markdown, text_table
@@ -20,10 +21,10 @@ def refuse_others(options):
         for field in dataclasses.fields(options)
         if field.name not in taken and getattr(options, field.name) != field.default
     ]
-    others = [name for name in options.tables if name != "published"]
-    if changed or others:
+    more = [name for name in options.tables if name != "published"]
+    if changed or more:
         raise xr.InputError(
-            f"published with {', '.join(others + changed)}: it goes alone, and takes --data, "
+            f"published with {', '.join(more + changed)}: it goes alone, and takes --data, "
             "--data-dir, --limit and --out"
         )
 
@@ -54,11 +55,15 @@ def write(options, folder):
     results = {name: scored(name, entry, options, folder) for name, entry in entries.items()}
     rates = sorted({rate for found in results.values() for rate in found["per_rate"]}, key=float)
     header = ["weights", *(f"r = {rate}" for rate in rates), "mean LR", "queries from the card"]
-    rows, wrong = [], []
+    rows, wrong, others = [], [], []
     for name, found in results.items():
         scores = [found["per_rate"].get(rate) for rate in rates] + [found.get("mean_lr")]
         cells = [f"{s['rank1']:.1f}" if s else NOT_MEASURED for s in scores]
-        apart = None if options.limit else evaluate.apart_from_card(entries[name], found)
+        own = not options.limit and found["manifest_sha256"] == entries[name].get(
+            "scored_manifest_sha256", found["manifest_sha256"]
+        )
+        apart = evaluate.apart_from_card(entries[name], found) if own else None
+        others += [] if own or options.limit else [name]
         rows.append([name, *cells, NOT_MEASURED if apart is None else f"{apart:.1f}"])
         wrong += [name] if (apart or 0) > 1.001 else []
     about = (
@@ -68,6 +73,8 @@ def write(options, folder):
     )
     left = [f"{n} ({entry['dataset']})" for n, entry in names.items() if n not in entries]
     notes = [about, *([f"Of other data sets: {', '.join(left)}."] if left else [])]
+    if others:
+        notes.append(f"Cards of other images, so they are not compared: {', '.join(others)}.")
     print("\n" + "\n\n".join([text_table(header, rows), *notes]))
     text = "\n\n".join(["# Published weights, scored again", markdown(header, rows), *notes]) + "\n"
     page = folder / "published.md"
@@ -91,6 +98,7 @@ def scored(name, entry, options, folder):
                 name, data=options.data, data_dir=options.data_dir, split=entry["split"],
                 fold=entry.get("fold") or 0, protocol=entry["protocol"],
                 split_id=entry["split_id"], train_rates=tuple(entry["train_rates"]),
+                rates=tuple(plain_number(float(rate)) for rate in entry["per_rate"]),
                 limit=options.limit, out=str(place),
             )
         )  # fmt: skip

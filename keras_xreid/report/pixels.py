@@ -24,6 +24,7 @@ STYLE = {
     "axes.edgecolor": GREY, "axes.spines.top": False, "axes.spines.right": False,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "xtick.color": GREY, "ytick.color": GREY,
     "lines.linewidth": 1.3,
+    "text.parse_math": False,  # names may hold two $
 }  # fmt: skip
 
 

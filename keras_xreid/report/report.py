@@ -1,6 +1,7 @@
 """The page of a run: `report.md`, and `report.html` of it."""
 
 import importlib.util
+import re
 import urllib.parse
 from pathlib import Path
 
@@ -237,7 +238,7 @@ def _how_it_was_made(metrics):
         apart = APART | {"options"}
     for key, value in metrics.items():
         if key not in apart and value is not None:
-            rows.append([key.replace("_", " "), _setting(value)])
+            rows.append([_as_text(key.replace("_", " ")), _as_text(_setting(value))])
     if metrics.get("seconds") is not None:
         rows.append(["time", _time(metrics["seconds"])])
     parts = [markdown(["setting", "value"], rows).replace("--:", ":--")] if rows else []
@@ -249,6 +250,11 @@ def _how_it_was_made(metrics):
         ]
         parts.append(markdown(["data", "images", "people", "cameras"], counts))
     return parts
+
+
+def _as_text(value):
+    """A value that Markdown takes for no link and no emphasis, as a path may look like them."""
+    return re.sub(r"[\\`*\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", value)
 
 
 def _setting(value):

@@ -57,7 +57,11 @@ def markdown(header, rows, left=1):
     | MSE+ID | 83.7 |
     """
     rule = [":--"] * left + ["--:"] * (len(header) - left)
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in [header, rule, *rows] if row]
+    cells = [
+        [" ".join(cell.splitlines()).replace("|", r"\|") for cell in row]
+        for row in [header, rule, *rows]
+        if row
+    ]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
 
