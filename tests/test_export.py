@@ -60,9 +60,9 @@ def on_every_backend(*values):
         (small.cadnet, ["embedding", "recovered"]),
         # Of a name, both encoders' weights have the same paths.
         pytest.param(
-            lambda: small.cadnet(backbone="osnet_x0_25"),
+            lambda: small.cadnet(backbone="resnet_tiny"),
             ["embedding", "recovered"],
-            marks=[pytest.mark.backend, pytest.mark.slow],
+            marks=pytest.mark.slow,
         ),
         on_every_backend(small.adaptive, ["embedding"]),
         on_every_backend(lambda: small.panned(rates=(1, 2, 4, 8)), ["embedding"]),
