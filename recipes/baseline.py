@@ -46,6 +46,9 @@ def main(o):
 
     if o.octuplet and o.train_on == "hr":
         raise xr.InputError("--octuplet compares HR with LR images: give --train-on hr+lr")
+    shrinking = ["kernel", "degradation", "strength"]
+    app.unused(o, o.train_on == "hr", "--train-on hr shrinks no image", *shrinking)
+    app.unused(o, not (o.triplet or o.octuplet), "there is no triplet loss", "unit_triplet")
     run = app.Run("baseline", o, xr.Baseline)
     grouped = bool(o.triplet or o.verification or o.octuplet)
     app.unused(o, not grouped, "without --triplet nobody is grouped", "images_per_person")
@@ -57,8 +60,11 @@ def main(o):
         if not o.octuplet:
             return run.images(grouped, rates=rates, one_camera=o.camera_bn)
         # As many images a step, and people.
-        size, k = (o.batch_size or 32) // 2, max(2, o.images_per_person // 2)
-        return run.pairs(batch_size=size, images_per_person=k, one_camera=o.camera_bn)
+        size, k = o.batch_size or 32, max(2, o.images_per_person // 2)
+        if size % (2 * k) or size < 4 * k:
+            more = f"give a multiple of {2 * k}, {4 * k} or more"
+            raise xr.InputError(f"--batch-size is {size}; with --octuplet {more}")
+        return run.pairs(batch_size=size // 2, images_per_person=k, one_camera=o.camera_bn)
 
     images = batches()
     each, an_epoch = images.images_each, len(images)

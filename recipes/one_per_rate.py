@@ -39,7 +39,9 @@ def main(o):
             f"the gallery is shrunk like the query here, and protocol {run.data.protocol} does not "
             "do that: give --protocol each-rate, and a data set with HR queries (not caviar or mlr)"
         )
-    rates, k = lr_rates(o.train_rates), 2 * o.images_per_person
+    if not (rates := lr_rates(o.train_rates)):
+        raise xr.InputError("--train-rates has no whole rate above 1: give one for each network")
+    k = 2 * o.images_per_person
     size = 2 * run.pairs().batch_size  # images, where the others have pairs, of as many people
     batches = [
         run.images(grouped=True, rates=(rate,), batch_size=size, images_per_person=k)

@@ -19,7 +19,11 @@ from keras_xreid.data.resolution import lr_rates
 REID_EPOCHS = {"tiny": 10, "strong": 16, "paper": 60}  # of stage 1
 EPOCHS = {"tiny": 60, "strong": 60, "paper": 120}  # of stage 2
 
-STAGE_1 = ["reid_epochs", "weights", "learning_rate", "reid_triplet", "l2"]  # options of it alone
+# Options of stage 1 alone.
+STAGE_1 = [
+    "reid_epochs", "weights", "learning_rate", "reid_triplet", "unit_triplet", "label_smoothing",
+    "l2",
+]  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -42,6 +46,7 @@ def main(o):
     from keras_xreid.training.schedules import rising_and_falling
 
     app.unused(o, o.reid, "--reid skips stage 1", *STAGE_1)
+    app.unused(o, not o.reid_triplet, "there is no triplet loss", "unit_triplet")
     alone = o.reid or not o.reid_triplet
     app.unused(o, alone, "images come in random order without --reid-triplet", "images_per_person")
     run = app.Run("panned", o, xr.Panned)

@@ -54,7 +54,9 @@ def main(o):
     paper = o.preset == "paper"
     app.unused(o, paper, "--preset paper has its own", "learning_rate", "critic_rate")
     app.unused(o, "adv" in o.without, "--without adv aligns nothing", "levels", "critic_rate")
-    app.unused(o, "tri" in o.without, "--without tri has no triplet loss", "margin")
+    triplets = ["margin", "unit_triplet"]
+    app.unused(o, "tri" in o.without, "--without tri has no triplet loss", *triplets)
+    app.unused(o, "cls" in o.without, "--without cls classifies nobody", "label_smoothing")
     run = app.Run("rain", o, xr.RAIN)
     run.hide_labels(o.labeled_fraction)
     pairs = run.pairs()

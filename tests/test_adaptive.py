@@ -176,6 +176,8 @@ def test_masks_that_are_not_introduced_stay_so_in_a_file(tmp_path):
 @not_on_jax
 def test_a_network_for_each_rate():
     model = shared(one_per_rate)
+    strong = one_per_rate(preset="strong").networks[0]  # whose Baseline has triplets by itself
+    assert strong.phases()[0].terms == ("id", "verification")
     for seed, network in enumerate(model.networks):
         fill(network, seed)
     images = couples()["lr"]

@@ -130,6 +130,46 @@ def test_a_phase_hands_on_what_it_computed():
     assert logs == {"to_one": 1.0, "to_seen": 1.0}
 
 
+def test_norms_of_a_phase_that_reads_what_was_handed_on():
+    class Handing(Chase):
+        def phases(self):
+            first, _ = super().phases()
+
+            def hand_on(batch):
+                return first.losses(batch), {"seen": 2.0 * self.a(batch["x"]) + 1.0}
+
+            def take(batch):  # b is 0, seen is 1: gradients of -2 and -3
+                apart = keras.ops.mean((self.b(batch["x"]) - batch["seen"]) ** 2)
+                return {"near": apart, "far": 1.5 * apart}
+
+            return [first._replace(losses=hand_on), Phase(("b",), take, ("near", "far"))]
+
+    model = Handing()
+    model.compile(sgd())
+    assert model.gradient_norms(ONE) == pytest.approx({"near": 2.0, "far": 3.0})
+    assert values(model) == [0.0, 0.0, 0.0]
+
+
+def test_a_frozen_part_is_still_frozen_when_loaded(tmp_path):
+    model = Chase()
+    model.a.trainable = False
+    model.compile({part: keras.optimizers.Adam(0.1) for part in "ab"}, jit_compile=False)
+    for _ in range(3):
+        step(model, ONE)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert not again.a.trainable_variables and again.b.trainable_variables
+    for part in "ab":
+        states = zip(
+            model.optimizers[part].variables, again.optimizers[part].variables, strict=True
+        )
+        assert all(np.array_equal(*map(keras.ops.convert_to_numpy, both)) for both in states)
+    assert int(again.optimizers["b"].iterations) == 3
+    step(model, ONE)
+    step(again, ONE)
+    assert values(again) == values(model)
+
+
 def test_terms_are_announced():
     class Liar(Chase):
         def phases(self):

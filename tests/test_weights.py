@@ -340,6 +340,7 @@ def test_a_file_of_another_version(model, tmp_path):
 
     message = changed("Transformer")
     assert "holds a Transformer; this takes Adaptive" in message and "update keras_xreid" in message
+    assert "class of your own" in message
     message = changed(attention=True)
     assert "this version cannot build" in message and "attention" in message
     assert "does not hold the weights of the Baseline" in changed(people=6)

@@ -22,7 +22,7 @@ class OnePerRate(ReIDModel):
 
     Args:
         people: int, number of training people.
-        preset: "paper" or "tiny", as of `Adaptive`.
+        preset: "paper", "strong" or "tiny", as of `Adaptive`; without its triplet term.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
         image_size: (height, width).
         rates: rates of the networks.
@@ -63,7 +63,7 @@ class OnePerRate(ReIDModel):
         self.networks = [
             Baseline(
                 people, preset, backbone, self.image_size, label_smoothing, last_stride,
-                verification=verification, weights=weights, neck=neck, flip=False,
+                triplet=0.0, verification=verification, weights=weights, neck=neck, flip=False,
                 name=f"rate_{rate:g}".replace(".", "_"),
             )
             for rate in self.rates

@@ -1,6 +1,7 @@
 """Alternating updates, written once for every system and every backend."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -214,6 +215,7 @@ class PhasedModel(keras.Model):
                     raise InputError(f"{variable.path} belongs to two parts, {part} is one")
                 owner[id(variable)] = part_optimizer
                 owned.append(variable)
+        self._frozen = [p for p in optimizers if not getattr(self, p).trainable_variables]
         # Routed by identity, not by path, and built over all parts now, before a callback
         # freezes any. Inner optimizers are applied directly: MultiOptimizer.apply wants every
         # gradient at once.
@@ -254,11 +256,15 @@ class PhasedModel(keras.Model):
     def get_compile_config(self):
         if not self.compiled:
             return {}
-        config = dict(self._part_optimizers)
-        return keras.saving.serialize_keras_object({"optimizer": config, **self._compile_arguments})
+        config = {"optimizer": dict(self._part_optimizers), **self._compile_arguments}
+        return keras.saving.serialize_keras_object({**config, "frozen": self._frozen})
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        # Keras stores the optimizers' states by place, and one that trains nothing has none.
+        for part in config.pop("frozen", ()):
+            getattr(self, part).trainable = False
+        self.compile(**config)
 
     def _check_precision(self):
         # Loss scaling for float16 would be bypassed by inner applies; bfloat16 needs none, but
@@ -510,13 +516,17 @@ class PhasedModel(keras.Model):
     def _gradient_norms(self, raw):
         batch = autodiff.without_gradient(lambda: self.prepare(raw), self._state)
         norms = {}
-        for phase in self.phases():
+        phases = self.phases()
+        for phase in phases:
             trained, _ = self._variables_of(phase)
             for term in phase.terms if len(phase.terms) > 1 else ():
                 alone = phase._replace(losses=_only(phase.losses, term), terms=(term,))
                 _, gradients = self._phase_gradients(alone, dict(batch), self._state, trained, [])
                 squares = [keras.ops.sum(keras.ops.square(g)) for g in gradients]
                 norms[term] = float(keras.ops.convert_to_numpy(sum(squares))) ** 0.5
+            if phase is not phases[-1]:  # those after it may read what it hands on
+                handed_on = functools.partial(_terms_of, phase, dict(batch))
+                batch = {**batch, **autodiff.without_gradient(handed_on, self._state)[1]}
         return norms
 
     def _look_up(self):
