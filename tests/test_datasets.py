@@ -15,7 +15,7 @@ from keras_xreid.data.batches import check_people
 from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
 from keras_xreid.data.manifest import manifest_rows, write_manifest
 from keras_xreid.data.people import people_in
-from keras_xreid.data.protocols import apply_protocol
+from keras_xreid.data.protocols import apply_protocol, build
 from keras_xreid.data.readers.market import MARKET_FOLDERS
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.ranking import evaluate_ranking
@@ -1154,6 +1154,32 @@ def test_cameras_are_left_out(tmp_path):
     assert "no camera 7 among those to train on" in message(
         load, "csv", tmp_path / "list.csv", train_cameras=(7,)
     )
+
+
+def test_a_protocol_draws_among_the_cameras_that_are_kept(tmp_path):
+    for person in (1, 2):
+        for camera in range(1, 7):
+            for folder, i in (("query", 0), ("bounding_box_test", 1)):
+                name = f"{person:04d}_c{camera}s1_00000{i}_00.jpg"
+                write_image(tmp_path / "market" / folder / name)
+    need = ("query", "gallery")
+    drawn = set()
+    for seed in range(8):
+        data = load(
+            "market1501", tmp_path / "market", need=need, protocol="paper", seed=seed,
+            test_cameras=("4", "5", "6"),
+        )  # fmt: skip
+        (camera,) = {r.camera for r in data.query}
+        assert {r.camera for r in data.gallery} == {4, 5, 6} - {camera}
+        assert len(data.query) == 4 and len(data.gallery) == 8
+        drawn.add(camera)
+    assert drawn == {4, 5, 6}
+    build(data, tmp_path / "built", verbose=False)
+    other = min({4, 5, 6} - {camera})
+    said = message(load, "mlr", tmp_path / "built", need=need, test_cameras=(other,))
+    assert f"no query is by test_cameras {other}" in said
+    kept = load("mlr", tmp_path / "built", need=need, test_cameras=(camera, other))
+    assert len(kept.query) == len(kept.gallery) == 4
 
 
 def test_fewer_people_are_trained_on_and_the_same_are_found(tmp_path):

@@ -134,7 +134,8 @@ def load(
             among the first 200; None: all. Who is to be found stays as it is.
         train_cameras: take training images of these cameras only; a person with a single image
             left is left out. Empty: all cameras.
-        test_cameras: take queries and gallery images of these cameras only. Empty: all.
+        test_cameras: take queries and gallery images of these cameras only, and draw a protocol's
+            LR camera among them. Empty: all.
 
     Returns:
         A `DataSet`; lists not needed are empty.
@@ -211,6 +212,12 @@ def load(
         raise InputError(f"{name}: cannot read {data_dir} ({error.strerror or error})") from error
     if split == "dev":
         data = hold_out_people(data, fold)
+    root = data.root or os.path.commonpath(
+        [os.path.dirname(os.path.abspath(r.path)) for r in data.train + data.query + data.gallery]
+    )
+    data = dataclasses.replace(data, root=str(root))
+    # First of all: a protocol draws among the cameras that are kept.
+    data = _of_cameras(data, train_cameras, test_cameras)
     low = [record for record in data.query if (record.rate or 1) > 1]
     if low and rule.low is None:
         if protocol is not None:
@@ -224,10 +231,6 @@ def load(
             f"split {split_id} of {name}: its queries are of low resolution already, and nothing "
             "is drawn, so it has split 0 only"
         )
-    root = data.root or os.path.commonpath(
-        [os.path.dirname(os.path.abspath(r.path)) for r in data.train + data.query + data.gallery]
-    )
-    data = dataclasses.replace(data, root=str(root))
     if not built:  # or else the manifest has said it all
         data = dataclasses.replace(
             data, protocol=protocol or "each-rate", split_id=split_id, seed=seed
@@ -236,7 +239,11 @@ def load(
         data = apply_protocol(
             data, protocol, split_id=split_id, seed=seed, rates=rates, kernel=kernel
         )
-    data = _of_cameras(data, train_cameras, test_cameras)
+    if test_cameras and "query" in need and not data.query:
+        raise InputError(
+            f"{name}: no query is by test_cameras {' '.join(map(str, test_cameras))}: give others, "
+            "or leave them out"
+        )
     if train_people is not None:
         data = _fewer_people(data, train_people)
     if limit is not None:
