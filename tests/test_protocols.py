@@ -448,6 +448,19 @@ def test_build_refuses_what_it_cannot_do(built, viper, tmp_path):
     assert "is empty" in message(load, "mlr", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "options, start",
+    [
+        ({"rates": (8,)}, "rates (8,) of mlr"), ({"rates": "1..4"}, "rates 1..4 of mlr"),
+        ({"rates": (0.5,), "kernel": "bicubic"}, "kernel bicubic of mlr"),
+    ],
+)  # fmt: skip
+def test_a_built_folder_takes_no_rates_or_kernel(built, options, start):
+    out = built[1]
+    assert load("mlr", out, rates=(2.0, 3.0, 4.0)).query
+    assert message(load, "mlr", out, **options).startswith(start)
+
+
 def test_names_are_kept_apart_and_safe(tmp_path):
     records = []
     for folder in ("a", "b"):

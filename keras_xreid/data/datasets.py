@@ -184,6 +184,11 @@ def load(
                 f"split {split_id}, seed {seed} of mlr: these images are drawn already, so it has "
                 "split 0 and seed 0 only"
             )
+    if built and (kernel is not None or tuple(np.ravel(rates)) != (2, 3, 4)):
+        what = f"rates {rates}" if kernel is None else f"kernel {kernel}"
+        raise InputError(
+            f"{what} of mlr: {data_dir} was built, and its images are shrunk already; leave it out"
+        )
     row = READERS[name]
     protocol = row.protocol if protocol is None else protocol
     rule = find_protocol(protocol or "each-rate")
