@@ -1117,6 +1117,16 @@ def test_csv_names_an_empty_image(people_csv):
     assert "b.jpg is empty" in message(load, "csv", people_csv)
 
 
+def test_csv_needs_only_the_images_asked_for(people_csv):
+    for image in "ab":
+        (people_csv.parent / "in" / f"{image}.jpg").unlink()
+    assert len(load("csv", people_csv, need=("query", "gallery")).query) == 1
+    assert "line 2: no file" in message(load, "csv", people_csv)
+    # What a row says is compared all the same.
+    people_csv.write_text(GOOD_CSV.replace("in/b.jpg,anna,2", "in/q.jpg,anna,1"))
+    assert "person is ben" in message(load, "csv", people_csv, need=("query", "gallery"))
+
+
 def test_a_manifest_lists_names_that_are_no_utf8(tmp_path):
     path = tmp_path / os.fsdecode(b"\xe9 \xc3\xa9.png")  # Latin-1's é, and UTF-8's
     try:
