@@ -1117,6 +1117,13 @@ def test_csv_names_an_empty_image(people_csv):
     assert "b.jpg is empty" in message(load, "csv", people_csv)
 
 
+def test_csv_knows_an_image_by_a_relative_and_an_absolute_path(people_csv, monkeypatch):
+    image = people_csv.parent / "in" / "q.jpg"
+    people_csv.write_text(GOOD_CSV.replace("in/g.jpg,ben,2,gallery,1", f"{image},ben,1,gallery,4"))
+    monkeypatch.chdir(people_csv.parent)
+    assert "it is in gallery here and in query in line 4" in message(load, "csv", people_csv.name)
+
+
 def test_csv_needs_only_the_images_asked_for(people_csv):
     for image in "ab":
         (people_csv.parent / "in" / f"{image}.jpg").unlink()

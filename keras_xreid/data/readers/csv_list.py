@@ -88,7 +88,7 @@ class _Seen:
         self.people = {role: {} for role in ROLES}  # person -> line
 
     def add(self, line, record, role):
-        first, lines = self.images.setdefault(os.path.normpath(record.path), (record, {}))
+        first, lines = self.images.setdefault(os.path.abspath(record.path), (record, {}))
         for what in ("person", "camera", "rate"):
             here, there = getattr(record, what), getattr(first, what)
             if here != there:
