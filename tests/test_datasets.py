@@ -1124,6 +1124,13 @@ def test_csv_knows_an_image_by_a_relative_and_an_absolute_path(people_csv, monke
     assert "it is in gallery here and in query in line 4" in message(load, "csv", people_csv.name)
 
 
+def test_csv_knows_a_person_in_both_forms_of_unicode(people_csv):
+    text = GOOD_CSV.replace("ben,1", "Zo\u00eb,1").replace("ben,2", "Zoe\u0308,2")
+    people_csv.write_text(text, encoding="utf-8")
+    data = load("csv", people_csv)
+    assert persons(data.query) == persons(data.gallery) == ["Zo\u00eb"]
+
+
 def test_csv_needs_only_the_images_asked_for(people_csv):
     for image in "ab":
         (people_csv.parent / "in" / f"{image}.jpg").unlink()

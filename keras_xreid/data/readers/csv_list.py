@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from keras_xreid.data.people import is_junk, note_both, note_zero
@@ -166,4 +167,5 @@ def _csv_record(table, line, row, need):
             )
         check_not_empty(path, path.stat().st_size)
     rate = whole and int(whole[1])
-    return Record(str(path), values["person"], int(camera[1]), rate), values["split"]
+    person = unicodedata.normalize("NFC", values["person"])  # macOS may write é as e and an accent
+    return Record(str(path), person, int(camera[1]), rate), values["split"]
