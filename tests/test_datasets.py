@@ -653,6 +653,13 @@ def test_mlr_rate_in_the_name(tmp_path):
     assert [r.rate for r in data.train + data.query + data.gallery] == [1, 3, 1]
 
 
+@pytest.mark.parametrize("name", ["1_001_1_01.png", "5_012_2_10_3x.jpg"])
+def test_mlr_names_of_cuhk03_are_refused(levels, name):
+    write_image(levels / "query" / "lr" / name)
+    said = message(load, "mlr", levels)
+    assert f"{name} has a name of CUHK03" in said and "1001_01_1_01.png" in said
+
+
 def test_mlr_wrong_folder(levels, tmp_path):
     assert f"{levels} holds them" in message(load, "mlr", tmp_path)
     (levels / "gallery" / "hr").rename(levels / "gallery" / "HD")
