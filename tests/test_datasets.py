@@ -720,6 +720,9 @@ def test_synthetic_is_drawn_at_the_size_asked_for(monkeypatch, tmp_path):
     assert calls == [(256, 128)]
     assert (len(data.train), len(data.query)) == (0, 1)
     assert data.root == str(tmp_path)
+    for size in (5, (128,), (0, 64), "128x64"):
+        assert "image size" in message(load, "synthetic", image_size=size)
+    assert len(calls) == 1
 
 
 # --- dev split -------------------------------------------------------------------------------

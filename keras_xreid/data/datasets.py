@@ -21,6 +21,7 @@ from keras_xreid.data.readers.mlr_folder import protocol_of_mlr, read_mlr
 from keras_xreid.data.readers.mot import cut_people
 from keras_xreid.data.readers.viper_caviar import read_caviar, read_viper
 from keras_xreid.data.records import DataSet, Record
+from keras_xreid.data.resolution import check_size
 from keras_xreid.data.synthetic.people import load_synthetic
 from keras_xreid.errors import InputError, check_number
 
@@ -56,7 +57,7 @@ class _Row(NamedTuple):
 
 
 def _read_synthetic(data_dir, image_size, **style):
-    return load_synthetic(image_size=tuple(image_size), **style)
+    return load_synthetic(image_size=check_size(image_size), **style)
 
 
 def _read_caviar_native(data_dir, split_id):
