@@ -205,6 +205,12 @@ def test_rates_are_drawn_evenly_and_for_each_image_alone():
     assert all(rates[record.path] == record.rate for record in fewer.query)
 
 
+def test_a_rate_given_twice_counts_once():
+    for name in ("rain-code", "paper"):
+        once, twice = (apply_protocol(test_set(), name, rates=r) for r in ((2, 3), (2, 2, 3)))
+        assert once.query == twice.query
+
+
 @pytest.mark.parametrize("name", [name for name in LOW if name != "rain-code"])
 def test_splits_and_seeds_draw_anew(name):
     data = test_set()
