@@ -115,13 +115,14 @@ def test_rain_code_lists_every_image_at_every_rate():
     assert (made.gallery_shots, made.gallery_draws) == (1, 100)
 
 
-def test_queries_of_rain_code_are_known_by_their_image():
-    made = apply_protocol(test_set(), "rain-code")
+@pytest.mark.parametrize("rates", [(2, 3, 4), (1, 2, 2.5)])
+def test_queries_of_rain_code_are_known_by_their_image(rates):
+    made = apply_protocol(test_set(), "rain-code", rates=rates, kernel="area")
     (trial,) = plan(None, made)
     assert len(set(trial.images)) == 720
     built = [Record(row["path"], row["person"], row["camera"], row["rate"])
              for row, _ in planned_rows(made) if row["role"] == "query"]  # fmt: skip
-    (again,) = plan(None, dataclasses.replace(made, query=built))
+    (again,) = plan(None, dataclasses.replace(made, name="mlr", query=built))
     assert len({*trial.images}) == len({*again.images})
     assert len({*zip(trial.images, again.images, strict=True)}) == 720  # the same images
     assert plan(None, apply_protocol(test_set(), "paper"))[0].images is None

@@ -286,15 +286,15 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
         )
     own = np.array([np.nan if record.rate is None else record.rate for record in data.query])
     told = None if np.isnan(own).any() else own
-    images = [_image_of(r) for r in data.query] if find_protocol(data.protocol).every_rate else None
+    images = _images_of(data) if find_protocol(data.protocol).every_rate else None
     return [Trial(None, own, ESTIMATED if estimated else told, images=images)]
 
 
-def _image_of(record):
-    """Names the image that a query shows; `build` wrote one at each rate, a_2x.bmp and a_3x.bmp."""
-    if record.kernel is None and record.key is None:
-        return re.sub(r"_[\d.]+x(-\d+)?\.bmp$", r"\1", record.path)
-    return f"{record.path} {record.key}"
+def _images_of(data):
+    """Names the images that queries show; `build` wrote a.jpg at rate 1, a_2x.bmp and a_3x.bmp."""
+    if data.name == "mlr":
+        return [re.sub(r"(_[\d.]+x)?(-\d+)?\.\w+$", r"\2", r.path) for r in data.query]
+    return [f"{r.path} {r.key}" for r in data.query]
 
 
 class _Asked:
