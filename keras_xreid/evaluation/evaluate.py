@@ -8,7 +8,7 @@ import numpy as np
 from keras_xreid.data.camera import check_strength
 from keras_xreid.data.protocols import find_protocol
 from keras_xreid.data.rate import ESTIMATED, estimate_rate
-from keras_xreid.data.resolution import prepare_images
+from keras_xreid.data.resolution import check_rates, lr_rates, prepare_images, rate_range
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances, distances_among, model_distances
 from keras_xreid.evaluation.image_quality import can_measure, mean_quality, quality_of_each
@@ -140,8 +140,8 @@ def evaluate(
         model: a model with `embed`, `distances` and `image_size`, and perhaps `recover`.
         data: a `DataSet`; its query and gallery are read.
         rates: rates that each-rate scores, each at least 1 (1 is high resolution).
-        train_rates: rates that `mean_lr` averages over, 1 and those not scored left out: those the
-            model was trained on, as a rule.
+        train_rates: rates that `mean_lr` averages over, or a range, "1..4"; 1 and those not scored
+            left out: those the model was trained on, as a rule.
         protocol: the one that the data set was loaded with, to be sure of it; None takes that.
         batch_size: images a forward pass; does not change the scores.
         image_size: (height, width); `model.image_size` by default.
@@ -191,6 +191,9 @@ def evaluate(
             f"protocol {data.protocol} has shrunk its queries already: a camera's degradation goes "
             "with each-rate, on queries of high resolution"
         )
+    if np.size(train_rates):  # none: no mean is taken
+        check_rates(train_rates)
+    train_rates = lr_rates(train_rates)
     trials = plan(model, data, rates, told_rates or {})
     counted = np.flatnonzero(counted_queries(data.query, data.gallery))
     if not len(counted):
@@ -267,8 +270,9 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
     if estimated and gallery_too:
         raise InputError(f"a {type(model).__name__} shrinks the gallery: it needs the true rates")
     if find_protocol(data.protocol).low is None:
-        if not rates or min(rates) < 1:
-            raise InputError(f"rates are {list(rates)}: give at least one rate, each 1 or more")
+        check_rates(rates)
+        if rate_range(rates):
+            raise InputError(f"rates {rates!r} to score: give numbers, no range")
         trials = []
         for rate in dict.fromkeys(rates):
             told = ESTIMATED if estimated else told_rates.get(rate, rate)
