@@ -35,7 +35,8 @@ class Trial:
     Args:
         rate: every query is shrunk by it; None: the protocol gave each query its own rate.
         query_rates: (q,) rates that the queries have, NaN where nobody knows.
-        told_rates: what the model hears of them: a number, (q,) of them, or None.
+        told_rates: what the model hears of them: a number, (q,) of them, or None; NaN where it
+            hears nothing of one.
         gallery_rate: what the gallery is shrunk by.
         gallery_told: what the model hears of the gallery.
         images: (q,) names of the images that the queries show, where the protocol makes a query of
@@ -75,7 +76,10 @@ class Trial:
     @property
     def compared_at(self):
         """The rates that distances are told: high resolution, where nobody knows them."""
-        return np.ones(len(self.query_rates)) if self.told_rates is None else self.told_rates
+        if self.told_rates is None:
+            return np.ones(len(self.query_rates))
+        told = self.told_rates
+        return np.nan_to_num(told, nan=1.0) if np.ndim(told) else told
 
 
 @dataclasses.dataclass
@@ -166,7 +170,8 @@ def evaluate(
         of upscaled queries of a model that embeds without recovering. "flip" {"per_rate",
         "mean_lr", "standard_error"} has averages of image and mirror image; None for a model that
         makes none. Where the protocol fixes the rates there is "mixed" besides, all queries
-        together, which is what the papers print, and "queries_per_rate".
+        together, which is what the papers print, and "queries_per_rate". Queries whose rate nobody
+        knows count in "mixed" alone, and the model is told no rate of them.
 
     Raises:
         InputError: another protocol than the data set's, a strength with one that has shrunk the
@@ -289,7 +294,7 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
             f"{data.protocol} does not: score it with each-rate, on queries of high resolution"
         )
     own = np.array([np.nan if record.rate is None else record.rate for record in data.query])
-    told = None if np.isnan(own).any() else own
+    told = None if np.isnan(own).all() else own
     images = _images_of(data) if find_protocol(data.protocol).every_rate else None
     return [Trial(None, own, ESTIMATED if estimated else told, images=images)]
 
@@ -315,6 +320,14 @@ class _Asked:
         return prepare_images(records, self.image_size, rate, self.kernel, strength)
 
     def embed(self, images, told, records):
+        unknown = np.isnan(told) if np.ndim(told) else np.zeros(1, bool)
+        if unknown.any():  # nothing is made up: those images are embedded without a rate
+            parts = []
+            for rows, of in ((unknown, None), (~unknown, told[~unknown])):
+                own = [record for record, chosen in zip(records, rows, strict=True) if chosen]
+                parts += [self.embed(images[rows], of, own)] if own else []
+            order = np.argsort(~unknown, kind="stable")
+            return np.concatenate(parts)[np.argsort(order)]
         options = {"flip": False} if self.flips else {}
         if self.adapted is not None:
             cameras = [record.camera for record in records]
@@ -448,8 +461,6 @@ def _scores(trials, train_rates, count, recovers):
 def _summary(trials, variant, train_rates):
     """Scores by rate, their mean over low rates and, where the protocol mixes them, of all."""
     rates = np.concatenate([trial.query_rates for trial in trials])
-    if np.isnan(rates).any():
-        rates = np.full_like(rates, np.nan)
     scores = np.concatenate([trial.scores[variant] for trial in trials])
     found = scores_by_rate(scores, rates, trials[0].images)
     per_rate = {name: scores for name, scores in found["per_rate"].items() if scores}
