@@ -2,9 +2,11 @@ import collections
 import dataclasses
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -286,6 +288,42 @@ def test_no_person_comes_again_before_all_others_came(records):
     for _ in range(10):
         people = [p for batch in epochs_of(batches, 1) for p in batch["person"][::2]]
         assert sorted(people[:5]) == sorted(people[5:]) == [0, 1, 2, 3, 4]
+
+
+def test_an_epochs_order_is_drawn_once_whatever_batch_is_asked_for(records, monkeypatch):
+    def slow(index):
+        """The people of a batch of two, all rounds drawn anew."""
+        rng, order = np.random.default_rng([3, 1, 1]), []
+        while len(order) < 2 * index + 2:
+            begun = order[len(order) - len(order) % 2 :]
+            people = rng.permutation(5).tolist()
+            order += sorted(people, key=begun.__contains__)
+        return order[2 * index : 2 * index + 2]
+
+    batches = ImageBatches(records, (8, 4), people_per_batch=2, images_per_person=2, seed=3)
+    rounds, isin = [], np.isin
+    monkeypatch.setattr(np, "isin", lambda *a: rounds.append(1) or isin(*a))
+
+    def people(index):
+        return batches.labels[batches._positions(1, index, np.random.default_rng(0))][::2].tolist()
+
+    for index in (7, 0, 60, 33, *range(100)):
+        assert people(index) == slow(index)
+    assert len(rounds) < 200
+    batches = pickle.loads(pickle.dumps(batches))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(people, reversed(range(100))))
+    assert found == [slow(index) for index in reversed(range(100))]
+    # All images in random order, too; of what is shared nobody may change anything.
+    batches = ImageBatches(records, (8, 4), batch_size=4, seed=3)
+    order = np.random.default_rng([3, 1, 1]).permutation(20)
+    drawn, generator = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda s: drawn.append(s) or generator(s))
+    for index in (4, 0, 2):
+        found = batches._positions(1, index, None)
+        assert found.tolist() == order[4 * index : 4 * index + 4].tolist()
+        assert not found.flags.writeable
+    assert len(drawn) <= 1
 
 
 def test_a_person_with_few_images_is_drawn_with_replacement(tmp_path):

@@ -15,7 +15,7 @@ from keras_xreid.data.batches import check_people
 from keras_xreid.data.datasets import DataSet, Record, hide_labels, hold_out_people, load
 from keras_xreid.data.manifest import manifest_rows, write_manifest
 from keras_xreid.data.people import people_in
-from keras_xreid.data.protocols import apply_protocol
+from keras_xreid.data.protocols import apply_protocol, build
 from keras_xreid.data.readers.market import MARKET_FOLDERS
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.ranking import evaluate_ranking
@@ -653,6 +653,13 @@ def test_mlr_rate_in_the_name(tmp_path):
     assert [r.rate for r in data.train + data.query + data.gallery] == [1, 3, 1]
 
 
+@pytest.mark.parametrize("name", ["1_001_1_01.png", "5_012_2_10_3x.jpg"])
+def test_mlr_names_of_cuhk03_are_refused(levels, name):
+    write_image(levels / "query" / "lr" / name)
+    said = message(load, "mlr", levels)
+    assert f"{name} has a name of CUHK03" in said and "1001_01_1_01.png" in said
+
+
 def test_mlr_wrong_folder(levels, tmp_path):
     assert f"{levels} holds them" in message(load, "mlr", tmp_path)
     (levels / "gallery" / "hr").rename(levels / "gallery" / "HD")
@@ -713,6 +720,9 @@ def test_synthetic_is_drawn_at_the_size_asked_for(monkeypatch, tmp_path):
     assert calls == [(256, 128)]
     assert (len(data.train), len(data.query)) == (0, 1)
     assert data.root == str(tmp_path)
+    for size in (5, (128,), (0, 64), "128x64"):
+        assert "image size" in message(load, "synthetic", image_size=size)
+    assert len(calls) == 1
 
 
 # --- dev split -------------------------------------------------------------------------------
@@ -1117,6 +1127,30 @@ def test_csv_names_an_empty_image(people_csv):
     assert "b.jpg is empty" in message(load, "csv", people_csv)
 
 
+def test_csv_knows_an_image_by_a_relative_and_an_absolute_path(people_csv, monkeypatch):
+    image = people_csv.parent / "in" / "q.jpg"
+    people_csv.write_text(GOOD_CSV.replace("in/g.jpg,ben,2,gallery,1", f"{image},ben,1,gallery,4"))
+    monkeypatch.chdir(people_csv.parent)
+    assert "it is in gallery here and in query in line 4" in message(load, "csv", people_csv.name)
+
+
+def test_csv_knows_a_person_in_both_forms_of_unicode(people_csv):
+    text = GOOD_CSV.replace("ben,1", "Zo\u00eb,1").replace("ben,2", "Zoe\u0308,2")
+    people_csv.write_text(text, encoding="utf-8")
+    data = load("csv", people_csv)
+    assert persons(data.query) == persons(data.gallery) == ["Zo\u00eb"]
+
+
+def test_csv_needs_only_the_images_asked_for(people_csv):
+    for image in "ab":
+        (people_csv.parent / "in" / f"{image}.jpg").unlink()
+    assert len(load("csv", people_csv, need=("query", "gallery")).query) == 1
+    assert "line 2: no file" in message(load, "csv", people_csv)
+    # What a row says is compared all the same.
+    people_csv.write_text(GOOD_CSV.replace("in/b.jpg,anna,2", "in/q.jpg,anna,1"))
+    assert "person is ben" in message(load, "csv", people_csv, need=("query", "gallery"))
+
+
 def test_a_manifest_lists_names_that_are_no_utf8(tmp_path):
     path = tmp_path / os.fsdecode(b"\xe9 \xc3\xa9.png")  # Latin-1's é, and UTF-8's
     try:
@@ -1154,6 +1188,32 @@ def test_cameras_are_left_out(tmp_path):
     assert "no camera 7 among those to train on" in message(
         load, "csv", tmp_path / "list.csv", train_cameras=(7,)
     )
+
+
+def test_a_protocol_draws_among_the_cameras_that_are_kept(tmp_path):
+    for person in (1, 2):
+        for camera in range(1, 7):
+            for folder, i in (("query", 0), ("bounding_box_test", 1)):
+                name = f"{person:04d}_c{camera}s1_00000{i}_00.jpg"
+                write_image(tmp_path / "market" / folder / name)
+    need = ("query", "gallery")
+    drawn = set()
+    for seed in range(8):
+        data = load(
+            "market1501", tmp_path / "market", need=need, protocol="paper", seed=seed,
+            test_cameras=("4", "5", "6"),
+        )  # fmt: skip
+        (camera,) = {r.camera for r in data.query}
+        assert {r.camera for r in data.gallery} == {4, 5, 6} - {camera}
+        assert len(data.query) == 4 and len(data.gallery) == 8
+        drawn.add(camera)
+    assert drawn == {4, 5, 6}
+    build(data, tmp_path / "built", verbose=False)
+    other = min({4, 5, 6} - {camera})
+    said = message(load, "mlr", tmp_path / "built", need=need, test_cameras=(other,))
+    assert f"no query is by test_cameras {other}" in said
+    kept = load("mlr", tmp_path / "built", need=need, test_cameras=(camera, other))
+    assert len(kept.query) == len(kept.gallery) == 4
 
 
 def test_fewer_people_are_trained_on_and_the_same_are_found(tmp_path):

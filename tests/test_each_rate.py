@@ -223,16 +223,29 @@ def test_no_trained_rate_was_scored():
     assert results["mean_lr"] is None
 
 
+def test_trained_rates_may_be_a_range():
+    found = [
+        evaluate(Plain(), drawn_data(), rates=(1, 2, 4, 8), train_rates=trained, verbose=False)
+        for trained in ("1..4", (2, 3, 4))
+    ]
+    assert found[0].scores == found[1].scores
+
+
 def test_bad_input():
     data = drawn_data()
     with pytest.raises(InputError, match=r"protocol paper was asked for, .* each-rate"):
         evaluate(Plain(), data, protocol="paper")
     with pytest.raises(InputError, match="unknown protocol 'mine'"):
         evaluate(Plain(), data, protocol="mine")
-    with pytest.raises(InputError, match="each 1 or more"):
-        evaluate(Plain(), data, rates=(0.5, 2))
-    with pytest.raises(InputError, match="at least one rate"):
-        evaluate(Plain(), data, rates=())
+    model = Plain()
+    for options, words in (
+        ({"rates": (0.5, 2)}, "rate 0.5 is below 1"), ({"rates": ()}, "give at least one"),
+        ({"rates": 2}, "rates 2: give a list"), ({"rates": "1..4"}, "numbers, no range"),
+        ({"train_rates": 4}, "rates 4: give a list"), ({"train_rates": "1-4"}, "a range such as"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            evaluate(model, data, **options)
+    assert not model.told  # before any work
     data.gallery = [record for record in data.gallery if record.camera == 0]
     with pytest.raises(InputError, match="none of the 12 queries"):
         evaluate(Plain(), data)

@@ -1,5 +1,7 @@
 """Protocols that fix the rates, with a model whose scores can be worked out another way."""
 
+import collections
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +11,9 @@ import keras_xreid as xr
 from keras_xreid.data.protocols import apply_protocol
 from keras_xreid.data.resolution import prepare_images
 from keras_xreid.evaluation.reranking import rerank
+from keras_xreid.evaluation.speed import query_ms
 from keras_xreid.report import run_figures
+from keras_xreid.report.report import _about_scores
 from keras_xreid.report.tables import score_table
 
 PIL = pytest.importorskip("PIL.Image")
@@ -171,6 +175,35 @@ def test_what_is_refused(data):
     model.gallery_at_query_rate = True
     with pytest.raises(xr.InputError, match="score it with each-rate"):
         xr.evaluate(model, apply_protocol(data, "paper"))
+
+
+def test_some_unknown_rates(data):
+    """What is known is told and counted as ever: one query without a rate changes no other."""
+    fixed = apply_protocol(data, "multi-shot")
+    fixed.query = [xr.Record(r.path, r.person, r.camera, rate=r.rate) for r in fixed.query]
+    whole = xr.evaluate(Plain(), fixed, verbose=False)
+    few = {0, 7}
+    fixed.query = [
+        dataclasses.replace(r, rate=None) if i in few else r for i, r in enumerate(fixed.query)
+    ]
+    model = Plain()
+    result = xr.evaluate(model, fixed, verbose=False)
+    rates = [record.rate for record in fixed.query]
+    assert model.told[1:] == [None, [rate for rate in rates if rate]]
+    (trial,), (other,) = result.trials, whole.trials
+    np.testing.assert_array_equal(trial.query["plain"], other.query["plain"])
+    assert trial.compared_at.tolist() == [rate or 1 for rate in rates]
+    scores, counts = result.scores, collections.Counter(filter(None, rates))
+    assert scores["queries_per_rate"] == {f"{rate}": counts[rate] for rate in (2, 3, 4)}
+    assert scores["queries"] == len(rates) and scores["mixed"] == whole.scores["mixed"]
+    for rate in counts:
+        rows = [i for i, own in enumerate(rates) if own == rate]
+        expected = other.scores["plain"][rows, 0].mean()
+        assert scores["per_rate"][f"{rate}"]["rank1"] == pytest.approx(expected)
+    model.told.clear()
+    query_ms(model, result, repeats=1)
+    assert model.told == [None, None]
+    assert "2 at a rate that nobody knows" in _about_scores({**scores, "protocol": "multi-shot"})
 
 
 def test_unknown_rates(data):

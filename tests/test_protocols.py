@@ -115,13 +115,14 @@ def test_rain_code_lists_every_image_at_every_rate():
     assert (made.gallery_shots, made.gallery_draws) == (1, 100)
 
 
-def test_queries_of_rain_code_are_known_by_their_image():
-    made = apply_protocol(test_set(), "rain-code")
+@pytest.mark.parametrize("rates", [(2, 3, 4), (1, 2, 2.5)])
+def test_queries_of_rain_code_are_known_by_their_image(rates):
+    made = apply_protocol(test_set(), "rain-code", rates=rates, kernel="area")
     (trial,) = plan(None, made)
     assert len(set(trial.images)) == 720
     built = [Record(row["path"], row["person"], row["camera"], row["rate"])
              for row, _ in planned_rows(made) if row["role"] == "query"]  # fmt: skip
-    (again,) = plan(None, dataclasses.replace(made, query=built))
+    (again,) = plan(None, dataclasses.replace(made, name="mlr", query=built))
     assert len({*trial.images}) == len({*again.images})
     assert len({*zip(trial.images, again.images, strict=True)}) == 720  # the same images
     assert plan(None, apply_protocol(test_set(), "paper"))[0].images is None
@@ -203,6 +204,12 @@ def test_rates_are_drawn_evenly_and_for_each_image_alone():
     rates = {record.path: record.rate for record in made.query}
     fewer = apply_protocol(test_set(people=range(50, 101)), "paper-all-queries", rates=[4, 3, 2])
     assert all(rates[record.path] == record.rate for record in fewer.query)
+
+
+def test_a_rate_given_twice_counts_once():
+    for name in ("rain-code", "paper"):
+        once, twice = (apply_protocol(test_set(), name, rates=r) for r in ((2, 3), (2, 2, 3)))
+        assert once.query == twice.query
 
 
 @pytest.mark.parametrize("name", [name for name in LOW if name != "rain-code"])
@@ -446,6 +453,19 @@ def test_build_refuses_what_it_cannot_do(built, viper, tmp_path):
     assert "manifest.jsonl, line 1" in message(verify, tmp_path)
     (tmp_path / "manifest.jsonl").write_text("")
     assert "is empty" in message(load, "mlr", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options, start",
+    [
+        ({"rates": (8,)}, "rates (8,) of mlr"), ({"rates": "1..4"}, "rates 1..4 of mlr"),
+        ({"rates": (0.5,), "kernel": "bicubic"}, "kernel bicubic of mlr"),
+    ],
+)  # fmt: skip
+def test_a_built_folder_takes_no_rates_or_kernel(built, options, start):
+    out = built[1]
+    assert load("mlr", out, rates=(2.0, 3.0, 4.0)).query
+    assert message(load, "mlr", out, **options).startswith(start)
 
 
 def test_names_are_kept_apart_and_safe(tmp_path):

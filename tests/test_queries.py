@@ -1,6 +1,7 @@
 """queries.csv against what was ranked, and against the manifest."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -84,6 +85,21 @@ def test_a_rate_that_nobody_knows_stays_open(data, tmp_path):
     write_queries(tmp_path / "queries.csv", result)
     found = read_queries(tmp_path / "queries.csv")
     assert {rate for _, rate in found} == {""} and len(found) == result.scores["queries"]
+
+
+def test_one_unknown_rate_leaves_the_others_as_they_are(data, tmp_path):
+    fixed = apply_protocol(data, "multi-shot")
+    fixed.query = [xr.Record(r.path, r.person, r.camera, rate=r.rate) for r in fixed.query]
+    fixed.query[0] = dataclasses.replace(fixed.query[0], rate=None)
+    result = xr.evaluate(Plain(), fixed, verbose=False)
+    write_queries(tmp_path / "queries.csv", result)
+    rows = rows_of(tmp_path / "queries.csv")
+    per_rate = result.scores["per_rate"]
+    assert {row["rate"] for row in rows} == {"", *per_rate} and len(per_rate) > 1
+    for rate, scores in per_rate.items():
+        ranks = [float(row["rank1"]) for row in rows if row["rate"] == rate]
+        assert np.mean(ranks) == pytest.approx(scores["rank1"])
+        assert len(ranks) == result.scores["queries_per_rate"][rate]
 
 
 def test_what_cannot_be_read(tmp_path):

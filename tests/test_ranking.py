@@ -570,6 +570,23 @@ def test_memory_is_bounded():
     assert peak < 30e6
 
 
+def test_what_is_right_is_kept_once_for_a_person_and_a_camera():
+    """2,000 queries of 5 people among 20,000 images: an array for each query would take 64 MB."""
+    gallery = records(*((i % 5, i % 7) for i in range(20_000)))
+    query = records(*((i % 5, i % 3) for i in range(2_000)))
+    for call in (ranking.matches_and_junk, counted_queries):
+        tracemalloc.start()
+        found = call(query, gallery)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4e6
+    assert found.all()
+    gallery = records((1, 1), (2, 1), (2, 2), (None, 3), (-1, 4), ("-1", 5))
+    query = records((1, 1), (1, 2), (2, 1), (3, 1), (None, 1), (-1, 1), ("-1", 1), ("1", 2))
+    assert counted_queries(query, gallery).tolist() == [False, True, True] + [False] * 5
+    assert counted_queries([], gallery).shape == (0,)
+
+
 def test_a_block_of_another_shape_is_refused():
     distances = LazyDistances(lambda rows: np.zeros((1, 1)), (2, 1))
     with pytest.raises(InputError, match=r"queries 0 to 1 have shape \(1, 1\), expected \(2, 1\)"):

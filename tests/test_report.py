@@ -454,6 +454,10 @@ def test_map_of_embeddings_by_person_and_by_rate(tmp_path):
     colours = [ImageColor.getrgb(c) for c in figures.COLOURS]
     assert all(count(by_person, colour) > 30 for colour in colours)
     assert not any(count(by_rate, colour, near=5) > 30 for colour in colours[:-1])
+    # A rate that nobody knows has no colour.
+    more = np.append(places, [[0.5, 0.5]] * 2, axis=0), [*people, 0, 1], [*rates, np.nan, np.nan]
+    again = pixels(figures.embedding_map(tmp_path / "map.png", *more))
+    assert (again[:, 536:] == image[:, 536:]).all()
 
 
 def test_queries_of_the_map_are_few_people_with_all_rates():

@@ -194,7 +194,7 @@ def test_bad_input():
         rerank(square, 2, k1=0)
     with pytest.raises(InputError, match=r"weight is 1\.5: give 0 or more"):
         rerank(square, 2, weight=1.5)
-    for wrong in (-0.5, np.nan):
+    for wrong in (-0.5, np.nan, np.inf):
         broken = square.copy()
         broken[1, 4] = wrong
         with pytest.raises(InputError, match=r"images 0 to 5 begin at .* distances of 0 or more"):

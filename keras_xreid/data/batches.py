@@ -5,6 +5,9 @@ with any number of workers. `fit(batches, shuffle=False)` is needed for that: Ke
 draws from Python's global random numbers.
 """
 
+import functools
+import operator
+
 import keras
 import numpy as np
 
@@ -271,20 +274,20 @@ class Batches(keras.utils.PyDataset):
 
     def _positions(self, epoch, index, rng, *stream):
         """The batch's share of all images in the epoch's order, or K images of each of P people."""
-        order = self._generator(epoch, -1, *stream)
+        order = self._seeds(epoch, -1, *stream)
         if self._of_camera is not None:
-            drawn = order.permutation(len(self.records))[index % len(self.records)]
+            drawn = _shuffled(len(self.records), order)[index % len(self.records)]
             return self._positions_of_camera(self.records[drawn].camera, rng)
         if not self._groups:
             begin, end = index * self.batch_size, (index + 1) * self.batch_size
-            return order.permutation(len(self.records))[begin:end]
+            return _shuffled(len(self.records), order)[begin:end]
         k = self.images_per_person
         people = _in_turn(self.people, self._groups, index, order)
         images = [self.images_of[label] for label in people]
         positions = [rng.choice(mine, k, replace=len(mine) < k) for mine in images]
         rest = self.batch_size - k * self._groups
         if rest:
-            order = self._generator(epoch, -2, *stream)
+            order = self._seeds(epoch, -2, *stream)
             others = _in_turn(len(self.unlabeled), rest, index, order)
             positions.append(self.unlabeled[others])
         return np.concatenate(positions)
@@ -302,14 +305,17 @@ class Batches(keras.utils.PyDataset):
         images = [people[label] for label in chosen]
         return np.concatenate([rng.choice(own, k, replace=len(own) < k) for own in images])
 
-    def _generator(self, epoch, index, *stream):
-        """The random numbers of one batch; index -1 is for the epoch's order.
+    def _seeds(self, epoch, index, *stream):
+        """What one batch is drawn by; index -1 is for the epoch's order.
 
         Index -2 is for the order of the images without a label. A stream of its own is for what is
         drawn beside the batch.
         """
         # 1 for the order, 2 and up for the batches: NumPy takes [s, e] and [s, e, 0] for one seed.
-        return np.random.default_rng([self.seed, epoch, index + 2, *stream])
+        return tuple(map(operator.index, (self.seed, epoch, index + 2, *stream)))
+
+    def _generator(self, epoch, index, *stream):
+        return np.random.default_rng(self._seeds(epoch, index, *stream))
 
     def _read_images(self):
         """Decodes the images once, at the first batch.
@@ -464,13 +470,32 @@ def _by_camera(records, labels):
     return found
 
 
-def _in_turn(count, share, index, rng):
+# An epoch's order is drawn once, and not for each of its batches. These are functions of numbers
+# alone, so threads and processes may each draw it for themselves. Eight: a batch may take four
+# orders, and those made ahead may be of two epochs.
+@functools.lru_cache(maxsize=8)
+def _shuffled(count, seeds):
+    order = np.random.default_rng(seeds).permutation(count)
+    order.setflags(write=False)
+    return order
+
+
+def _in_turn(count, share, index, seeds):
     """A batch's share of `count` things that come in rounds, each round in a new random order."""
-    begin, end, order = index * share, (index + 1) * share, []
-    while len(order) < end:
+    begin, end = index * share, (index + 1) * share
+    # In powers of two: whoever asks for one batch after another has each round drawn twice at most.
+    return _rounds(count, share, 1 << (end - 1).bit_length(), seeds)[begin:end]
+
+
+@functools.lru_cache(maxsize=8)
+def _rounds(count, share, length, seeds):
+    rng, order = np.random.default_rng(seeds), []
+    while len(order) < length:
         # A round may begin within a batch: what that batch holds already comes up last.
         begun = order[len(order) - len(order) % share :]
         things = rng.permutation(count)
         again = np.isin(things, begun)
         order += [*things[~again], *things[again]]
-    return order[begin:end]
+    order = np.array(order)
+    order.setflags(write=False)
+    return order

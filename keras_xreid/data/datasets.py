@@ -21,6 +21,7 @@ from keras_xreid.data.readers.mlr_folder import protocol_of_mlr, read_mlr
 from keras_xreid.data.readers.mot import cut_people
 from keras_xreid.data.readers.viper_caviar import read_caviar, read_viper
 from keras_xreid.data.records import DataSet, Record
+from keras_xreid.data.resolution import check_size
 from keras_xreid.data.synthetic.people import load_synthetic
 from keras_xreid.errors import InputError, check_number
 
@@ -56,7 +57,7 @@ class _Row(NamedTuple):
 
 
 def _read_synthetic(data_dir, image_size, **style):
-    return load_synthetic(image_size=tuple(image_size), **style)
+    return load_synthetic(image_size=check_size(image_size), **style)
 
 
 def _read_caviar_native(data_dir, split_id):
@@ -134,7 +135,8 @@ def load(
             among the first 200; None: all. Who is to be found stays as it is.
         train_cameras: take training images of these cameras only; a person with a single image
             left is left out. Empty: all cameras.
-        test_cameras: take queries and gallery images of these cameras only. Empty: all.
+        test_cameras: take queries and gallery images of these cameras only, and draw a protocol's
+            LR camera among them. Empty: all.
 
     Returns:
         A `DataSet`; lists not needed are empty.
@@ -183,6 +185,11 @@ def load(
                 f"split {split_id}, seed {seed} of mlr: these images are drawn already, so it has "
                 "split 0 and seed 0 only"
             )
+    if built and (kernel is not None or tuple(np.ravel(rates)) != (2, 3, 4)):
+        what = f"rates {rates}" if kernel is None else f"kernel {kernel}"
+        raise InputError(
+            f"{what} of mlr: {data_dir} was built, and its images are shrunk already; leave it out"
+        )
     row = READERS[name]
     protocol = row.protocol if protocol is None else protocol
     rule = find_protocol(protocol or "each-rate")
@@ -211,6 +218,12 @@ def load(
         raise InputError(f"{name}: cannot read {data_dir} ({error.strerror or error})") from error
     if split == "dev":
         data = hold_out_people(data, fold)
+    root = data.root or os.path.commonpath(
+        [os.path.dirname(os.path.abspath(r.path)) for r in data.train + data.query + data.gallery]
+    )
+    data = dataclasses.replace(data, root=str(root))
+    # First of all: a protocol draws among the cameras that are kept.
+    data = _of_cameras(data, train_cameras, test_cameras)
     low = [record for record in data.query if (record.rate or 1) > 1]
     if low and rule.low is None:
         if protocol is not None:
@@ -224,10 +237,6 @@ def load(
             f"split {split_id} of {name}: its queries are of low resolution already, and nothing "
             "is drawn, so it has split 0 only"
         )
-    root = data.root or os.path.commonpath(
-        [os.path.dirname(os.path.abspath(r.path)) for r in data.train + data.query + data.gallery]
-    )
-    data = dataclasses.replace(data, root=str(root))
     if not built:  # or else the manifest has said it all
         data = dataclasses.replace(
             data, protocol=protocol or "each-rate", split_id=split_id, seed=seed
@@ -236,7 +245,11 @@ def load(
         data = apply_protocol(
             data, protocol, split_id=split_id, seed=seed, rates=rates, kernel=kernel
         )
-    data = _of_cameras(data, train_cameras, test_cameras)
+    if test_cameras and "query" in need and not data.query:
+        raise InputError(
+            f"{name}: no query is by test_cameras {' '.join(map(str, test_cameras))}: give others, "
+            "or leave them out"
+        )
     if train_people is not None:
         data = _fewer_people(data, train_people)
     if limit is not None:

@@ -160,6 +160,7 @@ def apply_protocol(data, protocol, *, split_id=0, seed=0, rates=(2, 3, 4), kerne
     check_rates(rates)
     if rate_range(rates):
         raise InputError(f"rates {rates!r} of a protocol's queries: give numbers, no range")
+    rates = tuple(dict.fromkeys(rates))  # one given twice is drawn no more often
     check_kernel(kernel or rule.kernel)
     for what, value in (("split", split_id), ("seed", seed)):
         if value < 0:

@@ -8,7 +8,7 @@ import numpy as np
 from keras_xreid.data.camera import check_strength
 from keras_xreid.data.protocols import find_protocol
 from keras_xreid.data.rate import ESTIMATED, estimate_rate
-from keras_xreid.data.resolution import prepare_images
+from keras_xreid.data.resolution import check_rates, lr_rates, prepare_images, rate_range
 from keras_xreid.errors import InputError
 from keras_xreid.evaluation.distances import LazyDistances, distances_among, model_distances
 from keras_xreid.evaluation.image_quality import can_measure, mean_quality, quality_of_each
@@ -35,7 +35,8 @@ class Trial:
     Args:
         rate: every query is shrunk by it; None: the protocol gave each query its own rate.
         query_rates: (q,) rates that the queries have, NaN where nobody knows.
-        told_rates: what the model hears of them: a number, (q,) of them, or None.
+        told_rates: what the model hears of them: a number, (q,) of them, or None; NaN where it
+            hears nothing of one.
         gallery_rate: what the gallery is shrunk by.
         gallery_told: what the model hears of the gallery.
         images: (q,) names of the images that the queries show, where the protocol makes a query of
@@ -75,7 +76,10 @@ class Trial:
     @property
     def compared_at(self):
         """The rates that distances are told: high resolution, where nobody knows them."""
-        return np.ones(len(self.query_rates)) if self.told_rates is None else self.told_rates
+        if self.told_rates is None:
+            return np.ones(len(self.query_rates))
+        told = self.told_rates
+        return np.nan_to_num(told, nan=1.0) if np.ndim(told) else told
 
 
 @dataclasses.dataclass
@@ -140,8 +144,8 @@ def evaluate(
         model: a model with `embed`, `distances` and `image_size`, and perhaps `recover`.
         data: a `DataSet`; its query and gallery are read.
         rates: rates that each-rate scores, each at least 1 (1 is high resolution).
-        train_rates: rates that `mean_lr` averages over, 1 and those not scored left out: those the
-            model was trained on, as a rule.
+        train_rates: rates that `mean_lr` averages over, or a range, "1..4"; 1 and those not scored
+            left out: those the model was trained on, as a rule.
         protocol: the one that the data set was loaded with, to be sure of it; None takes that.
         batch_size: images a forward pass; does not change the scores.
         image_size: (height, width); `model.image_size` by default.
@@ -166,7 +170,8 @@ def evaluate(
         of upscaled queries of a model that embeds without recovering. "flip" {"per_rate",
         "mean_lr", "standard_error"} has averages of image and mirror image; None for a model that
         makes none. Where the protocol fixes the rates there is "mixed" besides, all queries
-        together, which is what the papers print, and "queries_per_rate".
+        together, which is what the papers print, and "queries_per_rate". Queries whose rate nobody
+        knows count in "mixed" alone, and the model is told no rate of them.
 
     Raises:
         InputError: another protocol than the data set's, a strength with one that has shrunk the
@@ -191,6 +196,9 @@ def evaluate(
             f"protocol {data.protocol} has shrunk its queries already: a camera's degradation goes "
             "with each-rate, on queries of high resolution"
         )
+    if np.size(train_rates):  # none: no mean is taken
+        check_rates(train_rates)
+    train_rates = lr_rates(train_rates)
     trials = plan(model, data, rates, told_rates or {})
     counted = np.flatnonzero(counted_queries(data.query, data.gallery))
     if not len(counted):
@@ -267,8 +275,9 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
     if estimated and gallery_too:
         raise InputError(f"a {type(model).__name__} shrinks the gallery: it needs the true rates")
     if find_protocol(data.protocol).low is None:
-        if not rates or min(rates) < 1:
-            raise InputError(f"rates are {list(rates)}: give at least one rate, each 1 or more")
+        check_rates(rates)
+        if rate_range(rates):
+            raise InputError(f"rates {rates!r} to score: give numbers, no range")
         trials = []
         for rate in dict.fromkeys(rates):
             told = ESTIMATED if estimated else told_rates.get(rate, rate)
@@ -285,16 +294,16 @@ def plan(model, data, rates=(1, 2, 3, 4, 8), told_rates=None):
             f"{data.protocol} does not: score it with each-rate, on queries of high resolution"
         )
     own = np.array([np.nan if record.rate is None else record.rate for record in data.query])
-    told = None if np.isnan(own).any() else own
-    images = [_image_of(r) for r in data.query] if find_protocol(data.protocol).every_rate else None
+    told = None if np.isnan(own).all() else own
+    images = _images_of(data) if find_protocol(data.protocol).every_rate else None
     return [Trial(None, own, ESTIMATED if estimated else told, images=images)]
 
 
-def _image_of(record):
-    """Names the image that a query shows; `build` wrote one at each rate, a_2x.bmp and a_3x.bmp."""
-    if record.kernel is None and record.key is None:
-        return re.sub(r"_[\d.]+x(-\d+)?\.bmp$", r"\1", record.path)
-    return f"{record.path} {record.key}"
+def _images_of(data):
+    """Names the images that queries show; `build` wrote a.jpg at rate 1, a_2x.bmp and a_3x.bmp."""
+    if data.name == "mlr":
+        return [re.sub(r"(_[\d.]+x)?(-\d+)?\.\w+$", r"\2", r.path) for r in data.query]
+    return [f"{r.path} {r.key}" for r in data.query]
 
 
 class _Asked:
@@ -311,6 +320,14 @@ class _Asked:
         return prepare_images(records, self.image_size, rate, self.kernel, strength)
 
     def embed(self, images, told, records):
+        unknown = np.isnan(told) if np.ndim(told) else np.zeros(1, bool)
+        if unknown.any():  # nothing is made up: those images are embedded without a rate
+            parts = []
+            for rows, of in ((unknown, None), (~unknown, told[~unknown])):
+                own = [record for record, chosen in zip(records, rows, strict=True) if chosen]
+                parts += [self.embed(images[rows], of, own)] if own else []
+            order = np.argsort(~unknown, kind="stable")
+            return np.concatenate(parts)[np.argsort(order)]
         options = {"flip": False} if self.flips else {}
         if self.adapted is not None:
             cameras = [record.camera for record in records]
@@ -444,8 +461,6 @@ def _scores(trials, train_rates, count, recovers):
 def _summary(trials, variant, train_rates):
     """Scores by rate, their mean over low rates and, where the protocol mixes them, of all."""
     rates = np.concatenate([trial.query_rates for trial in trials])
-    if np.isnan(rates).any():
-        rates = np.full_like(rates, np.nan)
     scores = np.concatenate([trial.scores[variant] for trial in trials])
     found = scores_by_rate(scores, rates, trials[0].images)
     per_rate = {name: scores for name, scores in found["per_rate"].items() if scores}

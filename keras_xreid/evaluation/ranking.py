@@ -5,6 +5,8 @@ camera is junk and leaves the gallery of that query, and so does every image of 
 `keras_xreid.data.people`. Images at equal distance keep the order of the gallery.
 """
 
+import functools
+
 import numpy as np
 
 from keras_xreid.data.people import is_junk, nobody
@@ -259,7 +261,11 @@ def counted_queries(query, gallery):
     Returns:
         (queries,) array of bool.
     """
-    return np.array([len(match) > 0 for match in matches_and_junk(query, gallery)[0]], bool)
+    cameras = {}
+    for record in gallery:
+        cameras.setdefault(record.person, set()).add(record.camera)
+    cameras = {p: seen for p, seen in cameras.items() if p is not None and not is_junk(p)}
+    return np.array([bool(cameras.get(r.person, set()) - {r.camera}) for r in query], bool)
 
 
 def standard_error(percent, n):
@@ -387,13 +393,15 @@ def matches_and_junk(query, gallery):
     dropped = [columns.pop(person) for person in list(columns) if is_junk(person)]
     without_person = np.concatenate([nothing, *dropped])
     columns.pop(None, None)  # two people whom nobody knows are not the same
-    matches, junk = [], []
-    for record in query:
-        same_person = columns.get(record.person, nothing)
-        same_camera = cameras[same_person] == record.camera
-        matches.append(same_person[~same_camera])
-        junk.append(same_person[same_camera])
-    return matches, junk, without_person
+
+    @functools.cache  # queries of a person by one camera share their arrays, which may be long
+    def parted(person, camera):
+        same_person = columns.get(person, nothing)
+        same_camera = cameras[same_person] == camera
+        return same_person[~same_camera], same_person[same_camera]
+
+    both = [parted(record.person, record.camera) for record in query]
+    return [matches for matches, _ in both], [junk for _, junk in both], without_person
 
 
 def _counted(scores):

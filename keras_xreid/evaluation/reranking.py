@@ -39,7 +39,7 @@ def rerank(distances, queries, k1=20, k2=6, weight=0.3):
         A `LazyDistances` of shape (queries, gallery), values in [0, 1]; `[:]` is the whole array.
 
     Raises:
-        InputError: A matrix that is not square, a distance that is not a number or is below 0, or
+        InputError: A matrix that is not square, a distance that is not finite or is below 0, or
             settings out of range.
 
     Example:
@@ -136,10 +136,10 @@ def _nearest_of_each(distances, k):
         rows = slice(start, start + height)
         largest[rows] = np.maximum(largest[rows], block.max(axis=1))
         # Rounding may leave a little less than 0. Written so that NaN fails too.
-        if not block.min() >= -1e-5 * block.max():
+        if not block.min() >= -1e-5 * block.max() > -np.inf:
             raise InputError(
-                f"distances of images {start} to {rows.stop - 1} begin at {block.min()}: "
-                "re-ranking takes distances of 0 or more, all of them numbers"
+                f"distances of images {start} to {rows.stop - 1} begin at {block.min()} and end at "
+                f"{block.max()}: re-ranking takes distances of 0 or more, all of them finite"
             )
         own = np.arange(max(start, left), min(start + height, left + width))
         if len(own):

@@ -32,6 +32,8 @@ def query_ms(model, result, repeats=5, seconds=1.0, adapted=None):
     told, compared_at = (
         rates[:1] if np.ndim(rates) else rates for rates in (trial.told_rates, trial.compared_at)
     )
+    if np.ndim(told) and np.isnan(told[0]):  # nobody knows it
+        told = None
     query = result.data.query[0]
     image = prepare_images([query], result.image_size, trial.shrinks, result.kernel)
     camera = {} if adapted is None else {"cameras": query.camera, "adapted": adapted}

@@ -284,7 +284,7 @@ def embedding_map(path, places, people, rates, train_rates=(2, 3, 4)):
             colour = COLOURS[number % len(COLOURS)]
             marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
             left.scatter(*of_person.T, s=16, c=colour, marker=marker, lw=0)
-        scored = sorted(set(rates.tolist()))
+        scored = np.unique(rates[~np.isnan(rates)]).tolist()  # one that nobody knows has no colour
         for number, rate in enumerate(scored):
             of_rate = places[rates == rate]
             unseen = rate != 1 and rate not in train_rates

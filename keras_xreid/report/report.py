@@ -117,6 +117,8 @@ def _about_scores(metrics):
     if metrics.get("queries"):
         counts = metrics.get("queries_per_rate") or {}
         told = [f", {count:,} at rate {rate}" for rate, count in counts.items() if count]
+        if metrics.get("mixed") and (rest := metrics["queries"] - sum(counts.values())):
+            told.append(f", {rest:,} at a rate that nobody knows")
         counted = f", {metrics['queries']:,} queries counted" + ("".join(told) or " at each rate")
     sentences = [f"In percent{counted}.", "± is one standard error."]
     protocol = metrics.get("protocol") or "each-rate"

@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from keras_xreid.data.people import is_junk, note_both, note_zero
@@ -27,7 +28,7 @@ def read_csv(data_dir, need=ROLES):
 
     Args:
         data_dir: the `.csv` file, or a folder that holds exactly one.
-        need: the lists wanted.
+        need: the lists wanted; images of the others may be missing.
 
     Returns:
         A `DataSet`; person is a str, camera an int.
@@ -59,7 +60,7 @@ def read_csv(data_dir, need=ROLES):
             if twice:
                 raise InputError(f"{table}, line 1: column {twice} is there twice: keep one")
             for row in rows:
-                record, role = _csv_record(table, rows.line_num, row)
+                record, role = _csv_record(table, rows.line_num, row, need)
                 if is_junk(record.person):
                     junk += 1
                     continue
@@ -88,7 +89,7 @@ class _Seen:
         self.people = {role: {} for role in ROLES}  # person -> line
 
     def add(self, line, record, role):
-        first, lines = self.images.setdefault(os.path.normpath(record.path), (record, {}))
+        first, lines = self.images.setdefault(os.path.abspath(record.path), (record, {}))
         for what in ("person", "camera", "rate"):
             here, there = getattr(record, what), getattr(first, what)
             if here != there:
@@ -135,7 +136,7 @@ def _find_csv(path):
     return found[0]
 
 
-def _csv_record(table, line, row):
+def _csv_record(table, line, row, need):
     where = f"{table}, line {line}"
     values = {name: (row[name] or "").strip() for name in (*CSV_COLUMNS, "rate") if name in row}
     surplus = [cell for cell in row.get(None, ()) if cell.strip()]
@@ -159,8 +160,12 @@ def _csv_record(table, line, row):
             f"{where}: rate is {rate[:40]!r}: expected a whole number, 1 to 999, or none"
         )
     path = table.parent / values["path"]
-    if not path.is_file():
-        raise InputError(f"{where}: no file {path}: paths are relative to the .csv file's folder")
-    check_not_empty(path, path.stat().st_size)
+    if values["split"] in need:
+        if not path.is_file():
+            raise InputError(
+                f"{where}: no file {path}: paths are relative to the .csv file's folder"
+            )
+        check_not_empty(path, path.stat().st_size)
     rate = whole and int(whole[1])
-    return Record(str(path), values["person"], int(camera[1]), rate), values["split"]
+    person = unicodedata.normalize("NFC", values["person"])  # macOS may write é as e and an accent
+    return Record(str(path), person, int(camera[1]), rate), values["split"]

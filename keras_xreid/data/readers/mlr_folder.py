@@ -25,6 +25,8 @@ MLR_NAME = re.compile(
     r"\.(?:jpg|jpeg|png|bmp)$",
     re.IGNORECASE,
 )
+# pair_person_view_image: read as the above, all people of a pair of cameras would be one.
+CUHK03_NAME = re.compile(r"[1-5]_\d{3}_[12]_\d\d(_\d+x)?\.")
 MLR_EXPECTED = (
     "expected train/, query/ and gallery/, each with lr/ and hr/ inside (names like "
     "0001_c2_....jpg: person, camera) or with names like 00020_c0_00000.jpg, camera 0 being of low "
@@ -51,7 +53,8 @@ def read_mlr(data_dir, need=ROLES):
         out, and one numbered 0 is a distractor, 0, where no query shows it.
 
     Raises:
-        InputError: folder missing, of another layout or half empty; empty image file.
+        InputError: folder missing, of another layout or half empty, or names of CUHK03; empty image
+            file.
     """
     root = Path(data_dir)
     if (root / MANIFEST).is_file():
@@ -86,6 +89,12 @@ def read_mlr(data_dir, need=ROLES):
                 here, rest = read_folder(folder, parse)
                 found, others = found + here, others + rest
                 for record in here:
+                    if CUHK03_NAME.match(Path(record.path).name):
+                        raise InputError(
+                            f"mlr: {record.path} has a name of CUHK03, a pair of cameras and then "
+                            "the person: put the person first (1001_01_1_01.png for "
+                            "1_001_1_01.png), or give a list, --data csv"
+                        )
                     if is_junk(record.person):
                         continue
                     if place.name == "hr" or (not by_folder and record.camera != 0):
