@@ -65,8 +65,7 @@ def main(o):
     app.unused(o, o.preset == "paper", "--preset paper has its own", "learning_rate")
     app.unused(o, True, "there is no triplet loss", "unit_triplet")
     without = "mask" in o.without
-    masks = ["end_to_end", "mask_stddev", "mask_shared", "mask_speed"]
-    app.unused(o, without, "--without mask has no masks to train", *masks)
+    app.unused(o, without, "--without mask has no masks to train", "end_to_end", "mask_speed")
     app.unused(o, without or o.end_to_end, "no mask comes after another", "mask_epochs", "restart")
     run = app.Run("adaptive", o, xr.Adaptive)
     # A level for each whole rate of a range; what is drawn from it has the nearest level.

@@ -21,7 +21,6 @@ RATES = {"generator": 1e-4, "discriminator": 1e-4, "association": 1e-3}  # the p
 
 ONE = {"images_per_person": 1}  # images of stage 2 come one by one, in random order
 STRONG = {"critic_statistics": "moving", "phi_scale": 0.1, "reid_triplet": 1.0}
-# Options of stage 1 alone.
 STAGE_1 = ["reid_epochs", "weights", "learning_rate", "reid_triplet", "unit_triplet", "l2"]
 
 
@@ -54,14 +53,9 @@ class Options:
 def main(o):
     from keras_xreid.training.schedules import rising_and_falling
 
-    phi = ["association", "bridge", "phi_scale"]
-    app.unused(o, o.supervision != "full", "only full has phi", *phi)
-    judged = o.supervision in ("mse+id+gan", "full")
-    app.unused(o, not judged, f"{o.supervision} has no critic", "critic_statistics")
-    app.unused(o, o.association != "r-to-d", "only r-to-d scales phi", "phi_scale")
+    app.unused(o, o.supervision != "full", "only full has phi", "association", "bridge")
     app.unused(o, o.association == "common", "--association common never has a bridge", "bridge")
     app.unused(o, o.reid, "--reid skips stage 1", *STAGE_1)
-    app.unused(o, not o.reid_triplet, "there is no triplet loss", "unit_triplet")
     run, grouped = app.Run("intact", o, xr.INTACT), o.images_per_person > 1
     pairs = run.pairs(grouped, batch_size=o.batch_size or 32)
 

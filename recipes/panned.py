@@ -19,7 +19,6 @@ from keras_xreid.data.resolution import lr_rates
 REID_EPOCHS = {"tiny": 10, "strong": 16, "paper": 60}  # of stage 1
 EPOCHS = {"tiny": 60, "strong": 60, "paper": 120}  # of stage 2
 
-# Options of stage 1 alone.
 STAGE_1 = [
     "reid_epochs", "weights", "learning_rate", "reid_triplet", "unit_triplet", "label_smoothing",
     "l2",

@@ -646,13 +646,7 @@ def test_bad_options(refused, people, tmp_path, arguments, words):
         ("panned", ("--reid", "x", "--label-smoothing", "0.2"), ["--reid skips", "--label"]),
         ("rain", ("--without", "tri", "--unit-triplet"), ["--without tri", "--unit-triplet"]),
         ("rain", ("--without", "cls", "--label-smoothing", "0.1"), ["--without cls", "--label"]),
-        ("intact", ("--association", "d-to-r", "--phi-scale", "0.1"), ["r-to-d", "--phi-scale"]),
-        ("intact", ("--supervision", "mse", "--phi-scale", "0.1"), ["has phi", "--phi-scale"]),
-        (
-            "intact",
-            ("--supervision", "mse+id", "--critic-statistics", "moving"),
-            ["mse+id has no critic", "--critic-statistics"],
-        ),
+        ("intact", ("--reid", "x", "--unit-triplet"), ["--reid skips", "--unit-triplet"]),
         (
             "baseline",
             ("--train-on", "hr+lr", "--octuplet", "1", "--batch-size", "14"),

@@ -203,10 +203,10 @@ def test_publishing_replaces_no_file_that_is_there(tmp_path, line):
     made_run(tmp_path / "run", data={"train": {"people": 3}}, images_seen={"reid": 1}, split_id=0)
     out = tmp_path / "out"
     out.mkdir()
-    (out / "README.md").write_text("mine")
-    code, said = line("publish", tmp_path / "run", "README", "--out", out)
-    assert code == 2 and "README.md is there" in said
-    assert (out / "README.md").read_text() == "mine"
+    (out / "notes.md").write_text("mine")
+    code, said = line("publish", tmp_path / "run", "notes", "--out", out)
+    assert code == 2 and "notes.md is there" in said
+    assert (out / "notes.md").read_text() == "mine"
 
 
 # --- one process at a time ---------------------------------------------------------------------
