@@ -206,14 +206,9 @@ def load(path=None, precision=None, kinds=None):
         raise InputError(f"{path} was renamed: give it a name that ends in .weights.h5 again")
     kinds = kinds or _systems()
     if name not in kinds:
-        new = (
-            ""
-            if name in keras_xreid._PLACES
-            else (
-                ": update keras_xreid; a class of your own is saved whole, model.save('name.keras')"
-            )
-        )
-        raise InputError(f"{path} holds a {name}; this takes {', '.join(kinds)}{new}")
+        new = ": update keras_xreid; a class of your own is saved whole, model.save('name.keras')"
+        told = "" if name in keras_xreid._PLACES else new
+        raise InputError(f"{path} holds a {name}; this takes {', '.join(kinds)}{told}")
     system = getattr(keras_xreid, name)
     if not isinstance(left_out, list) or any(part not in system.critics for part in left_out):
         raise InputError(

@@ -22,7 +22,7 @@ class OnePerRate(ReIDModel):
 
     Args:
         people: int, number of training people.
-        preset: "paper", "strong" or "tiny", as of `Adaptive`; without its triplet term.
+        preset: "paper", "strong" or "tiny", as of `Adaptive`; none has a triplet term.
         backbone: a name of `build_backbone`, or a KerasCV or KerasHub backbone.
         image_size: (height, width).
         rates: rates of the networks.
