@@ -223,7 +223,7 @@ def test_a_bfloat16_run_is_scored_in_float32(people, tmp_path):
 def test_evaluate_recipe(finished, people, tmp_path):
     out, _ = finished
     run("evaluate", "--weights", out / "model.weights.h5", "--data", "csv", "--data-dir", people,
-        "--rates", 1, 4, "--out", tmp_path / "scores")  # fmt: skip
+        "--rates", 1, 1.0000001, 4, "--out", tmp_path / "scores")  # fmt: skip
     ours = json.loads((out / "metrics.json").read_text())
     again = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert again["per_rate"] == ours["per_rate"]

@@ -424,7 +424,7 @@ def test_a_line_for_each_system_named_at_its_end(tmp_path):
     pytest.importorskip("matplotlib")
     lines = [
         {
-            "label": f"x${i}_${i}$",  # no formula
+            "label": f"x$a_${i}",  # no formula
             "x": [1, 2, 8],
             "rank1": [80 - i, 70 - i, 40 - i / 9],
             "error": [2] * 3,

@@ -226,7 +226,10 @@ def apart_from_card(entry, results):
 
 def main(options):
     began = time.perf_counter()
-    options.rates = tuple({f"{rate:g}": rate for rate in options.rates}.values())
+    rates = {}
+    for rate in options.rates:  # scores are kept by six digits
+        rates.setdefault(f"{rate:g}", rate)
+    options.rates = tuple(rates.values())
     told = told_rates(options)
     strength_of(options)
     if options.repeats < 1:
