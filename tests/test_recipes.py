@@ -686,7 +686,6 @@ def test_bad_options_of_the_other_systems(refused, people, tmp_path, recipe, arg
         (("--score-as", "5=2"), ["5=2", "--rates"]),
         (("--score-as", "3:2"), ["3:2", "RATE=RATE"]),
         (("--score-as", "3=2", "3=4"), ["--score-as", "rate 3 twice"]),
-        (("--score-as", "3=inf"), ["rate inf"]),
         (("--split-id", "2"), ["split 2 of csv"]),
         (("--split", "dev"), ["trained on people", "--split test"]),
         (("--fold", "1"), ["fold 1 of split 'test'", "--split dev"]),
@@ -701,6 +700,11 @@ def test_bad_options_of_evaluate(refused, finished, people, tmp_path, arguments,
     line = refused("evaluate", *given)
     assert all(word in line for word in words), line
     assert not out.exists()
+
+
+def test_a_rate_that_no_model_can_be_told_is_refused_at_once():
+    with pytest.raises(xr.InputError, match="rate inf"):
+        evaluate.told_rates(evaluate.Options("weights", score_as=("3=inf",)))
 
 
 def test_evaluate_draws_a_protocol_again(finished, people, tmp_path):
